@@ -159,4 +159,3 @@ class Source(Protocol):
 
 Student = Callable[[Schema, int], nn.Module]
 """(schema, seed) → a fresh module whose forward takes `Batch.inputs` and returns (B, C) logits, (B, L, 2) for multi-label."""
-
