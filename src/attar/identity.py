@@ -19,7 +19,8 @@ def digest(*parts: Part | Iterable[Part], size: int = 16) -> str:
     size: bytes of the digest (16 gives 32 characters). A Path counts as its text, not as the file: see `digest_file`.
     """
     h = hashlib.blake2b(digest_size=size)
-    _feed(h, parts)
+    for part in parts:
+        _feed(h, part)
     return h.hexdigest()
 
 
