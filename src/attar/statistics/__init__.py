@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: metrics, intervals, tests, calibration. No state, no files, no torch."""

@@ -1,0 +1,334 @@
+"""What is asked of teacher and student alike: the form of an answer, the loss of a label, the metrics, the decision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attar.errors import DataError, EvidenceError, NotationError, ObjectiveError, near
+from attar.notation import say
+from attar.signal import IGNORE, Schema
+from attar.statistics import metrics
+
+__all__ = ["Kind", "Task", "classification", "multilabel", "regression", "task_for"]
+
+Kind = Literal["classification", "multilabel", "regression"]
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "balanced_accuracy", "auroc", "average_precision", "recall_at_fpr", "log_loss", "brier"),
+    "multilabel": ("average_precision", "auroc", "accuracy", "log_loss", "brier"),
+    "regression": ("rmse", "mae", "r2", "spearman"),
+}
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
+OBJECTIVES = {
+    "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
+    "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
+    "regression": "blend(mse(), labels(), weight=0.9)",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Task:
+    """A question with its rules; `repr` is the recipe word that made it.
+
+    kind: "classification" (binary is two outcomes), "multilabel" (each label is two outcomes), "regression" (one number).
+    metric: the primary metric, by which students are chosen and the claim is made.
+    threshold: of the positive class, which is the last one (of no, yes or 0, 1 the right one): it is decided where
+        p ≥ threshold. None decides the likeliest outcome.
+    recall_at_fpr: the rule "as many positives as a false-positive rate of so much allows, 0..1": `fix` turns it into a threshold on
+        validation rows, one for each model.
+    outcomes: size of the last axis of a canonical answer: classes; 2 for multi-label; 1 for a regression; 0 until bound.
+    labels: how many labels a multi-label row has; 0 otherwise.
+    """
+
+    kind: Kind
+    metric: str
+    threshold: float | None = None
+    recall_at_fpr: float | None = None
+    outcomes: int = 0
+    labels: int = 0
+
+    def __repr__(self) -> str:
+        if self.kind != "classification":
+            return say(self.kind, metric=self.metric)
+        threshold = None if self.recall_at_fpr is not None else self.threshold
+        return say(self.kind, metric=self.metric, threshold=threshold, recall_at_fpr=self.recall_at_fpr)
+
+    @property
+    def objective(self) -> str:
+        """The text of the default objective."""
+        return OBJECTIVES[self.kind]
+
+    @property
+    def bound(self) -> bool:
+        """Whether the number of outcomes is known."""
+        return self.outcomes > 0
+
+    def bind(self, schema: Schema) -> Task:
+        """The same task on these data: outcomes filled in. Raises DataError where task and data do not fit each other."""
+        classes = len(schema.classes)
+        if self.kind == "regression":
+            if classes:
+                raise DataError(
+                    f"task regression, but {schema.label!r} has {classes} classes: {_some(schema.classes)}", hint="task: classification()"
+                )
+            return replace(self, outcomes=1)
+        if self.kind == "multilabel":
+            if not classes:
+                raise DataError(f"task multilabel, but {schema.label!r} names no labels", hint="task: regression()")
+            return replace(self, outcomes=2, labels=classes)
+        if classes < 2:
+            what = "a number" if classes == 0 else f"one class only: {_some(schema.classes)}"
+            raise DataError(f"task classification, but {schema.label!r} is {what}", hint="task: regression(), or another label column")
+        if classes > 2 and (self.metric == "recall_at_fpr" or self.threshold is not None or self.recall_at_fpr is not None):
+            rule = "threshold" if self.threshold is not None else "recall_at_fpr"
+            raise DataError(
+                f"{rule} needs two classes, {schema.label!r} has {classes}: {_some(schema.classes)}",
+                hint="leave it out, and choose metric accuracy, balanced_accuracy, log_loss or brier",
+            )
+        return replace(self, outcomes=classes)
+
+    def canonical(self, output: Tensor) -> Tensor:
+        """Logits with the outcomes last: one logit z of two outcomes becomes [0, z], (B, L) of multi-label (B, L, 2), numbers (B, 1).
+
+        For teacher and student alike, so that softmax-KL is Bernoulli-KL. Looks at shapes alone, never at values.
+        Raises ObjectiveError where the last axis is not the outcomes.
+        """
+        self._need_bound()
+        shape = tuple(output.shape)
+        if self.kind == "multilabel":
+            if shape[-2:] == (self.labels, 2) and len(shape) > 2:
+                return output
+            if shape[-1:] == (self.labels,):
+                return torch.stack((torch.zeros_like(output), output), -1)
+            raise ObjectiveError(
+                f"answer of shape {shape}, expected (..., {self.labels}) or (..., {self.labels}, 2)",
+                hint=f"the data have {self.labels} labels; does this model answer others?",
+            )
+        if len(shape) == 1 and self.outcomes <= 2:
+            output, shape = output.unsqueeze(-1), (*shape, 1)
+        if self.outcomes == 2 and shape[-1:] == (1,):
+            return torch.cat((torch.zeros_like(output), output), -1)
+        if shape[-1:] != (self.outcomes,):
+            what = "numbers" if self.kind == "regression" else "classes"
+            raise ObjectiveError(
+                f"answer of shape {shape}, expected (..., {self.outcomes}) {what}",
+                hint="does this model answer other classes than the data have? `classes=` of a teacher names them",
+            )
+        return output
+
+    def known(self, labels: Tensor) -> Tensor:
+        """(...) → (...) bool: where the label is known (not IGNORE, not NaN)."""
+        return ~torch.isnan(labels) if labels.dtype.is_floating_point else labels != IGNORE
+
+    def label_loss(self, output: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Loss of each known label, 0 where unknown: (..., C), (...) → (...). Cross-entropy in nats, or squared error.
+
+        smoothing: share of the target spread evenly over all outcomes that are not impossible (−inf), 0..1; classes only.
+        A regression's error is in the label's unit, squared. No branch looks at values: safe in compiled and batched steps.
+        """
+        output = self.canonical(output)
+        known = self.known(labels)
+        if self.kind == "regression":
+            if smoothing:
+                raise ObjectiveError(f"label smoothing {smoothing:g} of a regression", hint="smoothing is for classes; leave it out")
+            target = torch.where(known, labels, 0).to(output.dtype)
+            return torch.where(known, (output.squeeze(-1) - target) ** 2, 0)
+        log_q = torch.log_softmax(output, -1)
+        target = torch.where(known, labels, 0)
+        loss = -log_q.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        if smoothing:
+            possible = log_q > -math.inf
+            spread = -torch.where(possible, log_q, 0).sum(-1) / possible.sum(-1)
+            loss = (1 - smoothing) * loss + smoothing * spread
+        return torch.where(known, loss, 0)
+
+    def score(self, output: Tensor) -> Tensor:
+        """Log-odds of the positive of two outcomes, by which rows are ranked: (..., 2) → (...); a regression's number as it is."""
+        output = self.canonical(output)
+        if self.outcomes == 1:
+            return output[..., 0]
+        if self.outcomes != 2:
+            raise EvidenceError(f"a single score of {self.outcomes} outcomes", hint="only two outcomes are ranked by one score")
+        return output[..., 1] - output[..., 0]
+
+    def decide(self, output: Tensor) -> Tensor:
+        """The decision on each answer: (..., C) → (...) int64 class, or the number of a regression.
+
+        The likeliest outcome, or the positive one where its probability reaches `threshold`.
+        """
+        output = self.canonical(output)
+        if self.kind == "regression":
+            return output[..., 0]
+        if self.threshold is None:
+            return output.argmax(-1)
+        return (self.score(output) >= _log_odds(self.threshold)).long()
+
+    def fix(self, output: Tensor, labels: Tensor, weight: Tensor | None = None) -> Task:
+        """The task with `recall_at_fpr` made a threshold on these rows of this model: validation rows, never test rows.
+
+        Without such a rule, the task itself. Raises EvidenceError where there is no known negative row to choose it on.
+        """
+        if self.recall_at_fpr is None:
+            return self
+        known = self.known(labels)
+        positive = _numpy(labels[known]) == 1
+        if positive.all():
+            raise EvidenceError("no negative row to choose a threshold on", hint="more validation rows, or a plain threshold")
+        scores = _numpy(self.score(output)[known])
+        log_odds = metrics.threshold_at_fpr(scores, positive, self.recall_at_fpr, None if weight is None else _numpy(weight[known]))
+        return replace(self, threshold=1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0)
+
+    def measure(self, output: Tensor | NDArray, labels: Tensor | NDArray, weight: Tensor | NDArray | None = None) -> dict[str, float]:
+        """Every metric of the task on the known labels: {"accuracy": 0.82, …}, the primary metric first; weight (B,).
+
+        With a rule `recall_at_fpr` that is not fixed yet, the recall is that of the best threshold on these rows, as choosing a student
+        on validation rows wants it. Raises EvidenceError where no label is known.
+        """
+        out, y = self.canonical(torch.as_tensor(output)).detach(), torch.as_tensor(labels)
+        known = self.known(y)
+        if not bool(known.any()):
+            raise EvidenceError(f"none of {len(y)} rows has a known label", hint="metrics need labels")
+        w = None if weight is None else _numpy(torch.as_tensor(weight))
+        if self.kind == "multilabel":
+            found = self._measure_labels(_numpy(out), _numpy(y), _numpy(known), w)
+        else:
+            w = None if w is None else w[_numpy(known)]
+            found = self._measure_rows(out[known], _numpy(y[known]), w)
+        return {self.metric: found[self.metric]} | found
+
+    def better(self, metric: str) -> int:
+        """+1 where more of the metric is better, −1 where less is."""
+        return -1 if metric in LOWER_IS_BETTER else 1
+
+    def _measure_rows(self, out: Tensor, y: NDArray, w: NDArray | None) -> dict[str, float]:
+        if self.kind == "regression":
+            predicted = _numpy(out[..., 0])
+            return {name: float(metric(predicted, y, w)) for name, metric in _REGRESSION.items()}
+        logits, decided = _numpy(out), _numpy(self.decide(out))
+        found = {
+            "accuracy": metrics.accuracy(decided, y, w),
+            "balanced_accuracy": metrics.balanced_accuracy(decided, y, w),
+            "log_loss": metrics.log_loss(logits, y, w),
+            "brier": metrics.brier(logits, y, w),
+        }
+        if self.outcomes == 2:
+            scores, positive = logits[:, 1] - logits[:, 0], y == 1
+            found["auroc"] = metrics.auroc(scores, positive, w)
+            found["average_precision"] = metrics.average_precision(scores, positive, w)
+            if self.recall_at_fpr is not None or self.metric == "recall_at_fpr":
+                if self.threshold is None:
+                    found["recall_at_fpr"] = metrics.recall_at_fpr(scores, positive, self.recall_at_fpr or 0.05, w)
+                else:
+                    found["recall_at_fpr"] = metrics.mean(decided == 1, (np.ones(len(y)) if w is None else w) * positive)
+        elif self.metric in ("auroc", "average_precision"):
+            p = np.exp(metrics.log_softmax(logits))
+            member = y[:, None] == np.arange(self.outcomes)
+            found[self.metric] = np.asarray(_macro(self.metric, p, member, np.ones(p.shape, dtype=bool), w))
+        return {name: float(value) for name, value in found.items()}
+
+    def _measure_labels(self, logits: NDArray, y: NDArray, known: NDArray, w: NDArray | None) -> dict[str, float]:
+        safe, parts = np.where(known, y, 0), known.sum(-1)
+        scores, decided = logits[..., 1] - logits[..., 0], logits.argmax(-1)
+        found = {
+            "average_precision": _macro("average_precision", scores, safe == 1, known, w),
+            "auroc": _macro("auroc", scores, safe == 1, known, w),
+            "accuracy": metrics.mean(((decided == safe) & known).sum(-1), w, parts),
+            "log_loss": metrics.mean((metrics.log_loss_rows(logits, safe) * known).sum(-1), w, parts),
+            "brier": metrics.mean((metrics.brier_rows(logits, safe) * known).sum(-1), w, parts),
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    def _need_bound(self) -> None:
+        if not self.outcomes:
+            raise ObjectiveError(f"{self!r} does not know its outcomes yet", hint="task.bind(schema) first")
+
+
+def classification(metric: str = "accuracy", threshold: float | None = None, recall_at_fpr: float | None = None) -> Task:
+    """One class for each row; two classes are two outcomes, and the last class is the positive one.
+
+    metric: accuracy, balanced_accuracy, log_loss, brier; with two classes auroc, average_precision, recall_at_fpr; with more the last
+        two of these do not exist and the first two are one-vs-rest means, computed where they are the primary metric.
+    threshold: decide the positive class where its probability is at least so much, 0..1; None decides the likeliest.
+    recall_at_fpr: decide so that at most this share of negative validation rows is called positive, 0..1; not with `threshold`.
+
+    >>> classification(metric="auroc", recall_at_fpr=0.05)
+    classification(metric="auroc", recall_at_fpr=0.05)
+    """
+    _check_metric("classification", metric)
+    _check_share("threshold", threshold)
+    _check_share("recall_at_fpr", recall_at_fpr)
+    if threshold is not None and recall_at_fpr is not None:
+        raise NotationError(f"threshold={threshold:g} and recall_at_fpr={recall_at_fpr:g} are two decision rules", hint="choose one")
+    if metric == "recall_at_fpr" and recall_at_fpr is None:
+        raise NotationError("metric recall_at_fpr: at which false-positive rate?", hint="recall_at_fpr=0.05")
+    return Task("classification", metric, threshold, recall_at_fpr)
+
+
+def multilabel(metric: str = "average_precision") -> Task:
+    """Several yes-or-no labels for each row, decided each on its own; ranking metrics are means over labels.
+
+    metric: average_precision, auroc, accuracy (share of labels right), log_loss, brier.
+    """
+    _check_metric("multilabel", metric)
+    return Task("multilabel", metric)
+
+
+def regression(metric: str = "rmse") -> Task:
+    """One number for each row.
+
+    metric: rmse, mae (both in the label's unit), r2, spearman.
+    """
+    _check_metric("regression", metric)
+    return Task("regression", metric)
+
+
+def task_for(schema: Schema) -> Task:
+    """The task that a schema implies, bound: classification where there are classes, else regression.
+
+    A schema does not tell several labels from several classes: multi-label is always asked for by name.
+    """
+    return (classification() if schema.classes else regression()).bind(schema)
+
+
+_REGRESSION = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2, "spearman": metrics.spearman}
+_RANKING = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
+
+
+def _macro(metric: str, scores: NDArray, positive: NDArray, known: NDArray, w: NDArray | None) -> float:
+    """Mean over columns (N, L) of a ranking metric, columns with one kind of row only left out."""
+    w = np.ones(len(scores)) if w is None else w
+    columns = [_RANKING[metric](scores[:, i], positive[:, i], w * known[:, i]) for i in range(scores.shape[1])]
+    there = [float(value) for i, value in enumerate(columns) if 0 < (positive[:, i] & known[:, i]).sum() < known[:, i].sum()]
+    return float(np.mean(there)) if there else math.nan
+
+
+def _log_odds(p: float) -> float:
+    return -math.inf if p <= 0 else math.inf if p >= 1 else math.log(p / (1 - p))
+
+
+def _numpy(value: Tensor) -> NDArray:
+    value = value.detach().cpu()
+    return value.double().numpy() if value.dtype.is_floating_point else value.numpy()
+
+
+def _check_metric(kind: str, metric: str) -> None:
+    if metric not in METRICS[kind]:
+        elsewhere = [k for k, names in METRICS.items() if metric in names]
+        hint = near(metric, METRICS[kind]) + (f" ({metric} is for {', '.join(elsewhere)})" if elsewhere else "")
+        raise NotationError(f"{kind} has no metric {metric!r}", hint=hint)
+
+
+def _check_share(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < 1:
+        raise NotationError(f"{name}={value:g} is not between 0 and 1", hint=f"{name} is a share, such as 0.05")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
