@@ -16,8 +16,10 @@ __all__ = [
     "Column",
     "Inputs",
     "Schema",
+    "Schooled",
     "Signal",
     "Source",
+    "Stored",
     "Student",
 ]
 
@@ -155,6 +157,33 @@ class Source(Protocol):
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """The cheapest call that answers these rows, all reading done beforehand: what a cost measurement times."""
         ...
+
+
+@runtime_checkable
+class Stored(Source, Protocol):
+    """A source whose answers lie ready by row, without reading inputs: a store, or a control over one. The training loop's fast path.
+
+    A source that cannot do this lacks the two methods, so that `isinstance(source, Stored)` tells.
+    """
+
+    def locate(self, ids: Tensor, views: Tensor | None = None) -> Tensor:
+        """(B,) ids and views (None: view 0) → (B,) int64 handles for `signal`. Raises StoreError or TeacherError for rows not held."""
+        ...
+
+    def signal(self, rows: Tensor) -> Signal:
+        """(B,) handles, which `locate` gave → the answers, float32."""
+        ...
+
+
+@runtime_checkable
+class Schooled(Protocol):
+    """A source that says what it was trained on.
+
+    training_ids: (N,) int64, sorted: ids of the rows whose labels it has seen; None where nobody knows, as of a teacher from elsewhere.
+    """
+
+    @property
+    def training_ids(self) -> Tensor | None: ...
 
 
 Student = Callable[[Schema, int], nn.Module]
