@@ -1,0 +1,370 @@
+"""What a model costs where it runs: latency, throughput, bytes, parameters, memory; and the budget that bounds them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from attar.errors import EvidenceError
+from attar.notation import say
+from attar.signal import Batch, Source
+
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Compared",
+    "Cost",
+    "Figure",
+    "Latency",
+    "Limit",
+    "budget",
+    "compare",
+    "machine",
+    "measure",
+    "working_memory_mb",
+]
+
+Call = Callable[[], Any]
+
+ROUND_S = 0.004  # what one candidate is called for in one round: long against the clock, short against the machine's moods
+WARM_S = 0.03
+ENOUGH = 0.01  # half the width of the median's interval, relative, at which measuring stops
+ROUNDS = (12, 400)  # at least, at most
+DRAWS = 400  # bootstrap
+
+
+class Figure(NamedTuple):
+    """A measured number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call: the median, the 95th percentile, and the number of calls they come from."""
+
+    p50: Figure
+    p95: Figure
+    calls: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model costs on this machine, on one thread.
+
+    latency_ms: of one row, by the cheapest call that a deployment would make (`Source.prepare`), reading of the row left out.
+    latency_many_ms: of `rows` rows in one call; rows_per_second follows from its median.
+    size_bytes: of the file that ships; parameters: numbers learnt; None where nobody can say.
+    memory_mb: working memory of one call with `rows` rows (the model itself left out); None where the machine does not tell.
+    """
+
+    latency_ms: Latency
+    latency_many_ms: Latency
+    rows: int
+    rows_per_second: Figure
+    size_bytes: int | None
+    parameters: int | None
+    memory_mb: float | None
+    threads: int
+    machine: str
+
+    @property
+    def size_mb(self) -> float | None:
+        """Megabytes (10⁶ bytes) on disk."""
+        return None if self.size_bytes is None else self.size_bytes / 1e6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model whose cost is wanted, as two ready calls.
+
+    one, many: answer one row, and `rows` rows; all reading done beforehand.
+    memory: makes the call whose working memory is measured, in a process of its own; None measures none.
+    """
+
+    one: Call
+    many: Call
+    rows: int
+    size_bytes: int | None = None
+    parameters: int | None = None
+    memory: Callable[[], Call] | None = None
+
+    @classmethod
+    def of(cls, source: Source, one: Batch, many: Batch, *, size_bytes: int | None = None, parameters: int | None = None) -> Candidate:
+        """The candidate that answers the batch `one` (a single row) and the batch `many` as `source` would when deployed."""
+        if len(one) != 1:
+            raise EvidenceError(f"latency is that of one row, got a batch of {len(one)}")
+
+        def memory() -> Call:
+            call = source.prepare(many)
+            source.prepare(one)()  # the pages of the library's code are not what a batch needs
+            return call
+
+        return cls(source.prepare(one), source.prepare(many), len(many), size_bytes, parameters, memory)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Costs measured in one run, call beside call, so that their ratios are paired.
+
+    costs: by name. seconds: (rounds, calls) of each candidate by name, for one row and for many.
+    """
+
+    costs: Mapping[str, Cost]
+    seconds_one: Mapping[str, np.ndarray] = field(repr=False)
+    seconds_many: Mapping[str, np.ndarray] = field(repr=False)
+
+    def ratio(self, slow: str, fast: str, *, share: float = 0.95, many: bool = False) -> Figure:
+        """How many times longer `slow` takes than `fast` at the percentile `share`, with its interval over the same rounds."""
+        seconds = self.seconds_many if many else self.seconds_one
+        a, b = seconds[slow], seconds[fast]
+        draws = _draws(len(a))
+        ratios = np.array([np.quantile(a[d], share) / np.quantile(b[d], share) for d in draws])
+        return Figure(float(np.quantile(a, share) / np.quantile(b, share)), *_interval(ratios))
+
+
+def measure(
+    source: Source,
+    one: Batch,
+    many: Batch,
+    *,
+    size_bytes: int | None = None,
+    parameters: int | None = None,
+    seconds: float = 3.0,
+) -> Cost:
+    """The cost of one source on the batches `one` (a single row) and `many` (256 rows, say).
+
+    seconds: at most about this long; it stops earlier when the medians are known to 1 %.
+    Two sources to be compared belong into one `compare`, which interleaves their calls.
+    """
+    candidate = Candidate.of(source, one, many, size_bytes=size_bytes, parameters=parameters)
+    return compare({"": candidate}, seconds=seconds).costs[""]
+
+
+def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Compared:
+    """The costs of all candidates, measured in rounds in which each is called in turn, on one thread, collector off.
+
+    seconds: for each candidate, at most about this long.
+    Memory is measured first, each in a forked child, before warming fills the allocators.
+    An interval is a bootstrap over rounds, not calls: neighbouring calls share the mood of the machine.
+    """
+    if not candidates:
+        raise EvidenceError("nothing to measure: no candidates")
+    threads = torch.get_num_threads()
+    collecting = gc.isenabled()
+    torch.set_num_threads(1)  # a source sets its own threads where it has any; PyTorch is the one that must be told
+    try:
+        memory = {n: working_memory_mb(c.memory) if c.memory else None for n, c in candidates.items()}
+        gc.collect()
+        gc.disable()
+        one = _interleaved({n: c.one for n, c in candidates.items()}, seconds / 2)
+        many = _interleaved({n: c.many for n, c in candidates.items()}, seconds / 2)
+    finally:
+        torch.set_num_threads(threads)
+        if collecting:
+            gc.enable()
+    costs = {}
+    for name, c in candidates.items():
+        latency_many = _latency(many[name])
+        p50 = latency_many.p50
+        costs[name] = Cost(
+            latency_ms=_latency(one[name]),
+            latency_many_ms=latency_many,
+            rows=c.rows,
+            rows_per_second=Figure(*(1000 * c.rows / ms for ms in (p50.value, p50.high, p50.low))),
+            size_bytes=c.size_bytes,
+            parameters=c.parameters,
+            memory_mb=memory[name],
+            threads=1,
+            machine=machine(),
+        )
+    return Compared(costs, one, many)
+
+
+def working_memory_mb(make: Callable[[], Call], *, limit_s: float = 60.0) -> float | None:
+    """Megabytes by which the resident set grows, at its peak, during one call of what `make` makes; None where it cannot be told.
+
+    Both run in a forked child (Linux), which first hands free memory back to the system, so that what the parent
+    warmed does not hide what the call needs. A child that takes longer than `limit_s` is ended.
+    """
+    if platform.system() != "Linux":
+        return None
+    out, into = os.pipe()
+    with warnings.catch_warnings():
+        # Python 3.12 warns that a fork of a process with threads may deadlock; here such a child is ended after limit_s.
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(out)
+        try:
+            os.write(into, repr(_peak_growth_mb(make)).encode())
+        finally:  # whatever was raised, it must not escape into a copy of the caller
+            os._exit(0)
+    os.close(into)
+    try:
+        ready, _, _ = select.select([out], [], [], limit_s)
+        text = os.read(out, 64).decode() if ready else ""
+    finally:
+        os.close(out)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return float(text) if text not in ("", "None") else None
+
+
+def machine() -> str:
+    """The machine in one line: processor, cores, system, interpreter."""
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    cores = os.cpu_count() or 1
+    return f"{processor}, {cores} core{'s' * (cores != 1)}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+class Limit(NamedTuple):
+    """One line of a budget held against a cost; value None: not measured, which is not ok."""
+
+    name: str
+    limit: float
+    value: float | None
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a student may cost; None bounds nothing. See `budget`."""
+
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    parameters: int | None = None
+    memory_mb: float | None = None
+
+    def __repr__(self) -> str:
+        return say("budget", latency_ms=self.latency_ms, size_mb=self.size_mb, parameters=self.parameters, memory_mb=self.memory_mb)
+
+    def check(self, cost: Cost) -> list[Limit]:
+        """Each bound that is set, with the value measured and whether it is kept."""
+        values = {
+            "latency_ms": cost.latency_ms.p95.value,
+            "size_mb": cost.size_mb,
+            "parameters": cost.parameters,
+            "memory_mb": cost.memory_mb,
+        }
+        limits = {name: getattr(self, name) for name in values}
+        return [Limit(n, limits[n], v, v is not None and v <= limits[n]) for n, v in values.items() if limits[n] is not None]
+
+
+def budget(
+    latency_ms: float | None = None,
+    size_mb: float | None = None,
+    parameters: int | None = None,
+    memory_mb: float | None = None,
+) -> Budget:
+    """What the deployed student may cost, measured on the exported file.
+
+    latency_ms: 95th percentile of one row on one thread, milliseconds. size_mb: the file, in 10⁶ bytes.
+    parameters: numbers learnt. memory_mb: working memory of a batch of 256 rows.
+
+    >>> budget(latency_ms=0.02, size_mb=0.1)
+    budget(latency_ms=0.02, size_mb=0.1)
+    """
+    for name, value in (("latency_ms", latency_ms), ("size_mb", size_mb), ("parameters", parameters), ("memory_mb", memory_mb)):
+        if value is not None and not value > 0:
+            raise EvidenceError(f"a budget of {name}={value} admits nothing", hint="name a positive bound, or leave it out")
+    return Budget(latency_ms, size_mb, parameters, memory_mb)
+
+
+def _interleaved(calls: Mapping[str, Call], seconds: float) -> dict[str, np.ndarray]:
+    """Seconds of each call, (rounds, calls per round) by name; rounds go on until the medians are known or time is up."""
+    each = {name: _calls_per_round(call) for name, call in calls.items()}
+    taken: dict[str, list[np.ndarray]] = {name: [] for name in calls}
+    names = list(calls)
+    end = time.perf_counter() + seconds * len(names)
+    for done in range(ROUNDS[1]):
+        if done >= ROUNDS[0] and (time.perf_counter() > end or (done % 10 == 0 and all(_known(t) for t in taken.values()))):
+            break
+        for name in names[done % len(names) :] + names[: done % len(names)]:  # nobody always comes after the same neighbour
+            taken[name].append(_time(calls[name], each[name]))
+    return {name: np.stack(rounds) for name, rounds in taken.items()}
+
+
+def _calls_per_round(call: Call) -> int:
+    call()
+    start, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - start < WARM_S:
+        call()
+        count += 1
+        if time.perf_counter() - start > 1:  # a call of a second needs no more warming
+            break
+    return max(1, min(500, round(ROUND_S * count / (time.perf_counter() - start))))
+
+
+def _time(call: Call, count: int) -> np.ndarray:
+    taken = np.empty(count, np.int64)
+    clock = time.perf_counter_ns
+    call()  # the caches are the neighbour's: one call that does not count
+    for i in range(count):
+        start = clock()
+        call()
+        taken[i] = clock() - start
+    return taken * 1e-9
+
+
+def _known(rounds: list[np.ndarray]) -> bool:
+    medians = np.array([np.median(r) for r in rounds])
+    error = 1.253 * medians.std(ddof=1) / np.sqrt(len(medians))  # of a median of medians, were they normal
+    return bool(1.96 * error <= ENOUGH * np.median(medians))
+
+
+def _latency(seconds: np.ndarray) -> Latency:
+    ms = 1000 * seconds
+    draws = _draws(len(ms))
+    figures = []
+    for share in (0.5, 0.95):
+        values = np.array([np.quantile(ms[d], share) for d in draws])
+        figures.append(Figure(float(np.quantile(ms, share)), *_interval(values)))
+    return Latency(figures[0], figures[1], ms.size)
+
+
+def _draws(rounds: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, rounds, (DRAWS, rounds))  # the same rounds for all: paired
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _peak_growth_mb(make: Callable[[], Call]) -> float | None:
+    call = make()
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc: free pages stay, and hide a little
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew at what is resident now
+    before = _resident_kb("VmRSS")
+    call()
+    return max(0.0, (_resident_kb("VmHWM") - before) * 1024 / 1e6)
+
+
+def _resident_kb(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {name}")
