@@ -160,10 +160,10 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Stored(Source, Protocol):
-    """A source whose answers lie ready by row, without reading inputs: a store, or a control over one. The training loop's fast path.
+class Stored(Protocol):
+    """What a source can do beside answering, if its answers lie ready by row: a store, or a control over one. The training loop's fast path.
 
-    A source that cannot do this lacks the two methods, so that `isinstance(source, Stored)` tells.
+    A source that cannot lacks the two methods, so that `isinstance(source, Stored)` tells.
     """
 
     def locate(self, ids: Tensor, views: Tensor | None = None) -> Tensor:
