@@ -161,7 +161,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Stored(Protocol):
-    """What a source can do beside answering, if its answers lie ready by row: a store, or a control over one. The training loop's fast path.
+    """What a source can do if its answers lie ready by row: a store, or a control over one. The training loop's fast path.
 
     A source that cannot lacks the two methods, so that `isinstance(source, Stored)` tells.
     """
