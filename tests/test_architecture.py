@@ -17,7 +17,7 @@ SRC = Path(attar.__file__).parent
 FLOORS = {  # floor → its rooms; a room imports from floors below its own and from itself
     0: ["signal", "notation", "errors", "identity", "files", "progress"],
     1: ["functional", "statistics"],
-    2: ["tap", "task", "store", "cost", "certificate", "loop"],
+    2: ["tap", "task", "store", "cost", "certificate", "reading", "loop"],
     3: ["objective", "sources", "students", "data"],
     4: ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
     5: ["verbs.run"],
