@@ -1,0 +1,108 @@
+"""Intervals against scipy, a second derivation, and by how often they cover the truth."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+from statsmodels.stats.proportion import proportion_confint
+
+from attar.statistics import intervals, metrics
+
+
+def test_bca_is_that_of_scipy() -> None:
+    values = np.random.default_rng(1).exponential(size=150)
+    ours = intervals.bootstrap({"m": lambda w: metrics.mean(values, w)}, 150, resamples=20_000)["m"].interval()
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)  # 20,000 resamples leave about 0.004
+
+
+def test_grouping_the_jackknife_hardly_moves_bca() -> None:
+    values = np.random.default_rng(1).exponential(size=3000) ** 2
+    draws = intervals.bootstrap({"m": lambda w: metrics.mean(values, w)}, 3000, resamples=4000)["m"]
+    off = values - values.mean()
+    exact = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
+    whole = intervals.Draws(draws.value, draws.draws, values.mean() - off / 2999, 3000)
+    assert exact > 0.01
+    assert draws.interval() == pytest.approx(whole.interval(), abs=0.1 * draws.se)
+
+
+def test_a_difference_of_draws_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=2000)
+    b = a + 0.01 * rng.normal(size=2000)
+    found = intervals.bootstrap({"a": lambda w: metrics.mean(a, w), "b": lambda w: metrics.mean(b, w)}, 2000, resamples=500)
+    assert (found["a"] - found["b"]).se < 0.05 * found["a"].se
+    assert intervals.Draws.average(found.values()).value == pytest.approx((a.mean() + b.mean()) / 2)
+
+
+def test_the_bootstrap_is_the_same_for_a_seed_and_unmoved_by_other_statistics() -> None:
+    values = np.arange(300.0)
+    figures = {"x": lambda w: metrics.rmse(values, values * 2, w), "m": lambda w: metrics.mean(values, w)}
+    one = intervals.bootstrap({"m": figures["m"]}, 300, resamples=100, seed=5)["m"]
+    two = intervals.bootstrap(figures, 300, resamples=100, seed=5)
+    assert np.array_equal(one.draws, two["m"].draws)
+
+
+def test_bca_of_an_auroc_difference_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    inside, trials = 0, 300
+    # scores N(d, 1) against N(0, 1): AUROC = Φ(d/√2)
+    truth = stats.norm.cdf(1.2 / 2**0.5) - stats.norm.cdf(1.0 / 2**0.5)
+    y = np.arange(250) < 80
+    for trial in range(trials):
+        common = rng.normal(size=250)
+        scores = {d: 0.8 * common + 0.6 * rng.normal(size=250) + d * y for d in (1.2, 1.0)}
+        figures = {str(d): partial(metrics.auroc, s, y) for d, s in scores.items()}
+        found = intervals.bootstrap(figures, 250, resamples=400, seed=trial)
+        low, high = (found["1.2"] - found["1.0"]).interval()
+        inside += low <= truth <= high
+    assert 0.91 <= inside / trials <= 0.98  # a binomial of 300 at 0.95 stays within ±0.03
+
+
+def test_too_many_resamples_without_a_figure_give_no_interval() -> None:
+    y = np.arange(40) < 1
+    draws = intervals.bootstrap({"a": lambda w: metrics.auroc(np.arange(40.0), y, w)}, 40, resamples=200)["a"]
+    assert np.isnan(draws.interval()[0])
+    assert np.isnan(draws.se)
+
+
+@pytest.mark.parametrize(("hits", "rows"), [(0, 20), (7, 50), (50, 50)])
+def test_intervals_of_a_proportion_are_those_of_statsmodels(hits: int, rows: int) -> None:
+    assert intervals.wilson(hits, rows) == pytest.approx(proportion_confint(hits, rows, method="wilson"), abs=1e-9)
+    assert intervals.clopper_pearson(hits, rows) == pytest.approx(proportion_confint(hits, rows, method="beta"), abs=1e-9)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "rows"), [(12, 3, 100), (0, 4, 60), (30, 28, 400)])
+def test_tangos_interval_ends_where_the_constrained_likelihood_says(only_a: int, only_b: int, rows: int) -> None:
+    def score(difference: float) -> float:
+        # the same statistic with the nuisance parameter found by numerical maximum likelihood instead of the closed form
+        def minus_log_likelihood(q: float) -> float:
+            p = q + difference
+            rest = 1 - p - q
+            terms = [(only_a, p), (only_b, q), (rows - only_a - only_b, rest)]
+            return -sum(count * np.log(max(x, 1e-300)) for count, x in terms if count)
+
+        low, high = max(0.0, -difference), (1 - difference) / 2
+        best: Any = optimize.minimize_scalar(minus_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-12})
+        q = best.x
+        return (only_a - only_b - rows * difference) / np.sqrt(rows * (2 * q + difference - difference**2))
+
+    low, high = intervals.paired_proportions(only_a, only_b, rows)
+    assert score(low) == pytest.approx(1.959964, abs=2e-3)
+    assert score(high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+def test_tangos_interval_covers_and_has_a_width_without_a_discordant_row() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1000):
+        a, b, _ = rng.multinomial(200, [0.06, 0.02, 0.92])
+        low, high = intervals.paired_proportions(int(a), int(b), 200)
+        inside += low <= 0.04 <= high
+    assert 0.93 <= inside / 1000 <= 0.975
+    low, high = intervals.paired_proportions(0, 0, 200)
+    assert low < -0.01 < 0.01 < high
