@@ -1,0 +1,25 @@
+"""What the student is taught: terms that compare, weights that scale them, and their sum."""
+
+from attar.objective.algebra import Distiller, Loss, Objective, Property, Term, as_objective, blend
+from attar.objective.terms import alpha_beta, jsd, kl, labels, mse, reverse_kl, skew_kl, total_variation
+from attar.objective.weights import Weight, ramp
+
+__all__ = [
+    "Distiller",
+    "Loss",
+    "Objective",
+    "Property",
+    "Term",
+    "Weight",
+    "alpha_beta",
+    "as_objective",
+    "blend",
+    "jsd",
+    "kl",
+    "labels",
+    "mse",
+    "ramp",
+    "reverse_kl",
+    "skew_kl",
+    "total_variation",
+]
