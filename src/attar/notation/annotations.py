@@ -176,9 +176,10 @@ def said(hint: Any) -> str:
 def said_to_people(hint: Any) -> str:
     """An annotation as a message says it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated and said(hint) == "path":
-        inside = any(m.of == "run" for m in hint.__metadata__)
-        return "a path in quotes, inside the run's folder" if inside else "a path in quotes"
+    if origin is Annotated:
+        folder = folder_of(hint)
+        inside = " inside the run's folder" if folder and folder.of == "run" else ""
+        return f"a path in quotes{inside}" if folder else said_to_people(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(said_to_people(a) for a in arguments)
     if origin is Literal:

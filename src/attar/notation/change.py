@@ -9,8 +9,8 @@ from typing import Any, Literal
 from attar.errors import NotationError, near
 from attar.notation.annotations import folder_of, hints_of, parameters_of, said, signature
 from attar.notation.parse import parse
-from attar.notation.resolve import Vocabulary
-from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, cut, write
+from attar.notation.resolve import Vocabulary, resolve
+from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, cut, is_number, write
 
 __all__ = ["map_paths", "override"]
 
@@ -83,8 +83,15 @@ def _given(text: str, hint: Any) -> Node:
         return _plain(text)
     if isinstance(node, Name):
         return _plain(text)
-    bare_number = isinstance(node, Value) and isinstance(node.value, int | float)
-    return _plain(text) if bare_number and not {"int", "float", "bool"} & set(wants) else node
+    return node if not is_number(node) or _fits(node, hint) else _plain(text)
+
+
+def _fits(node: Node, hint: Any) -> bool:
+    try:
+        resolve(node, {}, hint=hint)
+    except NotationError:
+        return False
+    return True
 
 
 def _plain(text: str) -> Value:
