@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["digest", "digest_file", "uniform"]
+__all__ = ["digest", "digest_file", "mix", "uniform"]
 
 Part = str | bytes | int | float | bool | None | np.ndarray | Path
 
@@ -33,18 +33,22 @@ def digest_file(path: str | Path, size: int = 16) -> str:
     return h.hexdigest()
 
 
-def uniform(ids: np.ndarray, salt: str) -> np.ndarray:
-    """(N,) int64 ids → (N,) float64 in [0, 1), fixed by id and salt alone: row order and other rows change nothing.
-
-    A splitmix64 finaliser over id ⊕ hash(salt): enough to deal rows into splits and folds, not for cryptography.
-    """
-    seed = np.uint64(int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=8).digest(), "little"))
+def mix(z: np.ndarray) -> np.ndarray:
+    """(...) uint64 → (...) uint64, each bit of the answer depending on each bit of the question: splitmix64's step and finaliser."""
     with np.errstate(over="ignore"):
-        z = np.asarray(ids).astype(np.int64).view(np.uint64) ^ seed
         z = z + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
+        return z ^ (z >> np.uint64(31))
+
+
+def uniform(ids: np.ndarray, salt: str) -> np.ndarray:
+    """(N,) int64 ids → (N,) float64 in [0, 1), fixed by id and salt alone: row order and other rows change nothing.
+
+    `mix` over id ⊕ hash(salt): enough to deal rows into splits and folds, not for cryptography.
+    """
+    seed = np.uint64(int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=8).digest(), "little"))
+    z = mix(np.asarray(ids).astype(np.int64).view(np.uint64) ^ seed)
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

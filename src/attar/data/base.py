@@ -1,0 +1,196 @@
+"""Data: four splits of raw rows, and batches of them by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.data.deal import SPLITS
+from attar.errors import DataError
+from attar.identity import digest
+from attar.signal import Batch, Inputs, Schema
+
+__all__ = ["Data", "Description", "Kind", "Memory", "Split", "assemble"]
+
+Kind = Literal["classification", "multilabel", "regression"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some rows, asked for by position.
+
+    ids: (N,) int64, the hash of each row's content; equal rows have equal ids, and lie in one split.
+    labels: as in Batch, or None where there are none.
+    weight: (N,) float32, or None where all rows weigh alike.
+    rows: (B,) positions → inputs of these rows as they are.
+    seen: (B,) positions, (B,) ids, (B,) views → inputs as augmented; None where nothing is augmented.
+    """
+
+    name: str
+    ids: Tensor
+    labels: Tensor | None
+    weight: Tensor | None
+    schema: Schema
+    rows: Callable[[Tensor], Inputs]
+    seen: Callable[[Tensor, Tensor, Tensor], Inputs] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self):,} rows>"
+
+    def batch(self, index: Tensor, views: Tensor | None = None) -> Batch:
+        """The rows at (B,) int64 positions, each in its (B,) int64 view; without views as they are, which is view 0.
+
+        Raises DataError for a view other than 0 where no augmentation was declared.
+        """
+        ids = self.ids.index_select(0, index)
+        if views is None:
+            views = torch.zeros_like(index)
+            inputs = self.rows(index)
+        elif self.seen is not None:
+            inputs = self.seen(index, ids, views)
+        elif views.any():
+            raise DataError(
+                f"view {int(views.max())} of the {self.name} split was asked for, but no augmentation is declared",
+                hint="declare one, such as augment=[shift(pixels=2)]",
+            )
+        else:
+            inputs = self.rows(index)
+        labels, weight = self.labels, self.weight
+        return Batch(
+            inputs=inputs,
+            labels=None if labels is None else labels.index_select(0, index),
+            weight=None if weight is None else weight.index_select(0, index),
+            ids=ids,
+            views=views,
+            schema=self.schema,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a distillation is given: a schema and four splits that share no row.
+
+    train teaches, valid chooses the epoch and the temperature, calibration fits the guard, test is the evidence.
+    kind: what the labels are.
+    fingerprint: changes when a row, a label, a weight, the split of a row or the augmentation changes.
+    notes: sentences on what reading found.
+    views: how many augmented views of each training row are to be stored; 0 where nothing is augmented.
+    augmentation: the augmentation as text, "" for none.
+    """
+
+    schema: Schema
+    kind: Kind
+    train: Split
+    valid: Split
+    calibration: Split
+    test: Split
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    views: int = 0
+    augmentation: str = ""
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The four splits by name, in order."""
+        return MappingProxyType({name: getattr(self, name) for name in SPLITS})
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"<Data {self.kind} of {self.schema.label!r}: {sizes}>"
+
+
+@runtime_checkable
+class Description(Protocol):
+    """Data that are described and not yet read: what `table(...)` and its neighbours return."""
+
+    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+        """Read, check and split; kind says what the labels are where the labels alone do not."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Rows that lie in memory, picked by position: one tensor, or several by name."""
+
+    inputs: Inputs
+
+    def __call__(self, index: Tensor) -> Inputs:
+        inputs = self.inputs
+        if isinstance(inputs, Mapping):
+            return {name: block.index_select(0, index) for name, block in inputs.items()}
+        return inputs.index_select(0, index)
+
+    def take(self, positions: np.ndarray) -> Memory:
+        """The rows at (M,) positions, as a memory of their own."""
+        return Memory(self(torch.from_numpy(np.asarray(positions, dtype=np.int64))))
+
+
+def assemble(
+    *,
+    schema: Schema,
+    kind: Kind,
+    ids: np.ndarray,
+    labels: Tensor,
+    weight: np.ndarray | None,
+    part: np.ndarray,
+    rows: Callable[[np.ndarray], Callable[[Tensor], Inputs]],
+    notes: tuple[str, ...] = (),
+) -> Data:
+    """Data from rows and their split numbers (−1: left out), in the order of the rows.
+
+    rows: (M,) positions in the whole → what answers for these M rows.
+    Raises DataError where the training labels are all of one class, or the weights of a split are all 0.
+    """
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        at = np.flatnonzero(part == number)
+        where = torch.from_numpy(at)
+        share = None if weight is None else torch.from_numpy(weight[at].astype(np.float32))
+        if share is not None and not share.any():
+            raise DataError(f"all {len(at):,} rows of the {name} split weigh 0", hint="look at the weight column")
+        splits[name] = Split(name, torch.from_numpy(ids[at]), labels[where], share, schema, rows(at))
+    notes = (*notes, *_duplicates(ids[part >= 0]))
+    if kind == "classification":
+        notes = (*notes, *_check_classes(schema, splits))
+    data = Data(schema, kind, **splits, fingerprint="", notes=notes)
+    return replace(data, fingerprint=fingerprint(data))
+
+
+def fingerprint(data: Data) -> str:
+    """The digest of schema, ids, labels and weights of each split in order, and of the augmentation."""
+    parts: list[str | np.ndarray | int | None] = [repr(data.schema), data.kind, data.augmentation, data.views]
+    for name, split in data.splits.items():
+        parts += [name, split.ids.numpy()]
+        parts += [None if t is None else t.numpy() for t in (split.labels, split.weight)]
+    return digest(*parts)
+
+
+def _duplicates(ids: np.ndarray) -> tuple[str, ...]:
+    repeats = len(ids) - len(np.unique(ids))
+    return (f"{repeats:,} rows repeat another row; equal rows lie in one split",) if repeats else ()
+
+
+def _check_classes(schema: Schema, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    notes = []
+    for name, split in splits.items():
+        assert split.labels is not None
+        known = split.labels[split.labels >= 0]
+        there = torch.bincount(known, minlength=len(schema.classes)) > 0
+        absent = [c for c, t in zip(schema.classes, there.tolist(), strict=True) if not t]
+        if name == "train" and len(absent) > len(schema.classes) - 2:
+            raise DataError(
+                f"the training rows show fewer than two classes of {schema.label!r}",
+                hint="more rows, another seed of the split, or less for the other splits",
+            )
+        if absent:
+            notes.append(f"no {name} row has {schema.label} {', '.join(map(repr, absent[:5]))}{', …' if len(absent) > 5 else ''}")
+    return tuple(notes)

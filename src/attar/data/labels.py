@@ -1,0 +1,142 @@
+"""The label column: classes, several labels or a number; what is unknown, and what the classes are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Number
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.data.base import Kind
+from attar.errors import DataError
+from attar.signal import IGNORE
+
+__all__ = ["Labels", "read_label", "read_labels"]
+
+FEW = 20  # whole numbers with at most as many different values are classes unless told otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """kind; values as in Batch; classes as in Schema."""
+
+    kind: Kind
+    values: Tensor
+    classes: tuple[str, ...]
+
+
+def read_label(
+    name: str, values: np.ndarray, known: np.ndarray, kind: str = "auto", unlabelled: Literal["refuse", "keep"] = "refuse"
+) -> Labels:
+    """One label column (N,) of text, booleans or numbers → classes or numbers.
+
+    known: (N,) bool, False where the label is missing; such rows are refused, or kept with IGNORE or NaN.
+    kind "auto": text, booleans and at most 20 different whole numbers are classes; numbers with fractions are a regression; more
+    whole numbers than that could be either, and are refused until `task:` says which. Classes are in the order of the alphabet,
+    or of their value where they are numbers.
+    """
+    if kind == "multilabel":
+        raise DataError(f"task multilabel needs several label columns, label={name!r} is one", hint='label=["a", "b", "c"]')
+    _check_known(name, known, unlabelled)
+    given = values[known]
+    numbers = _as_numbers(name, given)
+    if numbers is not None and (bad := ~np.isfinite(numbers)).any():
+        raise DataError(f"label {name!r} is {numbers[bad][0]} in row {_row(known, bad)}", hint="correct it, or leave the row out")
+    if kind == "auto":
+        kind = _guess(name, numbers)
+    if kind == "regression":
+        if numbers is None or given.dtype == bool:
+            raise DataError(f"task regression, but label {name!r} is not a number: {given[0]!r}", hint="task: classification()")
+        if (numbers == numbers[0]).all():
+            raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint="is it the right column?")
+        out = np.full(len(values), np.nan, dtype=np.float32)
+        out[known] = numbers
+        return Labels("regression", torch.from_numpy(out), ())
+    texts, codes = _classes(given, numbers)
+    if len(texts) == 1:
+        raise DataError(f"label {name!r} has one class only: {texts[0]!r} in all {len(given):,} rows", hint="is it the right column?")
+    if len(texts) > max(FEW, len(given) // 2):
+        raise DataError(f"label {name!r} has {len(texts):,} classes in {len(given):,} rows", hint="task: regression(), or another column")
+    out = np.full(len(values), IGNORE, dtype=np.int64)
+    out[known] = codes
+    return Labels("classification", torch.from_numpy(out), texts)
+
+
+def read_labels(
+    names: Sequence[str], columns: Sequence[np.ndarray], known: Sequence[np.ndarray], unlabelled: Literal["refuse", "keep"] = "refuse"
+) -> Labels:
+    """Several label columns of 0 and 1 (or booleans) → (N, L) int64, IGNORE where unknown and kept."""
+    if len(names) < 2:
+        raise DataError(f"task multilabel needs several label columns, got {list(names)}", hint='label=["a", "b", "c"]')
+    out = np.full((len(columns[0]), len(names)), IGNORE, dtype=np.int64)
+    for i, (name, values, there) in enumerate(zip(names, columns, known, strict=True)):
+        _check_known(name, there, unlabelled)
+        numbers = _as_numbers(name, values[there])
+        if numbers is None or not np.isin(numbers, (0, 1)).all():
+            bad = values[there][0] if numbers is None else numbers[~np.isin(numbers, (0, 1))][0]
+            raise DataError(f"label {name!r} holds {bad!r}", hint="each of several labels is 0 or 1, true or false")
+        if (numbers == numbers[0]).all():
+            raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint=f"leave {name!r} out of the labels")
+        out[there, i] = numbers
+    return Labels("multilabel", torch.from_numpy(out), tuple(names))
+
+
+def _check_known(name: str, known: np.ndarray, unlabelled: str) -> None:
+    if not known.any():
+        raise DataError(f"label {name!r} is missing in all {len(known):,} rows", hint="is it the right column?")
+    if unlabelled == "refuse" and not known.all():
+        raise DataError(
+            f"label {name!r} is missing in {(~known).sum():,} of {len(known):,} rows, first in row {_row(~known)}",
+            hint='leave these rows out, or keep them for the teacher to label: unlabelled="keep"',
+        )
+
+
+def _row(mask: np.ndarray, within: np.ndarray | None = None) -> int:
+    """The number, from 1, of the first row that is True in `mask` (and, among those, in `within`)."""
+    at = np.flatnonzero(mask)
+    return int((at if within is None else at[within])[0]) + 1
+
+
+def _as_numbers(name: str, given: np.ndarray) -> np.ndarray | None:
+    """As float64, or None where they are text; text that reads as numbers throughout counts as numbers."""
+    if given.dtype.kind in "biuf":
+        return given.astype(np.float64)
+    kinds = {bool if isinstance(v, bool | np.bool_) else Number if isinstance(v, Number) else type(v) for v in given.tolist()}
+    if len(kinds) > 1 or not kinds <= {bool, Number, str}:
+        examples = {type(v).__name__: v for v in given.tolist()}
+        raise DataError(
+            f"label {name!r} mixes " + " and ".join(f"{k} ({v!r})" for k, v in list(examples.items())[:3]),
+            hint="write all labels as text, or all as numbers",
+        )
+    try:
+        return given.astype(np.float64)
+    except ValueError:
+        return None
+
+
+def _guess(name: str, numbers: np.ndarray | None) -> Kind:
+    if numbers is None:
+        return "classification"
+    if (numbers != np.round(numbers)).any():
+        return "regression"
+    if (different := len(np.unique(numbers))) <= FEW:
+        return "classification"
+    raise DataError(
+        f"label {name!r} has {different:,} different whole numbers from {numbers.min():g} to {numbers.max():g}: classes, or a number?",
+        hint="say so: task: classification() or task: regression()",
+    )
+
+
+def _classes(given: np.ndarray, numbers: np.ndarray | None) -> tuple[tuple[str, ...], np.ndarray]:
+    if given.dtype == bool or all(isinstance(v, bool | np.bool_) for v in given[:1].tolist()):
+        values, codes = np.unique(given.astype(bool), return_inverse=True)
+        return tuple(str(bool(v)) for v in values), codes
+    if numbers is not None:
+        values, codes = np.unique(numbers, return_inverse=True)
+        return tuple(str(int(v)) if v == round(v) else repr(float(v)) for v in values), codes
+    values, codes = np.unique(given.astype(str), return_inverse=True)
+    return tuple(values.tolist()), codes
