@@ -1,0 +1,413 @@
+"""Certificate: what was found about a student, as named figures with intervals and verdicts; JSON, and text for a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attar.errors import EvidenceError
+from attar.files import write_json
+from attar.notation import say
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["MARGIN", "SCHEMA_VERSION", "Certificate", "Figure", "Quality", "Require", "Requirement", "Verdict", "require"]
+
+SCHEMA_VERSION = 1  # of certificate.json; raised whenever the meaning of a field changes or a field goes
+MARGIN = 0.005  # of a share (accuracy, AUROC, R² …); half a point is what the owners of such models call the same
+MARGIN_SHARE = 0.01  # of the teacher's own figure, for an error that has a unit (RMSE, MAE)
+
+Answer = Literal["yes", "no", "helped", "no difference", "hurt", "insufficient evidence"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, and how far it may be off.
+
+    value: None where it cannot be computed from these rows. low, high: 95 % interval; None where there is none.
+    unit: "" for a share or a plain number. n: rows, calls or seeds behind it. how: where value and interval come from.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    n: int = 0
+    how: str = ""
+
+    @classmethod
+    def of(cls, value: float, low: float = math.nan, high: float = math.nan, *, unit: str = "", n: int = 0, how: str = "") -> Figure:
+        """A figure from plain floats, in which NaN and infinity mean that there is none."""
+        return cls(*(float(x) if math.isfinite(x) else None for x in (value, low, high)), unit=unit, n=n, how=how)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question, in a word and in a sentence.
+
+    difference: what it rests on, more is better; its interval is the one that decided.
+    margin: how much worse counts as no worse; and as no difference.
+    rows_needed, seeds_needed: what would suffice where the evidence does not; None where nobody can say or nothing is needed.
+    """
+
+    answer: Answer
+    sentence: str
+    difference: Figure | None = None
+    margin: float | None = None
+    rows_needed: int | None = None
+    seeds_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One metric for everyone.
+
+    better: +1 where more is better, −1 where less is.
+    student: of the certified file; difference: student − teacher, paired by rows. files: of every exported graph.
+    arms: before export, by name of the arm ("student" and its controls): the mean over seeds, whose single values are `seeds`.
+    gains: by control: student arm − control, paired by seeds and rows.
+    """
+
+    better: int
+    teacher: Figure
+    student: Figure
+    difference: Figure
+    files: Mapping[str, Figure] = field(default_factory=dict)
+    arms: Mapping[str, Figure] = field(default_factory=dict)
+    gains: Mapping[str, Figure] = field(default_factory=dict)
+    seeds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing that was asked for with `require` or `budget`, and whether it is so."""
+
+    what: str
+    answer: Literal["met", "not met", "insufficient evidence"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Require:
+    """What must be so for a run to end well. See `require`."""
+
+    margin: float | None = None
+    min_agreement: float | None = None
+    helped: bool = False
+
+    def __repr__(self) -> str:
+        return say("require", margin=self.margin, min_agreement=self.min_agreement, helped=True if self.helped else None)
+
+
+def require(margin: float | None = None, min_agreement: float | None = None, helped: bool = False) -> Require:
+    """What must be shown, at 95 % confidence, or the run ends with exit code 3.
+
+    margin: the student's primary metric is at most so much worse than the teacher's, in the metric's unit. None is 0.005; of an error
+        with a unit (rmse, mae) 1 % of the teacher's.
+    min_agreement: student and teacher decide alike on at least this share of rows, 0..1; None asks for nothing.
+    helped: the procedure beats every control that was trained.
+
+    >>> require(margin=0.005)
+    require(margin=0.005)
+    """
+    if margin is not None and not (margin > 0 and math.isfinite(margin)):
+        raise EvidenceError(f"margin={margin:g}: no number of rows can show that two models differ by nothing", hint="margin=0.005")
+    if min_agreement is not None and not 0 < min_agreement < 1:
+        raise EvidenceError(f"min_agreement={min_agreement:g} is not between 0 and 1", hint="min_agreement=0.95")
+    return Require(margin, min_agreement, helped)
+
+
+@dataclass(frozen=True, repr=False)
+class Certificate:
+    """What was found about the student that ships. `str` is the text for a terminal, `write` the JSON.
+
+    identity: what was judged: fingerprints, digests, versions, machine, rows, look (how often this test split has been opened).
+    claim: what was fixed before the test split was opened: metric, margin, decision rule.
+    non_inferior: is the file that ships no worse than the teacher? helped: did the procedure beat every control? against: each one.
+    quality: by metric, the primary one first. fidelity: by name. calibration, cost: by who, then by name.
+    requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
+    """
+
+    identity: Mapping[str, Any]
+    claim: Mapping[str, Any]
+    non_inferior: Verdict
+    helped: Verdict
+    against: Mapping[str, Verdict]
+    quality: Mapping[str, Quality]
+    fidelity: Mapping[str, Figure]
+    calibration: Mapping[str, Mapping[str, Figure]]
+    cost: Mapping[str, Mapping[str, Figure]]
+    requirements: tuple[Requirement, ...]
+    limits: tuple[str, ...]
+    pictures: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    @property
+    def exit_code(self) -> int:
+        """3 where something was required and is not met, or the evidence for it does not suffice; 0 otherwise."""
+        return 3 if any(r.answer != "met" for r in self.requirements) else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain dictionaries, lists, texts and numbers, with `schema_version`."""
+        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Certificate:
+        """The certificate that `to_dict` wrote. Raises EvidenceError for another schema version or one that is not whole."""
+        version = value.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"a certificate of schema version {version!r}; this attar reads version {SCHEMA_VERSION}",
+                hint="evaluate again, or read it with the attar that wrote it",
+            )
+        try:
+            return cls(
+                identity=value["identity"],
+                claim=value["claim"],
+                non_inferior=_verdict(value["non_inferior"]),
+                helped=_verdict(value["helped"]),
+                against={name: _verdict(v) for name, v in value["against"].items()},
+                quality={name: _quality(q) for name, q in value["quality"].items()},
+                fidelity=_figures(value["fidelity"]),
+                calibration={who: _figures(v) for who, v in value["calibration"].items()},
+                cost={who: _figures(v) for who, v in value["cost"].items()},
+                requirements=tuple(Requirement(**r) for r in value["requirements"]),
+                limits=tuple(value["limits"]),
+                pictures=value["pictures"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise EvidenceError(f"this certificate is not whole: {error}", hint="evaluate again") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Certificate:
+        """Read what `write` wrote. Raises EvidenceError where it is missing, damaged or of another schema version."""
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise EvidenceError(f"no certificate at {path}", hint="attar evaluate writes one") from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise EvidenceError(f"{path} does not read: {error}", hint="evaluate again") from error
+        if not isinstance(value, dict):
+            raise EvidenceError(f"{path} holds a {type(value).__name__}, not a certificate", hint="evaluate again")
+        return cls.from_dict(value)
+
+    def lines(self, width: int = 80) -> list[str]:
+        """The certificate as text: verdicts first, then tables, then limits; readable without colour."""
+        return [text for text, _ in self._styled(width)]
+
+    def rich(self, width: int = 80) -> RenderableType:
+        """The same with colour, for a rich console."""
+        from rich.text import Text
+
+        whole = Text()
+        for text, style in self._styled(width):
+            whole.append(text + "\n", style=style)
+        return whole
+
+    def _styled(self, width: int) -> list[tuple[str, str]]:
+        out: list[tuple[str, str]] = []
+
+        def prose(text: str, style: str = "", mark: str = "") -> None:
+            wrapped = textwrap.wrap(text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_long_words=False)
+            out.extend((line, style) for line in wrapped)
+
+        def table(lines: Iterable[str]) -> None:
+            head, *rest = lines
+            out.extend([("", ""), (head, "bold"), *((line, "") for line in rest)])
+
+        prose(self.non_inferior.sentence, _STYLES[self.non_inferior.answer])
+        prose(self.helped.sentence, _STYLES[self.helped.answer])
+        for requirement in self.requirements:
+            prose(f"{requirement.what}: {requirement.answer}. {requirement.sentence}", _STYLES[requirement.answer], "required  ")
+        table(self._quality_lines())
+        if self.against:
+            table(self._control_lines())
+        table(self._fidelity_lines())
+        if self.calibration:
+            table(self._calibration_lines())
+        if self.cost:
+            table(self._cost_lines())
+        out.extend([("", ""), ("what was not tested", "bold")])
+        for limit in self.limits:
+            prose(limit, "", "  - ")
+        out.extend([("", ""), *((line, "dim") for line in self._identity_lines(width))])
+        return out
+
+    def _quality_lines(self) -> list[str]:
+        rows = self.identity["rows"]
+        head = f"quality on {rows['labelled']:,} test rows"
+        lines = [f"{head:<30}{'teacher':>9}{'student':>9}  student − teacher [95 %]"]
+        for name, q in self.quality.items():
+            what = _name(name) + (" (primary)" if name == self.claim["metric"] else "")
+            lines.append(f"  {what:<28}{_number(q.teacher):>9}{_number(q.student):>9}  {_interval(q.difference)}")
+            lines.extend(
+                f"    {file:<26}{'':>9}{_number(figure):>9}"
+                for file, figure in q.files.items()
+                if name == self.claim["metric"] and file != self.identity["student"]["file"]
+            )
+        return lines
+
+    def _control_lines(self) -> list[str]:
+        metric = self.claim["metric"]
+        q = self.quality[metric]
+        head = f"{_name(metric)} of the procedure"
+        lines = [f"{head:<30}{'control':>9}{'student':>9}  student − control [95 %]"]
+        for name, gain in q.gains.items():
+            seeds = f"{name}, {gain.n} seed{'s' if gain.n != 1 else ''}"
+            lines.append(f"  {seeds:<28}{_number(q.arms[name]):>9}{_number(q.arms['student']):>9}  {_interval(gain)}")
+        return lines
+
+    def _fidelity_lines(self) -> list[str]:
+        lines = [f"{'fidelity to the teacher':<44}{'rows':>7}"]
+        lines += [f"  {name:<28}{_number(f):>9}     {f.n:>7,}  {_range(f)}" for name, f in self.fidelity.items()]
+        return lines
+
+    def _calibration_lines(self) -> list[str]:
+        names = list(dict.fromkeys(name for who in self.calibration.values() for name in who))
+        lines = [f"{'calibration':<30}" + "".join(f"{who:>17}" for who in self.calibration)]
+        for name in names:
+            figures = (who.get(name) for who in self.calibration.values())
+            lines.append(f"  {name:<28}" + "".join(f"{_number(f) if f else '':>17}" for f in figures))
+        return lines
+
+    def _cost_lines(self) -> list[str]:
+        names = list(dict.fromkeys(name for who in self.cost.values() for name in who))
+        lines = [f"{'cost on one thread':<30}" + "".join(f"{who:>17}" for who in self.cost)]
+        for name in names:
+            figures = [who.get(name) for who in self.cost.values()]
+            unit = next((f.unit for f in figures if f and f.unit and f.unit != "×"), "")
+            what = f"{name}, {unit}" if unit else name
+            lines.append(f"  {what:<28}" + "".join(f"{_size(f) if f else '':>17}" for f in figures))
+        return lines
+
+    def _identity_lines(self, width: int) -> list[str]:
+        i = self.identity
+        look = f"look {i['look']} at this test split" if i["look"] else "this look at the test split was not counted"
+        facts = (
+            ("task", f"{i['task']}; decides {self.claim['decision']}"),
+            ("teacher", f"{i['teacher']['text']} {i['teacher']['fingerprint'][:12]}"),
+            ("student", f"{i['student']['text']} {i['student']['fingerprint'][:12]}"),
+            ("data", f"{i['data'][:12]}; {look}"),
+            ("attar", f"{i['versions']['attar']} on {i['machine']}"),
+        )
+        lines: list[str] = []
+        for name, text in facts:
+            lines += textwrap.wrap(text, width, initial_indent=f"{name:<10}", subsequent_indent=" " * 10, break_long_words=True)
+        return lines
+
+
+_STYLES: dict[str, str] = {
+    "yes": "bold green",
+    "helped": "bold green",
+    "met": "green",
+    "no": "bold red",
+    "hurt": "bold red",
+    "not met": "red",
+    "no difference": "bold",
+    "insufficient evidence": "bold yellow",
+}
+_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score",
+    "log_loss": "log-loss, nats",
+    "mae": "MAE",
+    "r2": "R²",
+    "recall_at_fpr": "recall at the rule",
+    "rmse": "RMSE",
+    "spearman": "rank correlation",
+}
+
+
+def _name(metric: str) -> str:
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def _number(figure: Figure) -> str:
+    return "-" if figure.value is None else _digits(figure.value)
+
+
+def _digits(value: float) -> str:
+    """Four decimals of a share; four significant digits of anything larger."""
+    if abs(value) < 10:
+        return f"{value:.4f}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _interval(figure: Figure) -> str:
+    if figure.value is None:
+        return "-"
+    text = _signed(figure.value)
+    return text if figure.low is None or figure.high is None else f"{text} [{_signed(figure.low)}, {_signed(figure.high)}]"
+
+
+def _signed(value: float) -> str:
+    text = _digits(abs(value))
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return (sign if any(c in "123456789" for c in text) else " ") + text
+
+
+def _range(figure: Figure) -> str:
+    return "" if figure.low is None or figure.high is None else f"[{_digits(figure.low)}, {_digits(figure.high)}]"
+
+
+def _size(figure: Figure) -> str:
+    """Three significant digits; a ratio with its ×."""
+    if figure.value is None:
+        return "-"
+    v = figure.value
+    if float(v).is_integer() and abs(v) >= 1:
+        text = f"{v:,.0f}"
+    else:
+        text = f"{v:,.{max(0, 2 - math.floor(math.log10(abs(v))))}f}" if v else "0"
+    return text + ("×" if figure.unit == "×" else "")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _figures(value: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: Figure(**figure) for name, figure in value.items()}
+
+
+def _verdict(value: Mapping[str, Any]) -> Verdict:
+    difference = value["difference"]
+    return Verdict(**{**value, "difference": None if difference is None else Figure(**difference)})
+
+
+def _quality(value: Mapping[str, Any]) -> Quality:
+    return Quality(
+        better=value["better"],
+        teacher=Figure(**value["teacher"]),
+        student=Figure(**value["student"]),
+        difference=Figure(**value["difference"]),
+        files=_figures(value["files"]),
+        arms=_figures(value["arms"]),
+        gains=_figures(value["gains"]),
+        seeds={name: tuple(math.nan if x is None else x for x in v) for name, v in value["seeds"].items()},
+    )
