@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.errors import MissingExtra, TapError, TeacherError, TrustError, near
+from attar.errors import MissingExtra, TeacherError, TrustError, near
 from attar.identity import digest
 from attar.notation import InPath, say
 from attar.reading import Reading, schema_from_json
 from attar.signal import NOTHING, Batch, Schema, Signal
+from attar.sources.answers import FLOOR, as_logits, checked, no_taps, order_of
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
     from onnxruntime import InferenceSession
 
-__all__ = ["FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "read_manifest", "seal"]
+__all__ = ["FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
 
 MANIFEST = "student.json"
 FOLDER_VERSION = 1  # of student.json; raised when its meaning changes
-FLOOR = 1e-7  # of a probability before its logarithm; float32 itself ends near 6e-8 below one
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime itself brings
 PROBE = 64  # rows that tell probabilities from logits
 
@@ -103,11 +103,17 @@ class Onnx:
     def __repr__(self) -> str:
         return self._said
 
+    training_ids = None  # of a graph nobody knows
+
+    @property
+    def _who(self) -> str:
+        return f"onnx {self.file.name}"
+
     @property
     def session(self) -> InferenceSession:
         """The session of ONNX Runtime; opened anew in a forked process, for its threads do not survive a fork."""
         if self._session is None or self._pid != os.getpid():
-            self._session, self._pid = _open(self._graph.content, self.threads, self.file), os.getpid()
+            self._session, self._pid = open_graph(self._graph.content, self.threads, self.file), os.getpid()
         return self._session
 
     def check(self, schema: Schema) -> None:
@@ -133,18 +139,15 @@ class Onnx:
         self._order(schema)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
-        """The logits of a batch, (B, C) float32, outcomes in the order of the data's classes."""
-        if taps:
-            raise TapError(f"{self!r} has no taps, asked for {sorted(taps)}", hint="only modules can be tapped")
+        """The logits of a batch, (B, C) float32, outcomes in the order of the data's classes; of a regression the number (B, 1)."""
+        no_taps(taps, self._who)
         feeds = self._feeds(batch)
         form = self._form or self._probe(feeds, batch.schema)
-        raw = self._run(feeds, len(batch))
-        output = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
-        output = _logits(output, form)
+        raw = checked(self._run(feeds, len(batch)), self._who)
+        output = _logits(torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32)), form)
         if self.reading is not None:
-            return Signal(self.reading.output(output, batch.schema))
-        order = None if batch.schema is None or form == "numbers" else self._order(batch.schema, output.shape)
-        return Signal(output if order is None else output.index_select(1, order))
+            return Signal(as_logits(self.reading.output(output, batch.schema), batch, self._who))
+        return Signal(as_logits(output, batch, self._who, None if form == "numbers" else self._order(batch.schema)))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """The bare call of the runtime on arrays that lie ready: what a deployment pays per call."""
@@ -244,19 +247,14 @@ class Onnx:
             self._form = "chances" if inside else "logits"
         return self._form
 
-    def _order(self, schema: Schema, shape: tuple[int, ...] | torch.Size = ()) -> Tensor | None:
-        """Positions of the data's classes among the graph's; None where they are the same, or the graph names none."""
-        mine, data = self.classes, schema.classes
-        if not mine or not data or mine == data or (shape and shape[1:2] != (len(mine),)):
+    def _order(self, schema: Schema | None) -> Tensor | None:
+        """(C,) which of the graph's outcomes each of the data's classes is; None where alike, or where the graph names none."""
+        mine = self.classes
+        if not mine or schema is None or not schema.classes or mine == schema.classes:
             return None
-        if set(mine) == set(data):
-            return torch.tensor([mine.index(c) for c in data])
-        if not self._explicit and len(mine) == len(data) and mine == tuple(str(i) for i in range(len(mine))):
+        if not self._explicit and mine == tuple(str(i) for i in range(len(schema.classes))):
             return None  # a graph that numbers its classes means their order
-        raise TeacherError(
-            f"{self.file.name} answers the classes {_some(mine)}; the data have {_some(data)}",
-            hint="classes=[…] names the graph's outcomes in its own order",
-        )
+        return order_of(mine, schema, self._who)
 
     def _check_shape(self, spec: Any, shape: tuple[int, ...]) -> None:
         there = spec.shape[1:] if spec.shape else []
@@ -367,7 +365,8 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-def _open(content: bytes, threads: int, file: Path) -> InferenceSession:
+def open_graph(content: bytes, threads: int, file: str | Path) -> InferenceSession:
+    """A session of ONNX Runtime on the CPU. Raises MissingExtra, TeacherError for a graph that does not open."""
     try:
         import onnxruntime
     except ImportError as error:
