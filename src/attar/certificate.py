@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,22 @@ from attar.notation import say
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["MARGIN", "SCHEMA_VERSION", "Certificate", "Figure", "Quality", "Require", "Requirement", "Verdict", "require"]
+__all__ = [
+    "MARGIN",
+    "MARGIN_SHARE",
+    "SCHEMA_VERSION",
+    "Answer",
+    "Certificate",
+    "Figure",
+    "Quality",
+    "Require",
+    "Requirement",
+    "Verdict",
+    "digits",
+    "metric_name",
+    "require",
+    "signed",
+]
 
 SCHEMA_VERSION = 1  # of certificate.json; raised whenever the meaning of a field changes or a field goes
 MARGIN = 0.005  # of a share (accuracy, AUROC, R² …); half a point is what the owners of such models call the same
@@ -253,7 +268,7 @@ class Certificate:
         head = f"quality on {rows['labelled']:,} test rows"
         lines = [f"{head:<30}{'teacher':>9}{'student':>9}  student − teacher [95 %]"]
         for name, q in self.quality.items():
-            what = _name(name) + (" (primary)" if name == self.claim["metric"] else "")
+            what = metric_name(name) + (" (primary)" if name == self.claim["metric"] else "")
             lines.append(f"  {what:<28}{_number(q.teacher):>9}{_number(q.student):>9}  {_interval(q.difference)}")
             lines.extend(
                 f"    {file:<26}{'':>9}{_number(figure):>9}"
@@ -265,7 +280,7 @@ class Certificate:
     def _control_lines(self) -> list[str]:
         metric = self.claim["metric"]
         q = self.quality[metric]
-        head = f"{_name(metric)} of the procedure"
+        head = f"{metric_name(metric)} of the procedure"
         lines = [f"{head:<30}{'control':>9}{'student':>9}  student − control [95 %]"]
         for name, gain in q.gains.items():
             seeds = f"{name}, {gain.n} seed{'s' if gain.n != 1 else ''}"
@@ -273,26 +288,25 @@ class Certificate:
         return lines
 
     def _fidelity_lines(self) -> list[str]:
-        lines = [f"{'fidelity to the teacher':<44}{'rows':>7}"]
-        lines += [f"  {name:<28}{_number(f):>9}     {f.n:>7,}  {_range(f)}" for name, f in self.fidelity.items()]
+        lines = [f"{'fidelity to the teacher':<39}{'rows':>9}  [95 %]"]
+        lines += [f"  {metric_name(name):<28}{_number(f):>9}{f.n:>9,}  {_range(f)}" for name, f in self.fidelity.items()]
         return lines
 
     def _calibration_lines(self) -> list[str]:
-        names = list(dict.fromkeys(name for who in self.calibration.values() for name in who))
-        lines = [f"{'calibration':<30}" + "".join(f"{who:>17}" for who in self.calibration)]
-        for name in names:
-            figures = (who.get(name) for who in self.calibration.values())
-            lines.append(f"  {name:<28}" + "".join(f"{_number(f) if f else '':>17}" for f in figures))
-        return lines
+        return self._columns("calibration", self.calibration, _number)
 
     def _cost_lines(self) -> list[str]:
-        names = list(dict.fromkeys(name for who in self.cost.values() for name in who))
-        lines = [f"{'cost on one thread':<30}" + "".join(f"{who:>17}" for who in self.cost)]
-        for name in names:
-            figures = [who.get(name) for who in self.cost.values()]
+        shown = {who: self.cost[who] for who in ("teacher", "student", "ratio") if who in self.cost}
+        return self._columns("cost on one thread", shown, _size)
+
+    def _columns(self, head: str, columns: Mapping[str, Mapping[str, Figure]], write: Callable[[Figure], str]) -> list[str]:
+        """One line for each figure, one column for each of those who have it."""
+        lines = [f"{head:<32}" + "".join(f"{who:>16}" for who in columns)]
+        for name in dict.fromkeys(name for who in columns.values() for name in who):
+            figures = [who.get(name) for who in columns.values()]
             unit = next((f.unit for f in figures if f and f.unit and f.unit != "×"), "")
-            what = f"{name}, {unit}" if unit else name
-            lines.append(f"  {what:<28}" + "".join(f"{_size(f) if f else '':>17}" for f in figures))
+            what = metric_name(name) + (f", {unit}" if unit else "")
+            lines.append(f"  {what:<30}" + "".join(f"{write(f) if f else '':>16}" for f in figures))
         return lines
 
     def _identity_lines(self, width: int) -> list[str]:
@@ -322,28 +336,42 @@ _STYLES: dict[str, str] = {
     "insufficient evidence": "bold yellow",
 }
 _NAMES = {
+    "agreement_teacher_positive": "  where it says positive",
+    "agreement_teacher_right": "  where the teacher is right",
+    "agreement_teacher_wrong": "  where the teacher is wrong",
     "auroc": "AUROC",
     "average_precision": "average precision",
     "balanced_accuracy": "balanced accuracy",
+    "batch_ms": "256 rows, median",
     "brier": "Brier score",
+    "ece": "ECE, 15 bins of equal width",
+    "ece_mass": "ECE, 15 bins of equal mass",
+    "kappa": "Cohen's κ",
+    "kl": "mean KL(teacher ‖ student)",
+    "latency_p50_ms": "one row, median",
+    "latency_p95_ms": "one row, 95th percentile",
     "log_loss": "log-loss, nats",
     "mae": "MAE",
+    "memory_mb": "working memory, 256 rows",
     "r2": "R²",
     "recall_at_fpr": "recall at the rule",
     "rmse": "RMSE",
+    "rows_per_second": "rows a second",
+    "size_mb": "file",
     "spearman": "rank correlation",
 }
 
 
-def _name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """What people call a figure: "auroc" → "AUROC"."""
     return _NAMES.get(metric, metric.replace("_", " "))
 
 
 def _number(figure: Figure) -> str:
-    return "-" if figure.value is None else _digits(figure.value)
+    return "-" if figure.value is None else digits(figure.value)
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Four decimals of a share; four significant digits of anything larger."""
     if abs(value) < 10:
         return f"{value:.4f}"
@@ -353,30 +381,28 @@ def _digits(value: float) -> str:
 def _interval(figure: Figure) -> str:
     if figure.value is None:
         return "-"
-    text = _signed(figure.value)
-    return text if figure.low is None or figure.high is None else f"{text} [{_signed(figure.low)}, {_signed(figure.high)}]"
+    text = signed(figure.value)
+    return text if figure.low is None or figure.high is None else f"{text} [{signed(figure.low)}, {signed(figure.high)}]"
 
 
-def _signed(value: float) -> str:
-    text = _digits(abs(value))
+def signed(value: float) -> str:
+    """`digits` with a sign; a difference that rounds to nothing has none."""
+    text = digits(abs(value))
     sign = "+" if value > 0 else "−" if value < 0 else ""
     return (sign if any(c in "123456789" for c in text) else " ") + text
 
 
 def _range(figure: Figure) -> str:
-    return "" if figure.low is None or figure.high is None else f"[{_digits(figure.low)}, {_digits(figure.high)}]"
+    return "" if figure.low is None or figure.high is None else f"[{digits(figure.low)}, {digits(figure.high)}]"
 
 
 def _size(figure: Figure) -> str:
     """Three significant digits; a ratio with its ×."""
     if figure.value is None:
         return "-"
-    v = figure.value
-    if float(v).is_integer() and abs(v) >= 1:
-        text = f"{v:,.0f}"
-    else:
-        text = f"{v:,.{max(0, 2 - math.floor(math.log10(abs(v))))}f}" if v else "0"
-    return text + ("×" if figure.unit == "×" else "")
+    v = float(figure.value)
+    decimals = 0 if v == 0 or (v.is_integer() and abs(v) >= 1) else max(0, 2 - math.floor(math.log10(abs(v))))
+    return f"{v:,.{decimals}f}" + ("×" if figure.unit == "×" else "")
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,13 +21,14 @@ from attar.statistics import metrics
 __all__ = ["Kind", "Task", "classification", "multilabel", "regression", "task_for"]
 
 Kind = Literal["classification", "multilabel", "regression"]
+Figure = Callable[[NDArray], NDArray]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "auroc", "average_precision", "recall_at_fpr", "log_loss", "brier"),
     "multilabel": ("average_precision", "auroc", "accuracy", "log_loss", "brier"),
     "regression": ("rmse", "mae", "r2", "spearman"),
 }
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate"})
 OBJECTIVES = {
     "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
@@ -134,6 +137,8 @@ class Task:
         A regression's error is in the label's unit, squared. No branch looks at values: safe in compiled and batched steps.
         """
         output = self.canonical(output)
+        if self.kind == "classification" and output.dim() == 2 and not smoothing:  # the same in one kernel: this is in every step
+            return torch.nn.functional.cross_entropy(output, labels, reduction="none", ignore_index=IGNORE)
         known = self.known(labels)
         if self.kind == "regression":
             if smoothing:
@@ -191,59 +196,64 @@ class Task:
         With a rule `recall_at_fpr` that is not fixed yet, the recall is that of the best threshold on these rows, as choosing a student
         on validation rows wants it. Raises EvidenceError where no label is known.
         """
-        out, y = self.canonical(torch.as_tensor(output)).detach(), torch.as_tensor(labels)
+        out, y = torch.as_tensor(output), torch.as_tensor(labels)
         known = self.known(y)
-        if not bool(known.any()):
+        rows = known.any(-1) if self.kind == "multilabel" else known
+        if not bool(rows.any()):
             raise EvidenceError(f"none of {len(y)} rows has a known label", hint="metrics need labels")
-        w = None if weight is None else _numpy(torch.as_tensor(weight))
+        w = np.ones(int(rows.sum())) if weight is None else _numpy(torch.as_tensor(weight)[rows])
+        return {name: float(figure(w)) for name, figure in self.figures(out[rows], y[rows]).items()}
+
+    def figures(self, output: Tensor, labels: Tensor) -> dict[str, Figure]:
+        """Every metric as a function of row weights, (N,) → () or (R, N) → (R,); the primary metric first.
+
+        output: (N, ..., C) or as a model answers; labels: all known, but for some of a multi-label row.
+        """
+        out, y = self.canonical(output.detach()), _numpy(labels)
         if self.kind == "multilabel":
-            found = self._measure_labels(_numpy(out), _numpy(y), _numpy(known), w)
+            found = self._figures_of_labels(_numpy(out), y, _numpy(self.known(labels)))
+        elif self.kind == "regression":
+            found = {name: partial(metric, _numpy(out[..., 0]), y) for name, metric in _REGRESSION.items()}
         else:
-            w = None if w is None else w[_numpy(known)]
-            found = self._measure_rows(out[known], _numpy(y[known]), w)
+            found = self._figures_of_classes(_numpy(out), y, _numpy(self.decide(out)))
         return {self.metric: found[self.metric]} | found
 
     def better(self, metric: str) -> int:
         """+1 where more of the metric is better, −1 where less is."""
         return -1 if metric in LOWER_IS_BETTER else 1
 
-    def _measure_rows(self, out: Tensor, y: NDArray, w: NDArray | None) -> dict[str, float]:
-        if self.kind == "regression":
-            predicted = _numpy(out[..., 0])
-            return {name: float(metric(predicted, y, w)) for name, metric in _REGRESSION.items()}
-        logits, decided = _numpy(out), _numpy(self.decide(out))
-        found = {
-            "accuracy": metrics.accuracy(decided, y, w),
-            "balanced_accuracy": metrics.balanced_accuracy(decided, y, w),
-            "log_loss": metrics.log_loss(logits, y, w),
-            "brier": metrics.brier(logits, y, w),
+    def _figures_of_classes(self, logits: NDArray, y: NDArray, decided: NDArray) -> dict[str, Figure]:
+        found: dict[str, Figure] = {
+            "accuracy": partial(metrics.accuracy, decided, y),
+            "balanced_accuracy": partial(metrics.balanced_accuracy, decided, y),
+            "log_loss": partial(metrics.mean, metrics.log_loss_rows(logits, y)),
+            "brier": partial(metrics.mean, metrics.brier_rows(logits, y)),
         }
         if self.outcomes == 2:
             scores, positive = logits[:, 1] - logits[:, 0], y == 1
-            found["auroc"] = metrics.auroc(scores, positive, w)
-            found["average_precision"] = metrics.average_precision(scores, positive, w)
-            if self.recall_at_fpr is not None or self.metric == "recall_at_fpr":
-                if self.threshold is None:
-                    found["recall_at_fpr"] = metrics.recall_at_fpr(scores, positive, self.recall_at_fpr or 0.05, w)
-                else:
-                    found["recall_at_fpr"] = metrics.mean(decided == 1, (np.ones(len(y)) if w is None else w) * positive)
-        elif self.metric in ("auroc", "average_precision"):
-            p = np.exp(metrics.log_softmax(logits))
+            found["auroc"] = partial(metrics.auroc, scores, positive)
+            found["average_precision"] = partial(metrics.average_precision, scores, positive)
+            if self.recall_at_fpr is not None and self.threshold is None:
+                found["recall_at_fpr"] = partial(metrics.recall_at_fpr, scores, positive, self.recall_at_fpr)
+            elif self.recall_at_fpr is not None:
+                found["recall_at_fpr"] = partial(_share, decided == 1, positive)
+                found["false_positive_rate"] = partial(_share, decided == 1, ~positive)
+        elif self.metric in _RANKING:
             member = y[:, None] == np.arange(self.outcomes)
-            found[self.metric] = np.asarray(_macro(self.metric, p, member, np.ones(p.shape, dtype=bool), w))
-        return {name: float(value) for name, value in found.items()}
+            p = np.exp(metrics.log_softmax(logits))
+            found[self.metric] = partial(_macro, _RANKING[self.metric], p, member, np.ones(p.shape, dtype=bool))
+        return found
 
-    def _measure_labels(self, logits: NDArray, y: NDArray, known: NDArray, w: NDArray | None) -> dict[str, float]:
+    def _figures_of_labels(self, logits: NDArray, y: NDArray, known: NDArray) -> dict[str, Figure]:
         safe, parts = np.where(known, y, 0), known.sum(-1)
         scores, decided = logits[..., 1] - logits[..., 0], logits.argmax(-1)
-        found = {
-            "average_precision": _macro("average_precision", scores, safe == 1, known, w),
-            "auroc": _macro("auroc", scores, safe == 1, known, w),
-            "accuracy": metrics.mean(((decided == safe) & known).sum(-1), w, parts),
-            "log_loss": metrics.mean((metrics.log_loss_rows(logits, safe) * known).sum(-1), w, parts),
-            "brier": metrics.mean((metrics.brier_rows(logits, safe) * known).sum(-1), w, parts),
+        found: dict[str, Figure] = {name: partial(_macro, metric, scores, safe == 1, known) for name, metric in _RANKING.items()}
+        rows = {
+            "accuracy": decided == safe,
+            "log_loss": metrics.log_loss_rows(logits, safe),
+            "brier": metrics.brier_rows(logits, safe),
         }
-        return {name: float(value) for name, value in found.items()}
+        return found | {name: partial(metrics.mean, (value * known).sum(-1), parts=parts) for name, value in rows.items()}
 
     def _need_bound(self) -> None:
         if not self.outcomes:
@@ -301,12 +311,16 @@ _REGRESSION = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2, "spea
 _RANKING = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
 
 
-def _macro(metric: str, scores: NDArray, positive: NDArray, known: NDArray, w: NDArray | None) -> float:
-    """Mean over columns (N, L) of a ranking metric, columns with one kind of row only left out."""
-    w = np.ones(len(scores)) if w is None else w
-    columns = [_RANKING[metric](scores[:, i], positive[:, i], w * known[:, i]) for i in range(scores.shape[1])]
-    there = [float(value) for i, value in enumerate(columns) if 0 < (positive[:, i] & known[:, i]).sum() < known[:, i].sum()]
-    return float(np.mean(there)) if there else math.nan
+def _macro(metric: Callable[..., NDArray], scores: NDArray, positive: NDArray, known: NDArray, w: NDArray) -> NDArray:
+    """Mean over columns (N, L) of a ranking metric; a column without both kinds of row is left out."""
+    columns = np.stack([metric(scores[:, i], positive[:, i], w * known[:, i]) for i in range(scores.shape[1])])
+    there = ~np.isnan(columns)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no column is there: NaN, as it should be
+        return np.where(there, columns, 0.0).sum(0) / there.sum(0)
+
+
+def _share(decided: NDArray, of: NDArray, w: NDArray) -> NDArray:
+    return metrics.mean(decided, w * of)
 
 
 def _log_odds(p: float) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ __all__ = ["Draws", "Statistic", "bootstrap", "clopper_pearson", "paired_proport
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """(R, N) row weights → (R,) values of one figure; see attar.statistics.metrics."""
+
+K = TypeVar("K", bound=Hashable)
 
 GROUPS = 200  # of the jackknife behind BCa's acceleration, a figure of order 1/√N that 200 groups give to about 0.002
 BLOCK = 2_000_000  # row counts held at once: 16 MB
@@ -85,8 +88,8 @@ class Draws:
 
 
 def bootstrap(
-    statistics: Mapping[str, Statistic], rows: int, *, resamples: int = 2000, seed: int = 0, weight: Array | None = None
-) -> dict[str, Draws]:
+    statistics: Mapping[K, Statistic], rows: int, *, resamples: int = 2000, seed: int = 0, weight: Array | None = None
+) -> dict[K, Draws]:
     """Every statistic on the same resamples of `rows` rows, so that all differences are paired.
 
     weight: (N,) row weights, which the row counts multiply. Rows are taken to be independent.
@@ -100,12 +103,12 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     groups = min(GROUPS, rows)
     member = rng.permutation(rows) % groups
-    drawn: dict[str, list[Array]] = {name: [] for name in statistics}
+    drawn: dict[K, list[Array]] = {name: [] for name in statistics}
     for counts in _counts(rng, rows, resamples):
         counts *= weight
         for name, statistic in statistics.items():
             drawn[name].append(statistic(counts))
-    held_out: dict[str, list[Array]] = {name: [] for name in statistics}
+    held_out: dict[K, list[Array]] = {name: [] for name in statistics}
     for start in range(0, groups, step := max(1, BLOCK // rows)):
         kept = weight * (member != np.arange(start, min(start + step, groups))[:, None])
         for name, statistic in statistics.items():

@@ -7,6 +7,8 @@ spread) is NaN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,6 +26,7 @@ __all__ = [
     "log_softmax",
     "mae",
     "mean",
+    "pearson",
     "r2",
     "recall_at_fpr",
     "rmse",
@@ -68,10 +71,9 @@ def balanced_accuracy(decided: ArrayLike, labels: ArrayLike, weight: ArrayLike |
     """Mean over classes of the recall of each class that occurs among the labels."""
     labels = np.asarray(labels)
     w = _weights(weight, len(labels))
-    right = np.asarray(decided) == labels
-    member = (labels[:, None] == np.unique(labels)[None, :]).astype(np.float64)  # (N, classes that occur)
-    there = w @ member
-    recall = np.divide(w @ (member * right[:, None]), there, out=np.zeros_like(there), where=there > 0)
+    sums = _by_class(labels)
+    there = sums(w)  # (..., classes that occur)
+    recall = np.divide(sums(w * (np.asarray(decided) == labels)), there, out=np.zeros_like(there), where=there > 0)
     return _ratio(recall.sum(-1), (there > 0).sum(-1).astype(np.float64))
 
 
@@ -80,9 +82,12 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> 
     a, b = np.asarray(a), np.asarray(b)
     w = _weights(weight, len(a))
     w = w / w.sum(-1, keepdims=True)
-    names = np.unique(np.concatenate([a, b]))
     agree = w @ (a == b).astype(np.float64)
-    chance = ((w @ (a[:, None] == names).astype(np.float64)) * (w @ (b[:, None] == names).astype(np.float64))).sum(-1)
+    chance = np.zeros_like(agree)
+    both = np.intersect1d(a, b)
+    if len(both):
+        in_a, in_b = np.isin(a, both), np.isin(b, both)
+        chance = (_by_class(a[in_a])(w[..., in_a]) * _by_class(b[in_b])(w[..., in_b])).sum(-1)
     return _ratio(agree - chance, 1.0 - chance)
 
 
@@ -205,6 +210,15 @@ def r2(predicted: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = None)
     return 1.0 - _ratio(mean((p - y) ** 2, weight), spread)
 
 
+def pearson(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Array:
+    """Correlation of (N,) and (N,)."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    x, y = x - x.mean(), y - y.mean()  # changes nothing but the rounding below
+    mean_x, mean_y = mean(x, weight), mean(y, weight)
+    spread = (mean(x * x, weight) - mean_x**2) * (mean(y * y, weight) - mean_y**2)
+    return _ratio(mean(x * y, weight) - mean_x * mean_y, np.sqrt(np.maximum(spread, 0)))
+
+
 def spearman(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """Correlation of the (mid-)ranks of (N,) and (N,); a weight counts a row so many times."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -229,6 +243,13 @@ def _cumulate(w: Array) -> Array:
     out = np.zeros((*w.shape[:-1], w.shape[-1] + 1))
     np.cumsum(w, axis=-1, out=out[..., 1:])
     return out
+
+
+def _by_class(labels: NDArray) -> Callable[[Array], Array]:
+    """(..., N) → (..., classes that occur): sums over the rows of each class, at a cost that does not grow with the classes."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(labels[order]) != 0))
+    return lambda w: np.add.reduceat(w[..., order], starts, axis=-1)
 
 
 def _descending(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
