@@ -44,7 +44,8 @@ class Mismatch(Exception):
 class Folders:
     """What paths are relative to; None leaves them as they are written.
 
-    base: the recipe's folder, for an InPath. out: the run's folder, for an OutPath, which may not leave its parent.
+    base: the recipe's folder, for an InPath. out: the run's folder, for an OutPath, which
+    becomes absolute and may not leave the folder's parent.
     """
 
     base: Path | None = None
@@ -103,9 +104,9 @@ class Folders:
             return value if self.base is None else os.path.normpath(self.base / value)
         if self.out is None:
             return value
-        path = os.path.normpath(self.out / value)
+        path = os.path.abspath(self.out / value)
         beside = Path(os.path.abspath(self.out)).parent
-        if not Path(os.path.abspath(path)).is_relative_to(beside):
+        if not Path(path).is_relative_to(beside):
             raise Mismatch(f"a run writes into its own folder or beside it: inside {os.path.relpath(beside)}")
         return path
 

@@ -30,14 +30,24 @@ def read(text: str, vocabulary: Vocabulary, *, base: Path | None = None, out: Pa
     return resolve(parse(text), vocabulary, base=base, out=out)
 
 
-def resolve(node: Node, vocabulary: Vocabulary, *, base: Path | None = None, out: Path | None = None, hint: Any = Any) -> Any:
+def resolve(
+    node: Node,
+    vocabulary: Vocabulary,
+    *,
+    base: Path | None = None,
+    out: Path | None = None,
+    hint: Any = Any,
+    what: str = "this",
+    says: str = "",
+) -> Any:
     """The object that a tree describes, every name looked up in `vocabulary` and every argument checked against its annotation.
 
     base: the folder that InPaths are relative to. out: the folder that OutPaths are relative to; they may not leave its parent.
         None leaves paths as they are written. hint: the annotation that the result must satisfy.
+    what, says: what an error calls the result, and what it hints at if the annotation is not satisfied.
     Raises NotationError with the place; an AttarError of a word keeps its class and gains the place.
     """
-    return _Resolver(vocabulary, Folders(base, out)).fitted(node, hint, "this")
+    return _Resolver(vocabulary, Folders(base, out)).fitted(node, hint, what, says)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,372 @@
+"""Recipes: a YAML file of plain strings, each read in the notation against the vocabulary of its key.
+
+    data:      table("credit.csv", label="default")
+    teacher:   taught(lightgbm(trees=600), at="teacher.txt")
+    student:   mlp(width=64, depth=3)
+
+Nothing in it has an implicit type, and nothing in it can execute code. Every error begins with the file, the line and the key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
+from attar.notation import Call, List, Name, Node, Value, map_paths, override, parse, resolve, write
+
+__all__ = ["KEYS", "Entry", "Recipe", "Resolved", "load", "vocabulary"]
+
+MAX_BYTES = 256 * 1024
+PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What may stand under a key.
+
+    says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all.
+    wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
+    plain: a text or a list of texts, not words.
+    """
+
+    says: str
+    rooms: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    wants: str = ""
+    need: bool = False
+    plain: Any = None
+    hint: str = ""
+
+
+KEYS: Mapping[str, _Key] = {
+    "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
+    "task": _Key("what is asked, and how it is judged", ("attar.task",), ("classification", "multilabel", "regression"), "attar.task:Task"),
+    "teacher": _Key(
+        "whose answers are learned",
+        ("attar.sources", "attar.students"),
+        wants="attar.signal:Source",
+        need=True,
+        hint='taught(..., at="teacher") teaches one',
+    ),
+    "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True),
+    "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
+    "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
+    "controls": _Key("what the student is compared with", plain=list[str]),
+    "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"]),
+    "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
+    "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
+}
+DEFAULTS = {"controls": '["labels"]', "deploy": "float"}
+FROM_PYTHON = frozenset({"arrays", "as_data", "as_objective", "dataset", "frame", "module"})  # take objects that no text can name
+
+
+# --- vocabularies ------------------------------------------------------------------------------------------------------------------
+
+
+def vocabulary(key: str, trust: Sequence[str] = ()) -> dict[str, Callable[..., Any]]:
+    """The words that may stand under `key`, by name; the rooms are imported now.
+
+    trust: packages whose `attar_words`, {key: {name: callable}}, are known too; "pickle" is none.
+    """
+    words: dict[str, Callable[..., Any]] = {}
+    for room in KEYS[key].rooms:
+        module = importlib.import_module(room)
+        for name in KEYS[key].words or [n for n in module.__all__ if n[0].islower() and n not in FROM_PYTHON]:
+            words.setdefault(name, vars(module)[name])
+    for package in trust:
+        for name, word in _foreign(package).get(key, {}).items():
+            if name in words:
+                raise TrustError(f"{package} brings the word {name!r} for {key}, which is known already", hint="trust one package less")
+            words[name] = word
+    return words
+
+
+def _foreign(package: str) -> Mapping[str, Mapping[str, Callable[..., Any]]]:
+    """The words of a trusted package; importing it runs its code, which is what trust means."""
+    if package == PICKLE:
+        return {}
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise TrustError(f"--trust {package}: {error}", hint="it must be installed beside attar, or lie on PYTHONPATH") from error
+    words = vars(module).get("attar_words")
+    if not isinstance(words, Mapping):
+        raise TrustError(f"--trust {package}: it has no attar_words", hint="attar_words = {'objective': {'name': function}}")
+    if strange := sorted(set(words) - {k for k, v in KEYS.items() if v.rooms}):
+        raise TrustError(f"--trust {package}: attar_words names the key {strange[0]!r}", hint=near(strange[0], KEYS))
+    return words
+
+
+def _type_of(key: str) -> Any:
+    """What the text under `key` must come to, as an annotation."""
+    if KEYS[key].plain is not None:
+        return KEYS[key].plain
+    module, name = KEYS[key].wants.split(":")
+    found = vars(importlib.import_module(module))[name]
+    if name != "as_objective":
+        return found
+    objective = importlib.import_module("attar.objective")
+    return objective.Objective | objective.Term
+
+
+# --- the recipe --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a recipe: its key, the line number from 1 (0: it came from --set), the tree of its text, the --set that changed it."""
+
+    key: str
+    line: int
+    node: Node
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as it was read, unevaluated. See `load`.
+
+    path: the file, as it was named. entries: by key, in order. trust: what `--trust` named.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+    trust: tuple[str, ...] = ()
+
+    def where(self, key: str) -> str:
+        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return f"{self.path} ({key})"
+        line = f":{entry.line}" if entry.line else ""
+        return ", ".join([f"{self.path}{line} ({key})", *(f"--set {s}" for s in entry.settings)])
+
+    def with_overrides(self, settings: Sequence[str]) -> Recipe:
+        """The recipe changed by `--set` texts such as "student.width=32" or "objective=kl()", in order."""
+        recipe = self
+        for setting in settings:
+            with _prefixed(f"--set {setting}"):
+                recipe = recipe._overridden(setting)
+        return recipe
+
+    def _overridden(self, setting: str) -> Recipe:
+        path, equals, text = setting.partition("=")
+        key, _, rest = path.strip().partition(".")
+        if not equals or not key:
+            raise NotationError("a setting is key=text or key.argument=text", hint="--set student.width=32")
+        if key not in KEYS:
+            raise NotationError(f"there is no key {key!r}", hint=near(key, KEYS))
+        entry = self.entries.get(key) or Entry(key, 0, Value(None))
+        words = {} if KEYS[key].plain is not None or not rest else vocabulary(key, self.trust)
+        if rest and key not in self.entries:
+            if KEYS[key].words != (key,):
+                raise NotationError(f"the recipe says nothing of {key}, so nothing within it can be set", hint=f"--set {key}='...'")
+            entry = replace(entry, node=Call(key))
+        node = override(entry.node, rest, text, words)
+        changed = replace(entry, node=_texts(node) if KEYS[key].plain is not None else node, settings=(*entry.settings, setting))
+        return replace(self, entries={**self.entries, key: changed})
+
+    def resolve(self, out: str | Path) -> Resolved:
+        """Every word looked up and called; nothing is read, taught or written by that.
+
+        out: the run folder, which output paths are relative to. What the recipe leaves out is filled in where its default is known
+        before the data are read: fit, controls, deploy, and the objective if the task is named.
+        """
+        entries = dict(self.entries)
+        if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
+            raise RecipeError(f"{self.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
+        entries |= {key: Entry(key, 0, _texts(parse(text))) for key, text in DEFAULTS.items() if key not in entries}
+        entries.setdefault("fit", Entry("fit", 0, Call("fit")))
+        values = {key: self._value(entries[key], Path(out)) for key in KEYS if key in entries}
+        if "objective" not in values and "task" in values:
+            values["objective"] = self._value(Entry("objective", 0, parse(values["task"].objective)), Path(out))
+        return Resolved(self, Path(out), values)
+
+    def _value(self, entry: Entry, out: Path) -> Any:
+        with _prefixed(self.where(entry.key)), self._trusting():
+            plain = KEYS[entry.key].plain is not None
+            words = {} if plain else vocabulary(entry.key, self.trust)
+            return resolve(
+                entry.node, words, base=self.path.parent, out=out, hint=_type_of(entry.key), what=entry.key, says=KEYS[entry.key].hint
+            )
+
+    def _trusting(self) -> AbstractContextManager[None]:
+        """The leave to read pickles comes from the command line, never from the recipe."""
+        if PICKLE not in self.trust:
+            return nullcontext()
+        return importlib.import_module("attar.sources.estimator").trusting_pickles()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The objects that a recipe describes, in `values` by key.
+
+    Always there: data, teacher, student, fit, controls, deploy. If named: task, objective (also if a task is named), budget, require.
+    """
+
+    recipe: Recipe
+    out: Path
+    values: Mapping[str, Any] = field(repr=False)
+
+    def text(self) -> str:
+        """The recipe with every default written out, its paths relative to the run folder: read from there it gives the same objects."""
+        lines = ["# As it was run, every default written out; paths are relative to this folder."]
+        for key in KEYS:
+            if key in self.values:
+                lines.append(f"{key}: {_scalar(write(self._node(key)))}")
+        return "\n".join(lines) + "\n"
+
+    def _node(self, key: str) -> Node:
+        if KEYS[key].plain is not None:
+            value = self.values[key]
+            return Name(value) if isinstance(value, str) else List(tuple(Value(v) for v in value))
+        words = vocabulary(key, self.recipe.trust)
+        return map_paths(parse(repr(self.values[key])), words, lambda path, of: os.path.relpath(path, self.out))
+
+
+def load(path: str | Path, *, trust: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file: grammar and keys are checked now, words and arguments by `Recipe.resolve`.
+
+    trust: packages whose words are known too; "pickle" lets pickles be read.
+    Raises RecipeError for a file that is no mapping of plain strings, an unknown key, or a text that does not read.
+    """
+    path = Path(path)
+    entries: dict[str, Entry] = {}
+    for key, line, text in list(_strings(path, _content(path))):  # the whole file first: what YAML makes of a broken line is odd
+        if key not in KEYS:
+            raise RecipeError(f"{path}:{line}: there is no key {key!r}", hint=near(key, KEYS))
+        if key in entries:
+            raise RecipeError(f"{path}:{line} ({key}): the key stands already in line {entries[key].line}", hint="leave one of them out")
+        with _prefixed(f"{path}:{line} ({key})"):
+            node = parse(text)
+        entries[key] = Entry(key, line, _texts(node) if KEYS[key].plain is not None else node)
+    return Recipe(path, entries, tuple(trust))
+
+
+def _texts(node: Node) -> Node:
+    """Where only texts can stand, quotes may be left out: `deploy: int8`, `controls: [labels, hard]`."""
+    if isinstance(node, Name):
+        return Value(node.name, node.at)
+    return replace(node, items=tuple(_texts(i) for i in node.items)) if isinstance(node, List) else node
+
+
+@contextmanager
+def _prefixed(where: str) -> Iterator[None]:
+    """Begin an error with where it is."""
+    try:
+        yield
+    except AttarError as error:
+        message = error.message if error.message.startswith(where) else f"{where}: {error.message}"
+        if isinstance(error, NotationError):
+            raise RecipeError(message, hint=error.hint) from error
+        error.message = message
+        error.args = (message,)
+        raise
+
+
+# --- the file ----------------------------------------------------------------------------------------------------------------------
+
+
+def _content(path: Path) -> str:
+    if not path.exists():
+        others = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise RecipeError(f"{path}: there is no such file", hint=near(str(path), others))
+    if not path.is_file():
+        raise RecipeError(f"{path}: this is not a file", hint="a recipe is a YAML file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise RecipeError(f"{path}: {size:,} bytes, where {MAX_BYTES:,} are allowed", hint="a recipe names files, it does not hold them")
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}:{line}: this is not UTF-8 text", hint="a recipe is a YAML file") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from error
+    if not content.strip():
+        raise RecipeError(f"{path}: the file is empty", hint="a recipe needs at least data, teacher and student")
+    return content
+
+
+def _strings(path: Path, content: str) -> Iterator[tuple[str, int, str]]:
+    """(key, line, text) of a YAML mapping of plain strings, which is all of YAML that is allowed.
+
+    A list in brackets is handed on as the text it is, for the notation has lists of the same form.
+    """
+
+    def refuse(event: yaml.Event | None, what: str, hint: str, key: str = "") -> RecipeError:
+        line = event.start_mark.line + 1 if event is not None else 1
+        return RecipeError(f"{path}:{line}{f' ({key})' * bool(key)}: {what}", hint=hint)
+
+    events = _events(path, content)
+    key: str | None = None
+    line = opened = depth = 0
+    begun = False
+    for event in events:
+        if isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentEndEvent):
+            continue
+        if isinstance(event, yaml.DocumentStartEvent):
+            if begun or event.version or event.tags:
+                raise refuse(event, "a second document, or a directive", "a recipe is one plain document")
+            begun = True
+            continue
+        if isinstance(event, yaml.AliasEvent) or (isinstance(event, yaml.NodeEvent) and event.anchor is not None):
+            raise refuse(event, "there are no anchors or aliases", "write the text out, or quote the whole value", key or "")
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise refuse(event, "there are no tags", "every value is a plain text", key or "")
+        if depth == 0:  # the document itself
+            if not isinstance(event, yaml.MappingStartEvent) or event.flow_style:
+                raise refuse(event, "a recipe is lines of key: text", 'data: table("rows.csv", label="y")')
+            depth = 1
+        elif isinstance(event, yaml.MappingStartEvent):
+            raise refuse(event, "there are no maps within a recipe", "write word(name=value)", key or "")
+        elif isinstance(event, yaml.SequenceStartEvent):
+            if key is None or not event.flow_style:
+                raise refuse(event, "there are no lists of lines within a recipe", "write [a, b] on one line", key or "")
+            opened = event.start_mark.index if depth == 1 else opened
+            depth += 1
+        elif isinstance(event, yaml.SequenceEndEvent):
+            depth -= 1
+            if depth == 1 and key is not None:
+                yield key, line, content[opened : event.end_mark.index]
+                key = None
+        elif isinstance(event, yaml.ScalarEvent) and depth == 1:
+            if key is None:
+                key, line = event.value, event.start_mark.line + 1
+                continue
+            rest = content[event.end_mark.index :].split("\n", 1)[0]
+            if event.style is None and rest.lstrip().startswith("#"):
+                hint = "put the comment on a line of its own, or the whole value in single quotes"
+                raise refuse(event, f"the # cuts the value after {event.value!r}", hint, key)
+            if not event.value.strip():
+                raise refuse(event, "there is no value", f"{key}: {KEYS[key].says}" if key in KEYS else "", key)
+            yield key, line, event.value
+            key = None
+
+
+def _events(path: Path, content: str) -> Iterator[yaml.Event]:
+    try:
+        yield from yaml.parse(content, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = content.count("\n", 0, int(error.position)) + 1
+        raise RecipeError(
+            f"{path}:{line}: the character {chr(int(error.character))!r} cannot stand in a recipe", hint="is it a text file?"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        hint = "put the whole value in single quotes" if "mapping values" in str(error.problem) else "every line is key: text"
+        raise RecipeError(f"{path}:{line}: {error.problem}", hint=hint) from None
+
+
+def _scalar(text: str) -> str:
+    """`text` as a value in YAML: plain where that is safe, else in single quotes."""
+    safe = re.match(r"[\w\[]", text) and ": " not in text and " #" not in text and not text.endswith(":")
+    return text if safe else "'" + text.replace("'", "''") + "'"
