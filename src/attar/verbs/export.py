@@ -134,6 +134,7 @@ def export(
         listen(Event("export", text=f"{FLOAT}: differs by {drift.max_difference:.1e}, temperature {files[FLOAT].temperature:.3g}"))
         if (int8 := _try_int8(raw, folder, own, rows, data, task, notes, needed=deploy == "int8")) is not None:
             files[INT8] = int8
+            notes.append(_company(folder / INT8, rows, int8.temperature))
             listen(Event("export", text=f"{INT8}: agrees on {int8.parity.agreement:.2%}, temperature {int8.temperature:.3g}"))
         certified = INT8 if deploy == "int8" else FLOAT
         _describe(folder, model, data.schema, task, certified, files, notes)
@@ -165,7 +166,7 @@ def _torch_graph(model: nn.Module, rows: Batch, task: Task) -> tuple[ModelProto,
     with torch.no_grad():
         output = student(inputs)
         answer = task.canonical(output)
-    flat = _Flat(student, task, list(named), canonical=answer.shape == output.shape)
+    flat = _Flat(student, task, list(named), canonical=answer.shape == output.shape).eval()
     batch = torch.export.Dim("batch")
     try:
         program = torch.onnx.export(
@@ -321,6 +322,17 @@ def _try_int8(
         raise ExportError(f"no int8 graph: {why}", hint='deploy="float"')
     notes.append(f"no {INT8}: {why}")
     return None
+
+
+def _company(path: Path, rows: Batch, temperature: float) -> str:
+    """A sentence on how much an int8 answer depends on the rows asked with it: its activations share one scale."""
+    session = open_graph(path.read_bytes(), 1, path)
+    named = {n: a[:HOLES] for n, a in _named(rows).items()}
+    output = session.get_outputs()[0].name
+    together = np.asarray(session.run([output], named)[0])
+    alone = [np.asarray(session.run([output], {n: a[i : i + 1] for n, a in named.items()})[0]) for i in range(len(together))]
+    most = float(np.abs(np.concatenate(alone) - together).max()) * temperature
+    return f"{INT8}: activations are scaled by call, so that a row's raw logits move by up to {most:.2g} with the rows asked beside it"
 
 
 def _temperature(raw: ModelProto, data: Data, task: Task, notes: list[str]) -> float:
