@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class Term(nn.Module, abc.ABC):
         """The unreduced number of each position, (...), or of each row, (B,), or of the batch, (). Sums over outcomes alone."""
 
     def known(self, batch: Batch) -> Tensor | None:
-        """(...) bool, the positions this term can say something about; None: all. It is meant for terms that look at labels."""
+        """(...) bool, the positions this term can say something about; None: all. Elsewhere `measure` gives 0. For terms of labels."""
         return None
 
     @property
@@ -124,6 +124,7 @@ class Objective(nn.Module):
         pairs = tuple(parts)
         self.weights = tuple(weight for weight, _ in pairs)
         self.terms = nn.ModuleList(term for _, term in pairs)
+        self._parts = pairs  # the same again, typed, and without a look-up by name in each step
         self.knobs = nn.ModuleList({id(w.knob): w.knob for w in self.weights if isinstance(w, Dial)}.values())
         self.student_taps: frozenset[str] = frozenset().union(*(t.student_taps for _, t in pairs))
         self.teacher_taps: frozenset[str] = frozenset().union(*(t.teacher_taps for _, t in pairs))
@@ -134,7 +135,7 @@ class Objective(nn.Module):
     def build(self, student: Signal, teacher: Signal | None, task: Task) -> Objective:
         """Shows one pair of signals to every term, which makes its projectors or refuses with ObjectiveError. Returns itself."""
         student, teacher = _canonical(student, task), None if teacher is None else _canonical(teacher, task)
-        for term in self._each():
+        for _, term in self._parts:
             term.build(student, teacher, task)
         self.task = task
         return self
@@ -154,7 +155,7 @@ class Objective(nn.Module):
             teacher = None if teacher is None else _blank(teacher, counts)
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
-        for name, weight, term in zip(self.names, self.weights, self._each(), strict=True):
+        for name, (weight, term) in zip(self.names, self._parts, strict=True):
             value = _mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight)
             parts[name] = value.detach()
             factor = weight.at(progress)
@@ -163,19 +164,16 @@ class Objective(nn.Module):
         assert total is not None  # an objective has a term, by construction
         return Loss(total, parts)
 
-    def _each(self) -> Iterable[Term]:
-        return cast("Iterable[Term]", self.terms)  # a ModuleList forgets what it holds
-
     def __add__(self, other: Term | Objective) -> Objective:
         if not isinstance(other, Term | Objective):
             return NotImplemented
-        return Objective([*_parts(self), *_parts(as_objective(other))])
+        return Objective([*self._parts, *as_objective(other)._parts])
 
     def __mul__(self, factor: float | Tensor | Weight) -> Objective:
         if not isinstance(factor, int | float | Tensor | Weight):
             return NotImplemented
         by = as_weight(factor)
-        return Objective((weight.scaled(by), term) for weight, term in _parts(self))
+        return Objective((weight.scaled(by), term) for weight, term in self._parts)
 
     def __rmul__(self, factor: float | Tensor | Weight) -> Objective:
         return self * factor
@@ -189,7 +187,7 @@ class Objective(nn.Module):
     __hash__ = nn.Module.__hash__  # see Term
 
     def __repr__(self) -> str:
-        return " + ".join(repr(term) if weight == Number(1.0) else f"{weight!r} * {term!r}" for weight, term in _parts(self))
+        return " + ".join(repr(term) if weight == Number(1.0) else f"{weight!r} * {term!r}" for weight, term in self._parts)
 
 
 class Distiller(nn.Module):
@@ -266,10 +264,6 @@ def blend(first: Term | Objective, second: Term | Objective, weight: float | Ten
     return as_objective(first) * share + as_objective(second) * share.rest()
 
 
-def _parts(objective: Objective) -> list[tuple[Weight, Term]]:
-    return list(zip(objective.weights, objective._each(), strict=True))
-
-
 def _names(words: list[str]) -> tuple[str, ...]:
     """kl, kl_2, labels: the second of a kind has a number."""
     seen: dict[str, int] = {}
@@ -318,21 +312,21 @@ def _spread(values: Tensor, dims: int) -> Tensor:
 
 def _mean(positions: Tensor, counts: Tensor | None, known: Tensor | None, weight: Tensor | None) -> Tensor:
     """Σ w ℓ / Σ w: (...) → (). A number for the whole batch, (), is taken as it is; one for a row counts where any position of it does."""
-    if counts is None and known is None:
-        return positions.mean()
+    if counts is None:
+        if known is None:
+            return positions.mean()
+        return positions.sum() / known.sum().clamp(min=1)  # what is not known is 0 already
     dims = positions.dim()
     if dims == 0:
         return positions
-    if counts is not None:
-        counts = counts.flatten(dims - 1).any(-1) if counts.dim() > dims else _spread(counts, dims).expand_as(positions)
-        known = counts if known is None else counts & known
-    assert known is not None  # one of the two is there
-    positions = positions.masked_fill(~known, 0.0)
+    counts = counts.flatten(dims - 1).any(-1) if counts.dim() > dims else _spread(counts, dims).expand_as(positions)
+    counts = counts if known is None else counts & known
+    positions = positions.masked_fill(~counts, 0.0)
     if weight is None:
-        total = known.sum().to(positions.dtype)
+        total = counts.sum().to(positions.dtype)
     else:
         weight = _spread(weight, dims)
-        positions, total = positions * weight, (weight * known).sum().to(positions.dtype)
+        positions, total = positions * weight, (weight * counts).sum().to(positions.dtype)
     return positions.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)  # 0 / tiny is 0 where nothing counts
 
 

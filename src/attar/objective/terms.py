@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar, final
 
@@ -52,10 +53,11 @@ class Divergence(Term):
         order: int = 2,
     ) -> None:
         super().__init__()
+        self._formula = formula
         self._word, self.formula, self.arguments, self.order = word, formula, dict(arguments or {}), order
         if isinstance(temperature, Tensor):
             self._temperature: float | Knob = Knob(temperature)
-        elif 0 < temperature < float("inf"):
+        elif 0 < temperature < math.inf:
             self._temperature = float(temperature)
         else:
             raise ObjectiveError(f"{word}(temperature={temperature:g})", hint="0 < temperature < ∞; 1 leaves logits as they are")
@@ -64,6 +66,11 @@ class Divergence(Term):
     def temperature(self) -> float | Tensor:
         """T: the number, or the tensor behind the buffer `_temperature.value`."""
         return self._temperature.value if isinstance(self._temperature, Knob) else self._temperature
+
+    def build(self, student: Signal, teacher: Signal | None, task: Task) -> None:
+        super().build(student, teacher, task)
+        whole = bool((student.output > -math.inf).all())  # a student that excludes outcomes excludes them from the first batch on
+        self._formula = functional.kl_to_finite if whole and self.formula is functional.kl else self.formula
 
     def at(self, temperature: float | Tensor) -> Divergence:
         """The same comparison at another temperature."""
@@ -74,7 +81,7 @@ class Divergence(Term):
         temperature = self.temperature
         log_p = functional.log_probabilities(teacher.output, temperature)
         log_q = functional.log_probabilities(student.output, temperature)
-        measured = self.formula(log_p, log_q, **self.arguments)
+        measured = self._formula(log_p, log_q, **self.arguments)
         if isinstance(temperature, float) and temperature == 1.0:
             return measured
         return measured * temperature**self.order
