@@ -35,7 +35,7 @@ class _Key:
 
     says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
-    plain: a text or a list of texts, not words.
+    plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with what it means.
     """
 
     says: str
@@ -45,7 +45,17 @@ class _Key:
     need: bool = False
     plain: Any = None
     hint: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
+
+Control = Literal["labels", "smooth", "hard", "shuffled"]
+CONTROLS = {
+    "labels": "the same student, trained on the labels alone",
+    "smooth": "on labels smoothed by 0.1",
+    "hard": "on the teacher's decisions alone",
+    "shuffled": "on the teacher's answers, dealt among rows or outcomes that they do not belong to",
+}
+DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
 
 KEYS: Mapping[str, _Key] = {
     "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
@@ -60,8 +70,8 @@ KEYS: Mapping[str, _Key] = {
     "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True),
     "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
-    "controls": _Key("what the student is compared with", plain=list[str]),
-    "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"]),
+    "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
+    "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
 }

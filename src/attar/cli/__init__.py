@@ -1,0 +1,228 @@
+"""The command line: a recipe in, a folder out. Data goes to stdout, talk to stderr; nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import attar
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.recipe import Recipe
+    from attar.verbs.run import Job, Step
+
+__all__ = ["app", "main"]
+
+EXIT_CODES = (
+    "Exit codes: 0 done · 1 an error that is explained · 2 wrong usage · "
+    "3 done, but `require` is not met or the evidence does not suffice · 130, 143 stopped by Ctrl-C or SIGTERM."
+)
+
+app = typer.Typer(
+    name="attar",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/credit.yaml.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.ARG=TEXT", help="Change the recipe: --set student.width=32. May be repeated.", show_default=False),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; runs/NAME by default.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", metavar="", help="Go on with what is there already.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="PACKAGE",
+        help="Take words from an installed package, which runs its code; 'pickle' lets pickles be read. May be repeated.",
+        show_default=False,
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """What the `attar` command runs."""
+    app()
+
+
+@app.callback(invoke_without_command=True, epilog=EXIT_CODES)
+def attar_command(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and stop.")] = False,
+) -> None:
+    """Put in a teacher, your data and a budget. Get the smallest student that still behaves like the teacher, with a certificate."""
+    if version:
+        print(f"attar {attar.__version__}")
+        raise typer.Exit
+
+
+# --- the whole job, and its steps --------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Do the whole job: teach, annotate, distill, export, evaluate."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only=None)
+
+
+@app.command(epilog=EXIT_CODES)
+def show(recipe: RecipeFile, settings: Settings = None, out: Out = None, trust: Trust = None, debug: Debug = False) -> None:
+    """Dry run: shapes, objective, conventions, cost, size; nothing is trained or written."""
+    with _explained(debug):
+        _, _, job = _resolved(recipe, settings, out, trust)
+        from attar.cli.display import Display, say
+        from attar.verbs.run import show as dry_run
+
+        with Display() as display:
+            parts = dry_run(job, listen=display)
+        for title, lines in parts:
+            say(title, lines)
+
+
+@app.command(epilog=EXIT_CODES)
+def teach(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Step 1: teach the teacher, if it is to be taught."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only="teach")
+
+
+@app.command(epilog=EXIT_CODES)
+def annotate(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Step 2: store the teacher's answers to every row."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only="annotate")
+
+
+@app.command(epilog=EXIT_CODES)
+def distill(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Step 3: train the student and its controls, over the seeds."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only="distill")
+
+
+@app.command(epilog=EXIT_CODES)
+def export(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Step 4: write the folder that ships, and check that it answers alike."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only="export")
+
+
+@app.command(epilog=EXIT_CODES)
+def evaluate(
+    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+) -> None:
+    """Step 5: measure what ships, and write the certificate and its page."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only="evaluate")
+
+
+@app.command()
+def words(
+    word: Annotated[str | None, typer.Argument(metavar="WORD", help="A word, or a key of a recipe.", show_default=False)] = None,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """List the words a recipe may use; of one word its signature, formula, paper and example."""
+    with _explained(debug):
+        from attar.cli.words import tell, tell_all
+
+        tell(word, trust or []) if word else tell_all(trust or [])
+
+
+def _work(
+    path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None, debug: bool, *, resume: bool, only: Step | None
+) -> None:
+    """Do a job or one step of it, show it, and leave with its exit code."""
+    with _explained(debug, resume=f"attar {only or 'run'} {path} --resume"):
+        _, folder, job = _resolved(path, settings, out, trust)
+        from attar.cli.display import Display, say_result
+        from attar.verbs.run import run_job
+
+        with Display() as display:
+            result = run_job(job, out=folder, only=only, resume=resume, listen=display)
+        if _first():
+            say_result(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None) -> tuple[Recipe, Path, Job]:
+    from attar.recipe import load
+
+    recipe = load(path, trust=trust or []).with_overrides(settings or [])
+    folder = out or _folder(path)
+    resolved = recipe.resolve(folder)
+    from attar.verbs.run import Job
+
+    return recipe, folder, Job(**resolved.values, text=resolved.text(), where=recipe.where)
+
+
+def _folder(path: Path) -> Path:
+    """runs/NAME; a recipe that lies in a run's folder already goes on there."""
+    return path.parent if (path.parent / "manifest.json").exists() else Path("runs") / path.stem
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------------------
+
+
+class _Terminated(KeyboardInterrupt):
+    signal = signal.SIGTERM
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def _explained(debug: bool, *, resume: str = "") -> Iterator[None]:
+    """Turn errors that are the user's into a message and exit code 1, a stop into 130 or 143; `debug` shows where they were raised."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except (AttarError, OSError) as error:
+        if debug or isinstance(error, BrokenPipeError):
+            raise
+        message, hint = (error.message, error.hint) if isinstance(error, AttarError) else (str(error), "")
+        _talk("error", message, hint)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt as stop:
+        if debug:
+            raise
+        _talk("stopped", str(stop) or "nothing that was complete is lost", f"go on with: {resume}" if resume else "")
+        raise typer.Exit(128 + vars(stop).get("signal", vars(type(stop)).get("signal", signal.SIGINT))) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _talk(head: str, message: str, hint: str) -> None:
+    if not _first():
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble((f"{head}: ", "bold red"), message))
+    if hint:
+        console.print(Text.assemble(("hint: ", "bold cyan"), hint))
+
+
+def _first() -> bool:
+    """Whether this is the process that talks: of several under torchrun only the first does."""
+    return os.environ.get("RANK", "0") == "0"
