@@ -1,7 +1,29 @@
 """Data: where the rows come from, how they are split, and how they are varied."""
 
+from attar.data.arrays import arrays, as_data, dataset
+from attar.data.augment import Augmentation, crop, flip, noise, rotate, shift
 from attar.data.base import Data, Description, Split
-from attar.data.munge import munge
+from attar.data.images import images, mnist5k
+from attar.data.munge import Munge, munge
 from attar.data.table import frame, table
 
-__all__ = ["Data", "Description", "Split", "frame", "munge", "table"]
+__all__ = [
+    "Augmentation",
+    "Data",
+    "Description",
+    "Munge",
+    "Split",
+    "arrays",
+    "as_data",
+    "crop",
+    "dataset",
+    "flip",
+    "frame",
+    "images",
+    "mnist5k",
+    "munge",
+    "noise",
+    "rotate",
+    "shift",
+    "table",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def read_column(series: pd.Series, *, category: bool = False) -> Raw:
         raise DataError(f"column {name!r} holds complex numbers", hint="split it into two columns, or leave it out: drop=[...]")
     if kind in "biuf":
         return _number(name, "boolean" if kind == "b" else "number", _floats(name, series))
-    known = series[~missing_in(series)]
+    known = cast("pd.Series", series[~missing_in(series)])
     if not len(known):
         return _number(name, "number", np.full(len(series), np.nan))
     values = list(known.unique())
@@ -99,10 +99,11 @@ def read_column(series: pd.Series, *, category: bool = False) -> Raw:
 def missing_in(series: pd.Series) -> np.ndarray:
     """(N,) bool: NaN, None, NaT, and text of nothing but blanks. Raises DataError for lists, bytes and other nested values."""
     there = series.isna().to_numpy()
-    if series.dtype.kind == "O" or str(series.dtype) in ("str", "string"):
-        if series.dtype.kind == "O":
-            _refuse_nested(series, there)
-        if blank := [v for v in series[~there].unique() if isinstance(v, str) and not v.strip()]:
+    if series.dtype == object or str(series.dtype) in ("str", "string"):
+        if series.dtype == object:
+            _refuse_nested(series)
+        values = cast("pd.Series", series[~there]).unique()
+        if blank := [v for v in values if isinstance(v, str) and not v.strip()]:
             there = there | series.isin(blank).to_numpy()
     return there
 
@@ -112,17 +113,16 @@ def objects_of(series: pd.Series) -> np.ndarray:
     return series.to_numpy() if series.dtype.kind in "biuf" and isinstance(series.dtype, np.dtype) else series.to_numpy(dtype=object)
 
 
-def _refuse_nested(series: pd.Series, missing: np.ndarray) -> None:
-    for at in np.flatnonzero(~missing):
-        value = series.iat[at]
+def _refuse_nested(series: pd.Series) -> None:
+    for row, value in enumerate(series.tolist(), 1):
         if isinstance(value, bytes | bytearray):
             raise DataError(
-                f"column {str(series.name)!r} holds bytes that are not UTF-8 text in row {at + 1}: {bytes(value[:20])!r}",
+                f"column {str(series.name)!r} holds bytes that are not UTF-8 text in row {row}: {bytes(value[:20])!r}",
                 hint="save the file as UTF-8",
             )
         if isinstance(value, list | dict | set | np.ndarray):
             raise DataError(
-                f"column {str(series.name)!r} holds a {type(value).__name__} in row {at + 1}",
+                f"column {str(series.name)!r} holds a {type(value).__name__} in row {row}",
                 hint="one value for each row and column; spread it over columns, or leave it out: drop=[...]",
             )
 
@@ -218,17 +218,17 @@ def _name(value: Any) -> str:
 
 
 def _date(name: str, series: pd.Series) -> DataError:
-    known = series[~series.isna()]
+    first = next(v for v, missing in zip(series, series.isna(), strict=True) if not missing)
     return DataError(
-        f"column {name!r} holds dates or times, such as {str(known.iloc[0])!r}",
+        f"column {name!r} holds dates or times, such as {str(first)!r}",
         hint=f'split by it: time="{name}"; or leave it out: drop=["{name}"]; or turn it into a number (days since, month) before',
     )
 
 
 def _mixed(name: str, known: pd.Series) -> DataError:
     examples: dict[str, str] = {}
-    for row, value in known.items():
-        examples.setdefault(_kind(value), f"{value!r} (row {int(row) + 1})")
+    for row, value in zip(known.index.tolist(), known.tolist(), strict=True):
+        examples.setdefault(_kind(value), f"{value!r} (row {row + 1})")
     return DataError(
         f"column {name!r} mixes " + " and ".join(f"{kind} {example}" for kind, example in list(examples.items())[:3]),
         hint=f'make them one kind, or take all for names: categories=["{name}"]; or leave it out: drop=["{name}"]',

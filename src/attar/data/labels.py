@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Literal
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from attar.data.base import Kind
+from attar.data.numerals import is_number
 from attar.errors import DataError
-from attar.signal import IGNORE
+from attar.signal import IGNORE, Schema
 
-__all__ = ["Labels", "read_label", "read_labels"]
+__all__ = ["Labels", "label_statistics", "read_label", "read_labels"]
 
 FEW = 20  # whole numbers with at most as many different values are classes unless told otherwise
 
@@ -85,6 +86,17 @@ def read_labels(
     return Labels("multilabel", torch.from_numpy(out), tuple(names))
 
 
+def label_statistics(schema: Schema, labels: Labels, train: np.ndarray) -> Schema:
+    """The schema with mean and spread of the training rows' labels, where these are numbers."""
+    if labels.kind != "regression":
+        return schema
+    values = labels.values.numpy()[train].astype(np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise DataError(f"no training row has its label {schema.label!r}", hint="more labelled rows, or another seed of the split")
+    return replace(schema, label_mean=float(values.mean()), label_std=float(values.std()) or 1.0)
+
+
 def _check_known(name: str, known: np.ndarray, unlabelled: str) -> None:
     if not known.any():
         raise DataError(f"label {name!r} is missing in all {len(known):,} rows", hint="is it the right column?")
@@ -112,10 +124,9 @@ def _as_numbers(name: str, given: np.ndarray) -> np.ndarray | None:
             f"label {name!r} mixes " + " and ".join(f"{k} ({v!r})" for k, v in list(examples.items())[:3]),
             hint="write all labels as text, or all as numbers",
         )
-    try:
-        return given.astype(np.float64)
-    except ValueError:
+    if kinds == {str} and not all(map(is_number, set(given.tolist()))):
         return None
+    return given.astype(np.float64)
 
 
 def _guess(name: str, numbers: np.ndarray | None) -> Kind:

@@ -115,9 +115,11 @@ def _coordinates(column: Raw) -> list[np.ndarray]:
 def _between(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """`drawn` as `real` is: within its range, whole where it is whole, in single precision where that holds it."""
     known = real[~np.isnan(real)]
-    drawn = np.clip(drawn, known.min(), known.max()) if len(known) else drawn
+    if not len(known):
+        return drawn
     if (known == np.round(known)).all():
-        return np.round(drawn)
-    if (known == known.astype(np.float32)).all():
-        drawn = np.clip(drawn.astype(np.float32).astype(np.float64), known.min(), known.max())
-    return drawn
+        drawn = np.round(drawn)
+    with np.errstate(over="ignore"):
+        if (known == known.astype(np.float32)).all():
+            drawn = drawn.astype(np.float32).astype(np.float64)
+    return np.clip(drawn, known.min(), known.max())

