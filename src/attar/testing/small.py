@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attar.data.base import Data, Memory, assemble
 from attar.signal import Column, Inputs, Schema
+
+Net = TypeVar("Net", bound=nn.Module)
 
 __all__ = ["SmallCNN", "SmallMLP", "fitted", "small_images", "small_table"]
 
@@ -114,7 +118,7 @@ class SmallCNN(nn.Module):
         return self.body((inputs.float() - self.mean) / self.std)
 
 
-def fitted(model: nn.Module, data: Data, *, steps: int = 60, lr: float = 0.02) -> nn.Module:
+def fitted(model: Net, data: Data, *, steps: int = 60, lr: float = 0.02) -> Net:
     """The model after a few full-batch steps on the training labels: enough that its answers differ from row to row."""
     batch = data.train.batch(torch.arange(len(data.train)))
     assert batch.labels is not None

@@ -1,0 +1,149 @@
+"""Cost: what is measured is what was called; budgets say what they hold and what they do not."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from attar.cost import Budget, Candidate, Cost, Figure, Latency, budget, compare, machine, measure, working_memory_mb
+from attar.errors import EvidenceError
+from attar.signal import NOTHING, Batch, Signal
+
+COST = Cost(
+    latency_ms=Latency(Figure(0.01, 0.009, 0.011), Figure(0.015, 0.014, 0.016), 1000),
+    latency_many_ms=Latency(Figure(1.0, 0.9, 1.1), Figure(1.5, 1.4, 1.6), 100),
+    rows=256,
+    rows_per_second=Figure(256_000, 230_000, 280_000),
+    size_bytes=50_000,
+    parameters=10_000,
+    memory_mb=None,
+    threads=1,
+    machine="this one",
+)
+
+
+class Doubling:
+    """A source that counts what it is asked to prepare."""
+
+    fingerprint = "doubling"
+
+    def __init__(self) -> None:
+        self.prepared: list[int] = []
+
+    def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
+        assert isinstance(batch.inputs, torch.Tensor)
+        return Signal(batch.inputs * 2)
+
+    def prepare(self, batch: Batch):
+        self.prepared.append(len(batch))
+        inputs = batch.inputs
+        assert isinstance(inputs, torch.Tensor)
+        return lambda: inputs * 2
+
+
+def test_a_cost_is_of_one_row_and_of_many() -> None:
+    source = Doubling()
+    threads, collecting = torch.get_num_threads(), gc.isenabled()
+    cost = measure(source, Batch(torch.ones(1, 3)), Batch(torch.ones(256, 3)), size_bytes=12, parameters=3, seconds=0.2)
+    assert source.prepared == [1, 256]  # those of the memory are prepared in the child
+    assert (cost.rows, cost.size_bytes, cost.parameters, cost.threads) == (256, 12, 3, 1)
+    assert 0 < cost.latency_ms.p50.low <= cost.latency_ms.p50.value <= cost.latency_ms.p50.high
+    assert cost.latency_ms.p50.value <= cost.latency_ms.p95.value
+    assert cost.rows_per_second.value == pytest.approx(256_000 / cost.latency_many_ms.p50.value)
+    assert cost.rows_per_second.low <= cost.rows_per_second.value <= cost.rows_per_second.high
+    assert (torch.get_num_threads(), gc.isenabled()) == (threads, collecting)
+
+
+def test_threads_and_collector_are_put_back_when_a_call_fails() -> None:
+    def fails() -> None:
+        raise RuntimeError("broken")
+
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="broken"):
+        compare({"a": Candidate(fails, fails, 256)}, seconds=0.1)
+    assert gc.isenabled()
+    assert torch.get_num_threads() == threads
+
+
+def test_candidates_are_called_in_turn_and_their_ratio_is_paired() -> None:
+    order: list[str] = []
+
+    def call(name: str, spins: int):
+        def run() -> None:
+            if not order or order[-1] != name:
+                order.append(name)
+            sum(range(spins))
+
+        return run
+
+    short, long = call("short", 500), call("long", 5000)
+    found = compare({"short": Candidate(short, short, 1), "long": Candidate(long, long, 1)}, seconds=0.2)
+    assert len(order) > 24  # at least twelve rounds of both
+    ratio = found.ratio("long", "short", share=0.5)
+    assert ratio.low <= ratio.value <= ratio.high
+    assert ratio.value == pytest.approx(np.median(found.seconds_one["long"]) / np.median(found.seconds_one["short"]))
+    assert len(found.seconds_one["short"]) == len(found.seconds_one["long"])
+
+
+def test_a_batch_of_several_is_no_single_row() -> None:
+    with pytest.raises(EvidenceError, match="got a batch of 2"):
+        Candidate.of(Doubling(), Batch(torch.ones(2, 3)), Batch(torch.ones(256, 3)))
+    with pytest.raises(EvidenceError, match="no candidates"):
+        compare({})
+
+
+def test_memory_is_what_the_call_touches() -> None:
+    if (nothing := working_memory_mb(lambda: lambda: None)) is None:
+        pytest.skip("this machine does not tell resident memory")
+    megabytes = 40
+    found = working_memory_mb(lambda: lambda: np.ones(megabytes * 125_000))
+    assert found is not None
+    assert nothing < 8
+    assert megabytes <= found + 1
+    assert found < megabytes + 8
+
+
+def test_memory_that_was_freed_before_does_not_hide_what_a_call_needs() -> None:
+    if working_memory_mb(lambda: lambda: None) is None:
+        pytest.skip("this machine does not tell resident memory")
+    pieces = [np.ones(10_000) for _ in range(400)]  # 32 MB in pieces that stay in the heap when freed
+    del pieces
+    found = working_memory_mb(lambda: lambda: [np.ones(10_000) for _ in range(400)])
+    assert found is not None
+    assert found > 25
+
+
+def test_a_call_that_fails_or_hangs_in_the_child_has_no_memory_figure() -> None:
+    def hangs() -> None:
+        while True:
+            pass
+
+    assert working_memory_mb(lambda: lambda: 1 / 0) is None
+    assert working_memory_mb(lambda: hangs, limit_s=0.3) is None
+
+
+def test_a_budget_says_what_is_kept_and_what_is_not() -> None:
+    found = budget(latency_ms=0.02, size_mb=0.04, parameters=10_000, memory_mb=5).check(COST)
+    assert [(limit.name, limit.value, limit.ok) for limit in found] == [
+        ("latency_ms", 0.015, True),  # the 95th percentile
+        ("size_mb", 0.05, False),
+        ("parameters", 10_000, True),
+        ("memory_mb", None, False),  # not measured is not kept
+    ]
+    assert Budget().check(COST) == []
+    assert budget(memory_mb=5.0).check(replace(COST, memory_mb=5.0))[0].ok
+
+
+def test_a_budget_reads_back_from_its_text() -> None:
+    assert repr(budget(latency_ms=0.02, size_mb=0.1)) == "budget(latency_ms=0.02, size_mb=0.1)"
+    with pytest.raises(EvidenceError, match="latency_ms=0 admits nothing"):
+        budget(latency_ms=0)
+
+
+def test_the_machine_is_named() -> None:
+    assert "Python" in machine()
+    assert "\n" not in machine()
