@@ -257,7 +257,7 @@ class Certificate:
             table(self._calibration_lines())
         if self.cost:
             table(self._cost_lines())
-        out.extend([("", ""), ("what was not tested", "bold")])
+        out.extend([("", ""), ("limits", "bold")])
         for limit in self.limits:
             prose(limit, "", "  - ")
         out.extend([("", ""), *((line, "dim") for line in self._identity_lines(width))])

@@ -1,0 +1,268 @@
+"""Evaluate: ask the deployed student, the teacher and the controls the same questions, and write the certificate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+import attar
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require
+from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
+from attar.data import Data, Split
+from attar.errors import EvidenceError
+from attar.files import write_json
+from attar.progress import Event, Listener, silent
+from attar.signal import Schooled, Source
+from attar.task import Task, task_for
+from attar.verbs.evaluate.fidelity import calibration, fidelity, pictures, positions
+from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
+from attar.verbs.evaluate.quality import drawn, quality
+from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
+
+__all__ = ["evaluate"]
+
+MANY = 256  # rows of the second cost figure
+COST_SECONDS = 1.0  # for each model
+NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """A source that knows what it weighs: bytes of its file, numbers learnt; None where it cannot tell."""
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    @property
+    def parameters(self) -> int | None: ...
+
+
+def evaluate(
+    student: str | Path | Source,
+    teacher: Source,
+    data: Data,
+    task: Task | None = None,
+    *,
+    arms: Mapping[str, Sequence[Source]] = NO_ARMS,
+    require: Require | None = None,
+    budget: Budget | None = None,
+    out: str | Path | None = None,
+    listen: Listener = silent,
+) -> Certificate:
+    """The certificate of `student` on the test rows of `data`.
+
+    student: the folder that `export` wrote, or any source. teacher: stored answers will do; its cost is that of answering anew.
+    arms: by name, one source for each seed, in the same order of seeds: "student" is the procedure, every other name a control.
+        They have not been exported: each gets its temperature from the validation rows, as export would give it.
+    require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
+    out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
+
+    The claim, decision rules and temperatures are fixed before the test rows are asked.
+    Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row.
+    """
+    task = (task or task_for(data.schema)).bind(data.schema)
+    _check(task, teacher, data, require)
+    judged = judge(student)
+    listen(Event("evaluate", text="fixing decision rules on the validation rows"))
+    models = gather(judged, teacher, arms, data, task)
+    margin = _margin(require, models[TEACHER], data, task)
+
+    # from here on the test split is open
+    look = None if out is None else _open_test(Path(out) / "manifest.json", data, judged)
+    listen(Event("evaluate", text=f"{len(data.test):,} test rows" + ("" if look is None else f", look {look}")))
+    answers = {}
+    for done, (who, model) in enumerate(models.items()):
+        listen(Event("evaluate", done, len(models), text=f"asking {model.name}"))
+        answers[who] = model.ask(data.test)
+    listen(Event("evaluate", len(models), len(models), text="resampling rows"))
+    rows = Rows.of(data.test, task)
+    at = None if task.kind == "regression" else positions(models, answers, rows, judged)
+    draws = drawn(models, answers, rows)
+    first = non_inferior(draws, models, answers, rows, judged, task, margin)
+    each = against(draws, models, rows, task, margin)
+    second = helped(each, models)
+    faithful = fidelity(answers, at, rows, judged)
+    listen(Event("evaluate", text="measuring cost"))
+    compared = _compare(judged, teacher, data.test)
+    certificate = Certificate(
+        identity=_identity(judged, teacher, data, task, arms, rows, look),
+        claim=_claim(task, margin, models, judged),
+        non_inferior=first,
+        helped=second,
+        against=each,
+        quality=quality(draws, models, answers, rows, judged, task),
+        fidelity=faithful,
+        calibration=calibration(at),
+        cost=_cost(compared, judged),
+        requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file]),
+        limits=_limits(data, teacher, arms, rows, look),
+        pictures=pictures(at, answers, judged, data, task),
+    )
+    if out is not None:
+        certificate.write(Path(out) / "certificate.json")
+    return certificate
+
+
+def _check(task: Task, teacher: Source, data: Data, require: Require | None) -> None:
+    """Whatever can go wrong before anyone is asked."""
+    if not len(data.test):
+        raise EvidenceError("the test split is empty: nothing can be shown", hint="test=0.2 keeps a fifth of the rows for it")
+    if require is not None and require.min_agreement is not None and task.kind == "regression":
+        raise EvidenceError("min_agreement of a regression: numbers do not agree or disagree", hint="require a margin instead")
+    if not isinstance(teacher, Schooled) or teacher.training_ids is None:
+        return
+    for split in (data.test, data.calibration):
+        seen = int(torch.isin(split.ids, teacher.training_ids).sum())
+        if seen:
+            raise EvidenceError(
+                f"the teacher was trained on {seen:,} of {len(split):,} {split.name} rows: its figures on them would be too good",
+                hint="split the data as they were when the teacher was taught, or teach it again",
+            )
+
+
+def _margin(require: Require | None, teacher: Model, data: Data, task: Task) -> float:
+    """What was asked for; else the default, which for an error with a unit is a share of the teacher's on validation rows."""
+    if require is not None and require.margin is not None:
+        return require.margin
+    if task.metric not in ("rmse", "mae"):
+        return MARGIN
+    labels = data.valid.labels
+    if labels is None or not bool(task.known(labels).any()):
+        raise EvidenceError(
+            f"the default margin of {task.metric} is {MARGIN_SHARE:.0%} of the teacher's on validation rows, which have no labels",
+            hint="name a margin in the label's unit: require(margin=…)",
+        )
+    return MARGIN_SHARE * task.measure(teacher.ask(data.valid), labels, data.valid.weight)[task.metric]
+
+
+def _open_test(manifest: Path, data: Data, judged: Judged) -> int:
+    """Write into the run's manifest that the test split is being opened, and count how often it has been."""
+    known: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
+        try:
+            known = json.loads(manifest.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise EvidenceError(f"{manifest} does not read: {error}", hint="it counts the looks at the test split; restore it") from error
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    openings = [*known.get("openings", []), {"data": data.fingerprint, "when": when, "student": judged.source.fingerprint}]
+    write_json(manifest, {**known, "openings": openings})
+    return sum(opening["data"] == data.fingerprint for opening in openings)
+
+
+def _claim(task: Task, margin: float, models: Mapping[Any, Model], judged: Judged) -> dict[str, Any]:
+    rules = {who: models[key].task.threshold for who, key in (("teacher", TEACHER), ("student", judged.who))}
+    if task.kind == "regression":
+        decision = "nothing: it answers a number"
+    elif task.recall_at_fpr is not None:
+        decision = f"by a threshold with a false-positive rate of {task.recall_at_fpr:g} on validation rows"
+    elif task.threshold is not None:
+        decision = f"positive where p ≥ {task.threshold:g}"
+    else:
+        decision = "the likeliest outcome"
+    return {"metric": task.metric, "margin": margin, "confidence": 0.95, "decision": decision, "thresholds": rules}
+
+
+def _compare(judged: Judged, teacher: Source, test: Split) -> Compared:
+    """The costs of the teacher and of every exported graph, in the same run."""
+    one, many = test.batch(torch.zeros(1, dtype=torch.long)), test.batch(torch.arange(MANY) % len(test))
+    candidates = {}
+    for name, source in {"teacher": teacher, **judged.files}.items():
+        size, parameters = (source.size_bytes, source.parameters) if isinstance(source, Weighed) else (None, None)
+        candidates[name] = Candidate.of(source, one, many, size_bytes=size, parameters=parameters)
+    return compare(candidates, seconds=COST_SECONDS)
+
+
+def _cost(compared: Compared, judged: Judged) -> dict[str, dict[str, Figure]]:
+    """Costs of teacher and student, how many times dearer the teacher is, and the other graphs."""
+    costs = compared.costs
+    ratio = {}
+    for name, share, many in (("latency_p50_ms", 0.5, False), ("latency_p95_ms", 0.95, False), ("batch_ms", 0.5, True)):
+        times = compared.ratio("teacher", judged.file, share=share, many=many)
+        ratio[name] = Figure.of(*times, unit="×", how="paired over rounds of measuring")
+    mine, theirs = _costs(costs[judged.file]), _costs(costs["teacher"])
+    for name in ("size_mb", "parameters", "memory_mb"):
+        a, b = theirs[name].value, mine[name].value
+        if a is not None and b:
+            ratio[name] = Figure.of(a / b, unit="×")
+    others = {name: _costs(costs[name]) for name in judged.files if name != judged.file}
+    return {"teacher": theirs, "student": mine, "ratio": ratio, **others}
+
+
+def _costs(cost: Cost) -> dict[str, Figure]:
+    how = f"{cost.threads} thread, bootstrap over rounds of measuring"
+    one, many = cost.latency_ms, cost.latency_many_ms
+    return {
+        "latency_p50_ms": Figure.of(*one.p50, unit="ms", n=one.calls, how=how),
+        "latency_p95_ms": Figure.of(*one.p95, unit="ms", n=one.calls, how=how),
+        "batch_ms": Figure.of(*many.p50, unit="ms", n=many.calls, how=how),
+        "rows_per_second": Figure.of(*cost.rows_per_second, n=many.calls, how=how),
+        "size_mb": Figure(cost.size_mb, unit="MB"),
+        "parameters": Figure(cost.parameters),
+        "memory_mb": Figure(cost.memory_mb, unit="MB", how="growth of the resident set during a batch"),
+    }
+
+
+def _identity(
+    judged: Judged, teacher: Source, data: Data, task: Task, arms: Mapping[str, Sequence[Source]], rows: Rows, look: int | None
+) -> dict[str, Any]:
+    versions = {"attar": attar.__version__, "python": sys.version.split()[0]}
+    for library in ("torch", "numpy", "scipy", "onnxruntime"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return {
+        "task": repr(task),
+        "data": data.fingerprint,
+        "rows": {"test": rows.count, "labelled": rows.n, "distinct": len(data.test.ids.unique())},
+        "look": look,
+        "teacher": {"text": repr(teacher), "fingerprint": teacher.fingerprint, "training_rows": _schooling(teacher)},
+        "student": {
+            "text": repr(judged.source),
+            "fingerprint": judged.source.fingerprint,
+            "file": judged.file,
+            "files": dict(judged.manifest["files"]) if judged.manifest is not None else {},
+            "temperature": judged.temperature,
+        },
+        "seeds": {arm: len(sources) for arm, sources in arms.items()},
+        "classes": list(data.schema.classes),
+        "machine": machine(),
+        "versions": versions,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _schooling(teacher: Source) -> str:
+    return "known" if isinstance(teacher, Schooled) and teacher.training_ids is not None else "unknown"
+
+
+def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], rows: Rows, look: int | None) -> tuple[str, ...]:
+    """What was not tested, and what the figures rest on."""
+    limits = []
+    if _schooling(teacher) == "unknown":
+        limits.append("the teacher's training rows are unknown: if test rows were among them, its figures are too good")
+    if look is not None and look > 1:
+        limits.append(f"this is look {look} at this test split: what was chosen after an earlier look is judged too kindly")
+    if rows.n < rows.count:
+        limits.append(f"{rows.count - rows.n:,} of {rows.count:,} test rows have no label: they enter the fidelity alone")
+    repeats = rows.count - len(data.test.ids.unique())
+    if repeats:
+        limits.append(f"{repeats:,} test rows repeat another one, and intervals take rows as independent")
+    if rows.weight is not None:
+        limits.append("rows are weighted: intervals resample rows and keep the weights")
+    if arms:
+        limits.append("the arms behind “helped” were measured before export, the student that ships on its file")
+    limits += [
+        "rows from elsewhere or later: no shifted and no foreign inputs were tested",
+        "groups of rows: none were compared; figures by class are not adjusted for their number",
+        "no guard was fitted: the student answers every row",
+        "another machine, and more than one thread: costs are those of this one",
+    ]
+    return tuple(limits)

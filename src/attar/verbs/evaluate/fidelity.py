@@ -1,0 +1,208 @@
+"""Where the student differs from the teacher, and whether probabilities mean what they say; figures, and points for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attar.certificate import Figure
+from attar.data import Data
+from attar.statistics import bootstrap, calibration_error, metrics, paired_proportions, reliability
+from attar.statistics.intervals import Statistic
+from attar.task import Task
+from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, array
+from attar.verbs.evaluate.quality import figure, resamples, share
+
+__all__ = ["Positions", "calibration", "fidelity", "pictures", "positions"]
+
+CLASSES_DRAWN = 1000  # beyond it nobody reads a table of classes
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Answers flattened to M decisions: one for each row, or one for each label of a multi-label row.
+
+    teacher, student: (M, C) logits. decided: what each decides, (M,). label: (M,), −1 where unknown; None where no row has one.
+    row, place: (M,) which row, which label of it. temperature: that the student's logits were divided by.
+    """
+
+    teacher: NDArray[np.float64]
+    student: NDArray[np.float64]
+    teacher_decides: NDArray[np.int64]
+    student_decides: NDArray[np.int64]
+    label: NDArray[np.int64]
+    row: NDArray[np.int64]
+    place: NDArray[np.int64]
+    temperature: float
+    rows: int
+    weight: NDArray[np.float64] | None
+
+    @property
+    def single(self) -> bool:
+        """Whether each row is one decision and all weigh alike: then proportions have their own intervals."""
+        return self.weight is None and len(self.row) == self.rows
+
+
+def positions(models: Mapping[Any, Model], answers: Mapping[Any, Tensor], rows: Rows, judged: Judged) -> Positions:
+    """The answers of teacher and student, flattened."""
+    t, s = answers[TEACHER], answers[judged.who]
+    each = t.shape[1] if t.ndim == 3 else 1
+    label = np.full(rows.count * each, -1, dtype=np.int64)
+    if rows.labels is not None:
+        label = np.where(array(rows.known), array(rows.labels), -1).reshape(-1)
+    return Positions(
+        teacher=array(t).reshape(-1, t.shape[-1]),
+        student=array(s).reshape(-1, s.shape[-1]),
+        teacher_decides=array(models[TEACHER].task.decide(t)).reshape(-1),
+        student_decides=array(models[judged.who].task.decide(s)).reshape(-1),
+        label=label,
+        row=np.repeat(np.arange(rows.count), each),
+        place=np.tile(np.arange(each), rows.count),
+        temperature=judged.temperature,
+        rows=rows.count,
+        weight=rows.weight,
+    )
+
+
+def fidelity(answers: Mapping[Any, Tensor], at: Positions | None, rows: Rows, judged: Judged) -> dict[str, Figure]:
+    """Agreement over all and where the teacher is right, wrong, positive; Cohen's κ; mean KL. Of numbers: correlation and distance."""
+    if at is None:
+        t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
+        numbers: dict[str, Statistic] = {
+            "correlation": partial(metrics.pearson, s, t),
+            "rank_correlation": partial(metrics.spearman, s, t),
+            "mean_distance": partial(metrics.mae, s, t),
+            "root_mean_square_distance": partial(metrics.rmse, s, t),
+        }
+        drawn = bootstrap(numbers, rows.count, resamples=resamples(rows.count), weight=rows.weight)
+        return {name: figure(draws) for name, draws in drawn.items()}
+    alike = at.teacher_decides == at.student_decides
+    known, right = at.label >= 0, at.teacher_decides == at.label
+    where = {"agreement": np.ones(len(alike), dtype=bool)}
+    if known.any():
+        where |= {"agreement_teacher_right": known & right, "agreement_teacher_wrong": known & ~right}
+    if at.teacher.shape[-1] == 2:
+        where["agreement_teacher_positive"] = at.teacher_decides == 1
+    statistics: dict[str, Statistic] = {
+        "kappa": _over(at, partial(metrics.cohen_kappa, at.teacher_decides, at.student_decides)),
+        "kl": _over(at, partial(metrics.mean, _kl(at.teacher, at.student))),
+    }
+    if not at.single:
+        statistics |= {name: partial(_share, at, alike, chosen) for name, chosen in where.items() if chosen.any()}
+    drawn = bootstrap(statistics, at.rows, resamples=resamples(at.rows), weight=at.weight)
+    units = {"kl": "nats"}
+    found = {name: figure(draws, unit=units.get(name, "")) for name, draws in drawn.items()}
+    if at.single:
+        found |= {name: share(int(alike[chosen].sum()), int(chosen.sum())) for name, chosen in where.items()}
+    order = [*where, "kappa", "kl"]
+    return {name: found[name] for name in order if name in found}
+
+
+def calibration(at: Positions | None) -> dict[str, dict[str, Figure]]:
+    """Expected calibration error of the likeliest outcome, and proper scores: of the teacher, the student raw, and as it ships."""
+    if at is None or not (known := at.label >= 0).any():
+        return {}
+    columns = {"teacher": at.teacher, "student raw": at.student * at.temperature, "student": at.student}
+    if at.temperature == 1:
+        del columns["student raw"]
+    y, row = at.label[known], at.row[known]
+    labelled, row = np.unique(row, return_inverse=True)  # resample rows with a label only
+    weight = None if at.weight is None else at.weight[labelled]
+    statistics: dict[tuple[str, str], Statistic] = {}
+    for who, logits in columns.items():
+        z = logits[known]
+        said, came = np.exp(metrics.log_softmax(z)).max(-1), z.argmax(-1) == y
+        for name, statistic in {
+            "ece": partial(calibration_error, said, came),
+            "ece_mass": partial(calibration_error, said, came, by="mass"),
+            "log_loss": partial(metrics.mean, metrics.log_loss_rows(z, y)),
+            "brier": partial(metrics.mean, metrics.brier_rows(z, y)),
+        }.items():
+            statistics[who, name] = partial(_at_rows, statistic, row)
+    drawn = bootstrap(statistics, len(labelled), resamples=resamples(len(labelled)), weight=weight)
+    names = dict.fromkeys(name for _, name in statistics)
+    return {who: {name: figure(drawn[who, name]) for name in names} for who in columns}
+
+
+def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged, data: Data, task: Task) -> dict[str, Any]:
+    """Points to draw: reliability of the likeliest outcome (with two outcomes of the positive one too), and a table by class."""
+    if at is None:
+        t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
+        some = np.random.default_rng(0).permutation(len(t))[:2000]
+        return {"numbers": {"teacher": t[some].tolist(), "student": s[some].tolist()}}
+    drawn: dict[str, Any] = {"by_class": _by_class(at, data, task)}
+    if not (known := at.label >= 0).any():
+        return drawn
+    y, weight = at.label[known], None if at.weight is None else at.weight[at.row][known]
+    columns = {"teacher": at.teacher, "student": at.student}
+    if at.temperature != 1:
+        columns["student raw"] = at.student * at.temperature
+    likeliest, positive = {}, {}
+    for who, logits in columns.items():
+        p = np.exp(metrics.log_softmax(logits[known]))
+        likeliest[who] = _points(p.max(-1), p.argmax(-1) == y, weight)
+        if p.shape[-1] == 2:
+            positive[who] = _points(p[:, 1], y == 1, weight)
+    drawn["reliability"] = likeliest
+    if positive:
+        drawn["reliability_positive"] = positive
+    return drawn
+
+
+def _points(said: NDArray, came: NDArray, weight: NDArray | None) -> dict[str, list[float]]:
+    return {name: np.asarray(values).tolist() for name, values in asdict(reliability(said, came, weight)).items()}
+
+
+def _by_class(at: Positions, data: Data, task: Task) -> list[dict[str, Any]]:
+    """One entry for each class (of the label, where there is one; else of the teacher's decision), or for each label of a row."""
+    names = data.schema.classes
+    known = at.label >= 0
+    if task.kind == "multilabel":
+        group, by = at.place, "label of the row"
+    elif known.any():
+        group, by = at.label, "label"
+    else:
+        group, by = at.teacher_decides, "teacher's decision"
+    found = []
+    for number, name in enumerate(names[:CLASSES_DRAWN]):
+        mine = group == number
+        t, s = at.teacher_decides[mine], at.student_decides[mine]
+        entry: dict[str, Any] = {"name": name, "by": by, "agreement": asdict(share(int((t == s).sum()), int(mine.sum())))}
+        mine &= known
+        y, t, s = at.label[mine], at.teacher_decides[mine], at.student_decides[mine]
+        n, t_right, s_right = len(y), int((t == y).sum()), int((s == y).sum())
+        entry |= {"teacher": asdict(share(t_right, n)), "student": asdict(share(s_right, n))}
+        if n:
+            low, high = paired_proportions(int(((s == y) & (t != y)).sum()), int(((t == y) & (s != y)).sum()), n)
+            how = "paired score interval (Tango), not adjusted for the number of classes"
+            entry["difference"] = asdict(Figure.of((s_right - t_right) / n, low, high, n=n, how=how))
+        found.append(entry)
+    return found
+
+
+def _kl(teacher: NDArray, student: NDArray) -> NDArray[np.float64]:
+    """Σ p (log p − log q) of (M, C) logits → (M,); 0 · log 0 is 0, and log q is floored as in the log-loss."""
+    log_p, log_q = metrics.log_softmax(teacher), np.maximum(metrics.log_softmax(student), metrics.LOG_FLOOR)
+    p = np.exp(log_p)
+    return (p * (np.where(p > 0, log_p, 0.0) - log_q)).sum(-1)
+
+
+def _at_rows(statistic: Statistic, row: NDArray[np.int64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A statistic of positions, given weights of rows."""
+    return statistic(w if len(row) == w.shape[-1] else w[..., row])
+
+
+def _over(at: Positions, statistic: Statistic) -> Statistic:
+    return partial(_at_rows, statistic, at.row)
+
+
+def _share(at: Positions, alike: NDArray, chosen: NDArray, w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of chosen positions that are alike, given weights of rows."""
+    hits = np.bincount(at.row, alike & chosen, minlength=at.rows)
+    return metrics.mean(hits, w, parts=np.bincount(at.row, chosen, minlength=at.rows))
