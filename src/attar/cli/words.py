@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def tell(word: str, trust: Sequence[str] = ()) -> None:
 def _tell_key(console: Console, key: str, trust: Sequence[str]) -> None:
     console.print(Text.assemble((f"{key:<12}", "bold"), (KEYS[key].says, "dim")))
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, min_width=14)
+    table.add_column(no_wrap=True, min_width=15)
     table.add_column()
     words = vocabulary(key, trust)
     others = _words_of_others(key, words)
@@ -78,9 +79,31 @@ def _tell_word(console: Console, name: str, callee: Callable[..., Any], keys: Se
     console.print(Text(_wrapped_signature(name, callee, console.width), "bold cyan"))
     console.print(Text(f"under {', '.join(keys)}", "dim"))
     console.print()
-    for line in inspect.cleandoc(callee.__doc__ or "").splitlines():
-        console.print(Text(line, "green" if line.lstrip().startswith((">>>", "...")) else ""), soft_wrap=len(line) <= console.width)
-    console.print()
+    arguments = "|".join(inspect.signature(callee).parameters) or "-"
+    head = re.compile(rf"(?:{arguments})(?:, (?:{arguments}))*: ")
+    for paragraph in inspect.cleandoc(callee.__doc__ or "").split("\n\n"):
+        for line in _reflowed(paragraph, head, min(console.width, 100)):
+            text = Text(line, "green" if line.startswith((">>>", "...")) else "")
+            if found := head.match(line):
+                text.stylize("cyan", 0, found.end() - 2)
+            console.print(text, soft_wrap=True)
+        console.print()
+
+
+def _reflowed(paragraph: str, head: re.Pattern[str], width: int) -> list[str]:
+    """The lines of a paragraph at another width: examples and formulas as they are, each argument with its text hanging below it."""
+    lines = paragraph.splitlines()
+    if not lines or lines[0].startswith((" ", ">>>")):
+        return lines
+    items: list[str] = []
+    for line in lines:
+        if items and not head.match(line):
+            items[-1] += " " + line.strip()
+        else:
+            items.append(line.strip())
+    hanging = "    " if head.match(lines[0]) else ""
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+    return [part for item in items for part in wrapper.wrap(item)]
 
 
 def _wrapped_signature(name: str, callee: Callable[..., Any], width: int) -> str:
