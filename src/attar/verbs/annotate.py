@@ -223,7 +223,7 @@ def _on_disk(
                     first = False
                 written = writer.add(ids, views, signal)
                 progress.done += len(ids)
-                if written:
+                if written and progress.done < progress.total:  # the last word is said when all is on disk
                     progress.say()
         writer.flush()
         if progress.total:
