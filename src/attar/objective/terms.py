@@ -20,7 +20,7 @@ from attar.task import Task
 __all__ = ["Divergence", "Labels", "LogitDistance", "alpha_beta", "jsd", "kl", "labels", "mse", "reverse_kl", "skew_kl", "total_variation"]
 
 ROWWISE: frozenset[Property] = frozenset({"positive", "rows", "shift", "accumulation"})
-LIKENESS: frozenset[Property] = ROWWISE | {"zero"}
+LIKENESS: frozenset[Property] = ROWWISE.union({"zero"})
 
 
 @final
