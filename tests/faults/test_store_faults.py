@@ -91,10 +91,9 @@ def test_a_disk_that_fills_up_while_answers_are_written_loses_none_that_were_com
 
     def fill_up(event: Event) -> None:
         if event.done == 200:
-            with open(ballast, "wb") as file, pytest.raises(OSError, match="No space left"):
+            with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 while True:
                     file.write(bytes(4096))
-                    file.flush()
 
     with pytest.raises(DiskFull, match="the disk is full while writing .*shard"):
         annotate(Plain(), data, at=folder, batch=50, shard=50, listen=fill_up)
@@ -117,10 +116,9 @@ def test_a_disk_that_is_full_when_answers_are_compacted_keeps_the_shards(small_d
 
     def fill_up(event: Event) -> None:
         if event.done == event.total:
-            with open(ballast, "wb") as file, pytest.raises(OSError, match="No space left"):
+            with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 while True:
                     file.write(bytes(4096))
-                    file.flush()
 
     with pytest.raises(DiskFull):
         annotate(Plain(), data, at=folder, batch=100, shard=100, listen=fill_up)
