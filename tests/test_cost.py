@@ -48,8 +48,8 @@ class Doubling:
 def test_a_cost_is_of_one_row_and_of_many() -> None:
     source = Doubling()
     threads, collecting = torch.get_num_threads(), gc.isenabled()
-    cost = measure(source, Batch(torch.ones(1, 3)), Batch(torch.ones(256, 3)), size_bytes=12, parameters=3, seconds=0.2)
-    assert source.prepared == [1, 256]  # those of the memory are prepared in the child
+    cost = measure(source, Batch(torch.ones(3, 3)), Batch(torch.ones(256, 3)), size_bytes=12, parameters=3, seconds=0.2)
+    assert source.prepared == [1, 1, 1, 256]  # those of the memory are prepared in the child
     assert (cost.rows, cost.size_bytes, cost.parameters, cost.threads) == (256, 12, 3, 1)
     assert 0 < cost.latency_ms.p50.low <= cost.latency_ms.p50.value <= cost.latency_ms.p50.high
     assert cost.latency_ms.p50.value <= cost.latency_ms.p95.value
@@ -64,7 +64,7 @@ def test_threads_and_collector_are_put_back_when_a_call_fails() -> None:
 
     threads = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="broken"):
-        compare({"a": Candidate(fails, fails, 256)}, seconds=0.1)
+        compare({"a": Candidate([fails], fails, 256)}, seconds=0.1)
     assert gc.isenabled()
     assert torch.get_num_threads() == threads
 
@@ -81,7 +81,7 @@ def test_candidates_are_called_in_turn_and_their_ratio_is_paired() -> None:
         return run
 
     short, long = call("short", 500), call("long", 5000)
-    found = compare({"short": Candidate(short, short, 1), "long": Candidate(long, long, 1)}, seconds=0.2)
+    found = compare({"short": Candidate([short], short, 1), "long": Candidate([long], long, 1)}, seconds=0.2)
     assert len(order) > 24  # at least twelve rounds of both
     ratio = found.ratio("long", "short", share=0.5)
     assert ratio.low <= ratio.value <= ratio.high
@@ -89,9 +89,17 @@ def test_candidates_are_called_in_turn_and_their_ratio_is_paired() -> None:
     assert len(found.seconds_one["short"]) == len(found.seconds_one["long"])
 
 
-def test_a_batch_of_several_is_no_single_row() -> None:
-    with pytest.raises(EvidenceError, match="got a batch of 2"):
-        Candidate.of(Doubling(), Batch(torch.ones(2, 3)), Batch(torch.ones(256, 3)))
+def test_single_rows_are_asked_in_turn_so_that_no_row_is_learnt_by_heart() -> None:
+    asked: list[int] = []
+    compare({"a": Candidate([lambda i=i: asked.append(i) for i in range(5)], lambda: None, 1)}, seconds=0.1)
+    assert set(asked) == set(range(5))
+    steps = np.diff(asked) % 5
+    assert np.mean(steps == 1) > 0.9  # but for the one uncounted call of a round
+
+
+def test_without_rows_nothing_is_measured() -> None:
+    with pytest.raises(EvidenceError, match="at least one row"):
+        Candidate.of(Doubling(), Batch(torch.ones(0, 3)), Batch(torch.ones(256, 3)))
     with pytest.raises(EvidenceError, match="no candidates"):
         compare({})
 
