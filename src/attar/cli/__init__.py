@@ -16,7 +16,6 @@ import attar
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
-    from attar.recipe import Recipe
     from attar.verbs.run import Job, Step
 
 __all__ = ["app", "main"]
@@ -84,12 +83,12 @@ def run(
 def show(recipe: RecipeFile, settings: Settings = None, out: Out = None, trust: Trust = None, debug: Debug = False) -> None:
     """Dry run: shapes, objective, conventions, cost, size; nothing is trained or written."""
     with _explained(debug):
-        _, _, job = _resolved(recipe, settings, out, trust)
+        folder, job = _resolved(recipe, settings, out, trust)
         from attar.cli.display import Display, say
-        from attar.verbs.run import show as dry_run
+        from attar.verbs.show import show as dry_run
 
         with Display() as display:
-            parts = dry_run(job, listen=display)
+            parts = dry_run(job, out=folder, listen=display)
         for title, lines in parts:
             say(title, lines)
 
@@ -152,7 +151,7 @@ def _work(
 ) -> None:
     """Do a job or one step of it, show it, and leave with its exit code."""
     with _explained(debug, resume=f"attar {only or 'run'} {path} --resume"):
-        _, folder, job = _resolved(path, settings, out, trust)
+        folder, job = _resolved(path, settings, out, trust)
         from attar.cli.display import Display, say_result
         from attar.verbs.run import run_job
 
@@ -163,7 +162,7 @@ def _work(
     raise typer.Exit(result.exit_code)
 
 
-def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None) -> tuple[Recipe, Path, Job]:
+def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None) -> tuple[Path, Job]:
     from attar.recipe import load
 
     recipe = load(path, trust=trust or []).with_overrides(settings or [])
@@ -171,7 +170,7 @@ def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: l
     resolved = recipe.resolve(folder)
     from attar.verbs.run import Job
 
-    return recipe, folder, Job(**resolved.values, text=resolved.text(), where=recipe.where)
+    return folder, Job(**resolved.values, text=resolved.text(), where=recipe.where)
 
 
 def _folder(path: Path) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -41,88 +41,108 @@ class Display:
         self._show.hear(event)
 
 
+class _Bars(Progress):
+    """A bar, and below it the figures or words that go with it."""
+
+    said = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.said:
+            yield Text(f"  {self.said}", "dim", no_wrap=True, overflow="ellipsis")
+
+
 class _Live:
-    """One moving line for what is being done; what is done becomes a line that stays."""
+    """One moving bar for what is being done; what is done becomes a line that stays."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress = Progress(
-            SpinnerColumn(finished_text="✓"),
+        self.bars = _Bars(
+            SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[said]}", style="dim", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn("{task.fields[count]}", style="dim"),
+            TimeRemainingColumn(),
             TextColumn("left", style="dim"),
-            TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             transient=True,
             expand=True,
         )
-        self.stage = ""
         self.task: TaskID | None = None
         self.last = Event("")
         self.started = time.monotonic()
 
     def start(self) -> None:
-        self.progress.start()
+        self.bars.start()
 
     def stop(self, *, whole: bool) -> None:
         self._settle(whole=whole)
-        self.progress.stop()
+        self.bars.stop()
 
     def hear(self, event: Event) -> None:
-        if event.stage != self.stage:
+        if event.stage != self.last.stage:
             self._settle()
-            self.stage, self.started = event.stage, time.monotonic()
-            self.task = self.progress.add_task(event.stage, total=event.total or None, said="")
+            self.last, self.started = Event(event.stage), time.monotonic()
+            self.task = self.bars.add_task(event.stage, total=event.total or None, count="")
         if event.text and not event.total:
-            self.progress.console.print(Text.assemble("  ", (f"{event.stage}: {event.text}", "dim")))
-            self.last = Event(event.stage)
-        elif self.task is not None:
+            self.bars.console.print(Text.assemble("  ", (f"{event.stage}: {event.text}", "dim")))
+        elif self.task is not None and event.total:
             self.last = event
-            self.progress.update(self.task, completed=event.done, total=event.total or None, said=_said(event))
+            self.bars.said = _said(event)
+            self.bars.update(self.task, completed=event.done, total=event.total, count=f"{event.done:,}/{event.total:,}")
 
     def _settle(self, *, whole: bool = True) -> None:
         """Let the line of the stage that ends stay, with its last figures and its seconds."""
         if self.task is None:
             return
-        self.progress.remove_task(self.task)
-        self.task = None
+        self.bars.remove_task(self.task)
+        self.bars.said, self.task = "", None
         seconds = time.monotonic() - self.started
         if not whole or (seconds < 0.5 and not self.last.total):
             return
-        mark, figures = ("✓", "green"), _said(self.last)
-        line = Text.assemble(mark, f" {self.stage}", (f"  {figures}" if figures else "", "dim"))
+        line = Text.assemble(("✓", "green"), f" {_told(self.last)}")
         clock = f"{seconds:,.1f} s"
-        room = self.console.width - len(clock) - 2
-        line.truncate(room, overflow="ellipsis", pad=True)
-        self.progress.console.print(line.append(f"  {clock}", "dim"))
-        self.last = Event("")
+        line.truncate(self.console.width - len(clock) - 2, overflow="ellipsis", pad=True)
+        self.bars.console.print(line.append(f"  {clock}", "dim"))
 
 
 class _Plain:
-    """A line for each thing said, at most one in ten seconds while a stage goes on."""
+    """A line for each thing said, at most one in ten seconds while a stage goes on, and the last of each stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.began = time.monotonic()
+        self.began = self.spoke = time.monotonic()
         self.stage = ""
-        self.spoke = 0.0
+        self.waiting: Event | None = None
 
     def start(self) -> None: ...
 
-    def stop(self, *, whole: bool) -> None: ...
+    def stop(self, *, whole: bool) -> None:
+        self._flush()
 
     def hear(self, event: Event) -> None:
-        now = time.monotonic()
-        news = event.stage != self.stage or (event.text and not event.total) or (event.total and event.done >= event.total)
-        if not news and now - self.spoke < QUIET_SECONDS:
-            return
-        self.stage, self.spoke = event.stage, now
-        said = _said(event)
-        count = f" {event.done:,}/{event.total:,}" if event.total else ""
-        line = f"{now - self.began:7.1f} s  {event.stage}{count}{': ' if said else ''}{said}"
-        self.console.print(Text(line), soft_wrap=True)
+        if event.stage != self.stage:
+            self._flush()
+        note = event.text and not event.total
+        if event.stage != self.stage or note or event.done >= event.total or time.monotonic() - self.spoke >= QUIET_SECONDS:
+            self._say(event)
+        else:
+            self.waiting = event
+
+    def _flush(self) -> None:
+        if self.waiting is not None:
+            self._say(self.waiting)
+
+    def _say(self, event: Event) -> None:
+        self.stage, self.spoke, self.waiting = event.stage, time.monotonic(), None
+        self.console.print(Text(f"{self.spoke - self.began:7.1f} s  {_told(event)}"), soft_wrap=True)
+
+
+def _told(event: Event) -> str:
+    """Stage, count, words or figures on one line."""
+    count = f" {event.done:,}/{event.total:,}" if event.total and not event.text else ""
+    said = _said(event)
+    return f"{event.stage}{count}{': ' if said else ''}{said}"
 
 
 def _said(event: Event) -> str:
