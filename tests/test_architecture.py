@@ -21,7 +21,8 @@ FLOORS = {  # floor → its rooms; a room imports from floors below its own and 
     3: ["objective", "sources", "students", "data"],
     4: ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
     5: ["verbs.run"],
-    6: ["recipe", "cli", "__main__"],
+    6: ["verbs.show"],
+    7: ["recipe", "cli", "__main__"],
 }
 ANYTHING = ["testing"]  # may import everything and is imported by nothing
 OPTIONAL = {

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 # A file and its word may share a name. Importing the file binds the name to the file, so the words are bound here, after it, once
 # and for all: whatever is imported first, `attar.sources.module` is the word.
+from attar.sources.cached import cached
 from attar.sources.controls import hard, shuffled, smooth
 from attar.sources.ensemble import ensemble
 from attar.sources.estimator import estimator
 from attar.sources.module import module
+from attar.sources.onnx import onnx
 from attar.sources.taught import Taught, taught
 from attar.sources.trees import lightgbm, xgboost
 
-__all__ = ["Taught", "ensemble", "estimator", "hard", "lightgbm", "module", "shuffled", "smooth", "taught", "xgboost"]
+__all__ = [
+    "Taught",
+    "cached",
+    "ensemble",
+    "estimator",
+    "hard",
+    "lightgbm",
+    "module",
+    "onnx",
+    "shuffled",
+    "smooth",
+    "taught",
+    "xgboost",
+]

@@ -1,0 +1,354 @@
+"""The whole job: teach, annotate, distill, export and evaluate into one folder that can be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+import attar
+from attar.certificate import Certificate, Require
+from attar.cost import Budget
+from attar.data import Data, Description, as_data
+from attar.errors import AttarError, RunError
+from attar.files import write_atomic, write_json
+from attar.identity import digest
+from attar.loop import Fit
+from attar.objective import Objective, Term
+from attar.progress import Event, Listener, silent
+from attar.report import write_report
+from attar.signal import Source, Student
+from attar.sources import Taught, module
+from attar.task import Task, task_for
+from attar.verbs.annotate import annotate
+from attar.verbs.distill import Distilled, distill
+from attar.verbs.evaluate import evaluate
+from attar.verbs.export import export
+from attar.verbs.teach import teach
+
+__all__ = ["STEPS", "Job", "Result", "read", "run", "run_job"]
+
+Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
+STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run is made of, resolved; what the words of a recipe stand for.
+
+    data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
+    which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
+    """
+
+    data: Any
+    teacher: Source
+    student: Student | nn.Module
+    objective: Objective | Term | None = None
+    task: Task | None = None
+    fit: Fit | None = None
+    controls: Sequence[str] = ("labels",)
+    deploy: Literal["float", "int8"] = "float"
+    budget: Budget | None = None
+    require: Require | None = None
+    text: str = ""
+    where: Callable[[str], str] = lambda key: key
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Begin an error with the line of the recipe that it is about."""
+        try:
+            yield
+        except AttarError as error:
+            where = self.where(key)
+            if not error.message.startswith(where):
+                error.message = f"{where}: {error.message}"
+            raise
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the certificate (None if it stopped before `evaluate`), the folder, the exit code, the last lines to say."""
+
+    certificate: Certificate | None
+    folder: Path
+    exit_code: int
+    summary: tuple[str, ...]
+
+
+def run(
+    teacher: Source,
+    student: Student | nn.Module,
+    data: Any,
+    objective: Objective | Term | None = None,
+    *,
+    task: Task | None = None,
+    fit: Fit | None = None,
+    controls: Sequence[str] = ("labels",),
+    deploy: Literal["float", "int8"] = "float",
+    budget: Budget | None = None,
+    require: Require | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    listen: Listener = silent,
+) -> Result:
+    """Distil `teacher` into `student` on `data`, export it, and certify the exported file.
+
+    out: the run folder; by default the next free `runs/run-001`. It is never overwritten: an existing one is a RunError
+        unless `resume` goes on with it. objective, task, fit: by default what the data and the task imply.
+    Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
+
+    >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
+    >>> print(result.certificate)                                      # doctest: +SKIP
+    """
+    job = Job(
+        data=data,
+        teacher=teacher,
+        student=student,
+        objective=objective,
+        task=task,
+        fit=fit,
+        controls=tuple(controls),
+        deploy=deploy,
+        budget=budget,
+        require=require,
+    )
+    return run_job(job, out=Path(out) if out is not None else _next_free(Path("runs")), resume=resume, listen=listen)
+
+
+def run_job(
+    job: Job,
+    *,
+    out: Path,
+    until: Step = "evaluate",
+    only: Step | None = None,
+    resume: bool = False,
+    listen: Listener = silent,
+) -> Result:
+    """`run` for a job already resolved; `until` stops after a step, `only` does that step alone, on what earlier steps left in `out`.
+
+    A step alone that needs what is not there yet is a RunError that names the step before it. An error says which line it is about.
+    """
+    _claim(out, job, resume=resume, only=only)
+    if only is None and resume and (done := _finished(out, job)) is not None and until == "evaluate":
+        listen(Event("run", text=f"{out} is complete: nothing was done again"))
+        return _result(done, out)
+    steps = _Steps(job, out, resume=resume or only is not None, listen=listen)
+    wanted = (only,) if only is not None else STEPS[: STEPS.index(until) + 1]
+    certificate = None
+    for step in wanted:
+        if only is not None:
+            _need(step, out, job)
+        listen(Event(step, text=""))
+        certificate = getattr(steps, step)() or certificate
+    return _result(certificate, out) if certificate is not None else Result(None, out, 0, _next_step(wanted[-1], out))
+
+
+def read(job: Job) -> tuple[Data, Task]:
+    """The data of a job, read, and its task, bound to them."""
+    with job.about("data"):
+        kind = job.task.kind if job.task is not None else "auto"
+        data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
+    with job.about("task"):
+        return data, (job.task or task_for(data.schema)).bind(data.schema)
+
+
+class _Steps:
+    """The steps of one job in one folder; each makes what it needs of the earlier ones, which is quick where they are done."""
+
+    def __init__(self, job: Job, out: Path, *, resume: bool, listen: Listener) -> None:
+        self.job, self.out, self.resume, self.listen = job, out, resume, listen
+        self.started = time.perf_counter()
+        self.data, self.task = read(job)
+        for note in self.data.notes:
+            listen(Event("data", text=note))
+        self._teacher: Source | None = None
+        self._answers: Source | None = None
+        self._distilled: Distilled | None = None
+        _manifest(out, self.data, job)
+
+    def teach(self) -> None:
+        """The teacher, taught if it is to be taught; as it is otherwise."""
+        if self._teacher is not None:
+            return
+        teacher = self.job.teacher
+        with self.job.about("teacher"):
+            if isinstance(teacher, Taught):
+                at = Path(teacher.at)
+                teacher = teach(
+                    teacher,
+                    self.data,
+                    self.task,
+                    at=at if at.is_absolute() else self.out / at,
+                    resume=self.resume,
+                    listen=self.listen,
+                )
+            self._teacher = teacher
+        _amend(self.out, teacher=teacher.fingerprint)
+
+    def annotate(self) -> None:
+        """The teacher's answers to every split, in the folder's store."""
+        self.teach()
+        if self._answers is None:
+            assert self._teacher is not None
+            with self.job.about("teacher"):
+                self._answers = annotate(self._teacher, self.data, at=self.out / "answers", task=self.task, listen=self.listen)
+
+    def distill(self) -> None:
+        """The student and its controls, trained over the seeds."""
+        self.annotate()
+        if self._distilled is None:
+            assert self._answers is not None
+            with self.job.about("student"):
+                self._distilled = distill(
+                    self._answers,
+                    self.job.student,
+                    self.data,
+                    self.job.objective,
+                    task=self.task,
+                    fit=self.job.fit,
+                    controls=self.job.controls,
+                    out=self.out,
+                    resume=self.resume,
+                    listen=self.listen,
+                )
+            _amend(self.out, threads=self._distilled.threads, conventions=self._distilled.conventions.as_dict())
+
+    def export(self) -> None:
+        """The folder that ships."""
+        self.distill()
+        assert self._distilled is not None
+        with self.job.about("student"):
+            export(
+                self._distilled.student,
+                self.data,
+                self.task,
+                at=self.out / "student",
+                deploy=self.job.deploy,
+                listen=self.listen,
+            )
+
+    def evaluate(self) -> Certificate:
+        """The certificate of the folder that ships, and its page."""
+        self.distill()
+        if not (self.out / "student" / "student.json").exists():
+            self.export()
+        assert self._distilled is not None
+        assert self._answers is not None
+        arms: dict[str, list[Source]] = {}
+        for arm in self._distilled.arms:
+            arms.setdefault(arm.name, []).append(module(arm.model))
+        certificate = evaluate(
+            self.out / "student",
+            self._answers,
+            self.data,
+            self.task,
+            arms=arms,
+            require=self.job.require,
+            budget=self.job.budget,
+            out=self.out,
+            listen=self.listen,
+        )
+        write_report(certificate, self.out)
+        return certificate
+
+
+def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
+    """Make the folder this job's; refuse one that is there already, or that belongs to another recipe."""
+    recipe = out / "recipe.yaml"
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
+    if out.exists() and any(out.iterdir()):
+        if not resume and only is None:
+            raise RunError(f"{out} is there already, and a run is never overwritten", hint="--resume goes on with it; --out names another")
+        if recipe.exists() and job.text and (was := recipe.read_text(encoding="utf-8")) != job.text:
+            changes = _difference(was, job.text)
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if job.text and not recipe.exists():
+        write_atomic(recipe, job.text)
+
+
+def _difference(was: str, now: str) -> str:
+    """The lines in which two resolved recipes differ, key by key."""
+    old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
+
+
+def _need(step: Step, out: Path, job: Job) -> None:
+    """Raise RunError if `step` alone lacks what the step before it makes."""
+    taught = isinstance(job.teacher, Taught)
+    needs = {
+        "annotate": ("teach", out / Path(job.teacher.at) if isinstance(job.teacher, Taught) else out) if taught else None,
+        "distill": ("annotate", out / "answers"),
+        "export": ("distill", out / "student.safetensors"),
+        "evaluate": ("export", out / "student" / "student.json"),
+    }.get(step)
+    if needs is not None and not needs[1].exists():
+        raise RunError(f"{step} needs {needs[1]}, which is not there", hint=f"attar {needs[0]} makes it; attar run does every step")
+
+
+def _manifest(out: Path, data: Data, job: Job) -> None:
+    """What this run was made of, for whoever wants to make it again; what is known of earlier steps stays."""
+    _amend(
+        out,
+        attar=attar.__version__,
+        data=data.fingerprint,
+        rows={name: len(split) for name, split in data.splits.items()},
+        recipe=digest(job.text),
+        code=_code(),
+        python=sys.version.split()[0],
+        versions={name: metadata.version(name) for name in ("torch", "numpy", "scipy", "safetensors")},
+        machine={"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        torch_threads=torch.get_num_threads(),
+    )
+
+
+def _amend(out: Path, **facts: object) -> None:
+    path = out / "manifest.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(path, {**known, **facts})
+
+
+def _code() -> str:
+    """The digest of attar's own source files: the same version number may be different code."""
+    root = Path(attar.__file__).parent
+    return digest(*(part for path in sorted(root.rglob("*.py")) for part in (str(path.relative_to(root)), path.read_bytes())))
+
+
+def _finished(out: Path, job: Job) -> Certificate | None:
+    path = out / "certificate.json"
+    return Certificate.read(path) if path.exists() else None
+
+
+def _result(certificate: Certificate, out: Path) -> Result:
+    report = out / "report.html"
+    summary = (
+        f"student      {out / 'student'}",
+        f"certificate  {out / 'certificate.json'}",
+        f"page         {report}",
+    )
+    return Result(certificate, out, certificate.exit_code, summary)
+
+
+def _next_step(step: Step, out: Path) -> tuple[str, ...]:
+    after = STEPS[STEPS.index(step) + 1]
+    return (f"{step} is done in {out}", f"next: attar {after}")
+
+
+def _next_free(folder: Path) -> Path:
+    number = 1
+    while (folder / f"run-{number:03}").exists():
+        number += 1
+    return folder / f"run-{number:03}"

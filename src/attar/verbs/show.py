@@ -1,0 +1,159 @@
+"""The dry run: build everything, push a batch through, say shapes, objective, conventions, cost and size, and stop."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import attar.objective as words
+from attar.cost import Cost, measure
+from attar.data import Data
+from attar.loop import Fit
+from attar.notation import read as resolved
+from attar.objective import Objective, as_objective
+from attar.objective.conventions import check
+from attar.progress import Event, Listener, silent
+from attar.signal import Batch, Source
+from attar.sources import Taught, module
+from attar.store import estimate
+from attar.task import Task
+from attar.verbs.export import export
+from attar.verbs.run import Job, read
+from attar.verbs.teach import teach
+
+__all__ = ["show"]
+
+ROWS = 512  # of the training split, shown to teacher and student: enough for the class order to be told from chance
+STAND_IN = ("teacher", "store", "class order")  # checks that say nothing of a teacher that is not there yet
+
+
+def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> list[tuple[str, list[str]]]:
+    """(title, lines) of what a run of `job` would be made of; nothing is trained, and nothing stays on disk.
+
+    out: the run folder: a teacher that was taught there is asked, one that was not is stood in for by a student of another seed.
+    Raises what the run would raise, as far as it can be seen on one batch.
+    """
+    data, task = read(job)
+    with job.about("objective"):
+        goal = as_objective(job.objective if job.objective is not None else resolved(task.objective, vars(words)))
+    batch = data.train.batch(torch.arange(min(ROWS, len(data.train))))
+    with job.about("student"):
+        student = _build(job, data, seed=0)
+    teacher, taught = _teacher(job, data, task, out)
+    parts = [("data", _data(data, batch)), ("task", _task(task, data)), ("teacher", _said(teacher, job, taught, batch))]
+    listen(Event("show", text="pushing one batch through"))
+    if isinstance(student, nn.Module):
+        with torch.no_grad():
+            output = task.canonical(student(batch.inputs))
+        parts.append(("student", _student(student, output, job)))
+        with job.about("objective"):
+            found = check(goal, student, teacher if taught else _stand_in(job, data), batch, task)
+        lines = [line for line, one in zip(found.lines(), found.checks, strict=True) if taught or one.name not in STAND_IN]
+        if not taught:
+            lines.append("– the teacher is not taught yet: its own checks wait for it, a student of another seed stood in")
+        parts += [("objective", _objective(goal)), ("conventions", lines)]
+        listen(Event("show", text="exporting it untrained, to measure its cost"))
+        parts.append(("cost", _cost(job, student, data, task)))
+    else:
+        parts += [("student", [repr(job.student)]), ("objective", _objective(goal))]
+    parts.append(("store", _store(data, task)))
+    parts.append(("fit", [repr(job.fit or Fit())]))
+    return parts
+
+
+def _teacher(job: Job, data: Data, task: Task, out: Path | None) -> tuple[Source, bool]:
+    """The teacher, and whether it can be asked already."""
+    if not isinstance(job.teacher, Taught):
+        return job.teacher, True
+    at = Path(job.teacher.at) if out is None else out / job.teacher.at
+    if not at.exists():
+        return job.teacher, False
+    with job.about("teacher"):
+        return teach(job.teacher, data, task, at=at), True
+
+
+def _build(job: Job, data: Data, seed: int) -> nn.Module:
+    return copy.deepcopy(job.student) if isinstance(job.student, nn.Module) else job.student(data.schema, seed)
+
+
+def _stand_in(job: Job, data: Data) -> Source:
+    return module(_build(job, data, seed=1))
+
+
+def _data(data: Data, batch: Batch) -> list[str]:
+    inputs = batch.inputs
+    blocks = {"inputs": inputs} if isinstance(inputs, torch.Tensor) else inputs
+    schema = data.schema
+    lines = ["  ".join(f"{name} {len(split):,}" for name, split in data.splits.items()) + " rows"]
+    lines += [f"{name} {_shape(block)}" for name, block in blocks.items()]
+    if schema.classes:
+        lines.append(f"{schema.label}: {', '.join(schema.classes[:12])}{' …' if len(schema.classes) > 12 else ''}")
+    else:
+        lines.append(f"{schema.label}: a number, mean {schema.label_mean:.4g}, standard deviation {schema.label_std:.4g}")
+    if data.augmentation:
+        lines.append(f"{data.views} views of each training row: {data.augmentation}")
+    return [*lines, *data.notes]
+
+
+def _task(task: Task, data: Data) -> list[str]:
+    return [repr(task), f"{task.outcomes} outcomes"]
+
+
+def _said(teacher: Source, job: Job, taught: bool, batch: Batch) -> list[str]:
+    if not taught:
+        return [repr(job.teacher), "not taught yet"]
+    with job.about("teacher"):
+        return [repr(job.teacher), f"answers {_shape(teacher(batch).output)}"]
+
+
+def _student(student: nn.Module, output: torch.Tensor, job: Job) -> list[str]:
+    count = sum(p.numel() for p in student.parameters())
+    return [repr(job.student), f"{count:,} parameters, answers {_shape(output)}"]
+
+
+def _objective(goal: Objective) -> list[str]:
+    lines = [repr(goal)]
+    taps = sorted(goal.teacher_taps | goal.student_taps)
+    return [*lines, "taps: " + ", ".join(taps)] if taps else lines
+
+
+def _cost(job: Job, student: nn.Module, data: Data, task: Task) -> list[str]:
+    """Cost depends on the shape of a student, not on its weights: an untrained one tells before anything is trained."""
+    rows = data.valid
+    one, many = (rows.batch(torch.arange(min(n, len(rows)))) for n in (1, 256))
+    with tempfile.TemporaryDirectory() as folder, job.about("student"):
+        made = export(student, data, task, at=Path(folder) / "student", deploy=job.deploy)
+        size = (made.folder / made.certified).stat().st_size
+        count = sum(p.numel() for p in student.parameters())
+        cost = measure(made.source, one, many, size_bytes=size, parameters=count, seconds=1)
+    return [*_costs(cost), *_budget(job, cost)]
+
+
+def _costs(cost: Cost) -> list[str]:
+    p95 = cost.latency_ms.p95.value
+    return [
+        f"one row on one thread {p95:.3f} ms (p95), {cost.rows_per_second.value:,.0f} rows a second, {(cost.size_bytes or 0) / 1e6:.3f} MB"
+    ]
+
+
+def _budget(job: Job, cost: Cost) -> list[str]:
+    if job.budget is None:
+        return ["no budget is set"]
+    return [
+        f"{'✓' if limit.ok else '✗'} {limit.name} {'not measured' if limit.value is None else f'{limit.value:.4g}'}, budget {limit.limit:g}"
+        for limit in job.budget.check(cost)
+    ]
+
+
+def _store(data: Data, task: Task) -> list[str]:
+    rows = sum(len(split) * (data.views + 1 if name == "train" else 1) for name, split in data.splits.items())
+    shape = (len(data.schema.classes), 2) if task.kind == "multilabel" else (task.outcomes,)
+    return [str(estimate(rows, shape, "float32" if task.kind == "regression" else "float16"))]
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
