@@ -159,7 +159,7 @@ class Objective(nn.Module):
             value = _mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight)
             parts[name] = value.detach()
             factor = weight.at(progress)
-            share = value if factor == 1.0 and isinstance(factor, float) else value * factor
+            share = value if isinstance(factor, float) and factor == 1.0 else value * factor
             total = share if total is None else total + share
         assert total is not None  # an objective has a term, by construction
         return Loss(total, parts)
