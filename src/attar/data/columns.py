@@ -49,13 +49,7 @@ class Raw:
         missing = 1 - len(known) / len(values)
         if not len(known):
             return Column(self.name, self.kind, missing=1.0)
-        with np.errstate(over="ignore"):
-            mean, std = float(known.mean()), float(known.std())
-        if not np.isfinite([mean, std]).all():
-            raise DataError(
-                f"column {self.name!r} reaches {np.abs(known).max():.3g}: its spread is beyond what a number holds",
-                hint="take its logarithm, or leave it out: drop=[...]",
-            )
+        mean, std = float(known.mean()), float(known.std())
         flat = std <= 1e-12 * max(1e-300, abs(mean))  # a constant's std is rounding, or 0
         return Column(self.name, self.kind, (), mean, 1.0 if flat else std, float(np.median(known)), missing)
 
@@ -158,12 +152,18 @@ def _number(name: str, kind: Literal["number", "boolean"], values: np.ndarray) -
             hint="write nothing where a value is missing, and the largest value that makes sense where it overflowed",
         )
     known = values[~np.isnan(values)]
+    if len(known) and (largest := np.abs(known).max()) > 1e150:
+        raise DataError(
+            f"column {name!r} reaches {largest:.3g}, and its square is beyond what a number holds",
+            hint=f'take its logarithm, or leave it out: drop=["{name}"]',
+        )
+    counts = kind == "number" and len(known) == len(values) > MANY and bool((np.diff(values) == 1).all())
     note = ""
     if not len(known):
         note = f"column {name!r} is missing in every row: it says nothing"
     elif len(values) > 1 and (known == known[0]).all() and len(known) == len(values):
         note = f"column {name!r} is {known[0]:g} in every row: it says nothing"
-    elif kind == "number" and len(values) > MANY and len(known) == len(values) and (np.diff(values) == 1).all():
+    elif counts:
         note = f"column {name!r} counts the rows, {values[0]:.0f} to {values[-1]:.0f}: leave it out unless the order means something"
     return Raw(name, kind, values, note=note)
 

@@ -71,20 +71,20 @@ def deal(
             notes = (f"{n:,} rows repeat a row of an earlier split and are left out",)
     for number, name in enumerate(SPLITS):
         if not (part == number).any():
-            raise _empty(name, getattr(shares, name), len(ids), group, time, notes)
+            raise _empty(name, getattr(shares, name), ids, group, time, notes)
     return part, notes
 
 
 def _empty(
-    name: str, share: float, rows: int, group: np.ndarray | None, time: np.ndarray | None, notes: tuple[str, ...]
+    name: str, share: float, ids: np.ndarray, group: np.ndarray | None, time: np.ndarray | None, notes: tuple[str, ...]
 ) -> DataError:
-    what = f"the {name} split is empty: {share:.2g} of {rows:,} rows"
+    what, hint = f"the {name} split is empty: {share:.2g} of {len(ids):,} rows", f"more rows, or more for {name}"
+    if (different := len(np.unique(ids))) < len(ids):
+        what += f", {different:,} of them different"
     if time is not None:
-        what += f" at {len(np.unique(time)):,} different times"
+        what += f", at {len(np.unique(time)):,} different times"
         hint = f"take a finer time column, or more for {name}"
-    elif group is not None:
-        what += f" in {len(np.unique(group)):,} groups"
+    if group is not None:
+        what += f", in {len(np.unique(group)):,} groups"
         hint = f"more groups, or more for {name}"
-    else:
-        hint = f"more rows, or more for {name}"
     return DataError(what + "".join(f"; {n}" for n in notes), hint=hint)

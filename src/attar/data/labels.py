@@ -78,8 +78,8 @@ def read_labels(
         _check_known(name, there, unlabelled)
         numbers = _as_numbers(name, values[there])
         if numbers is None or not np.isin(numbers, (0, 1)).all():
-            bad = values[there][0] if numbers is None else numbers[~np.isin(numbers, (0, 1))][0]
-            raise DataError(f"label {name!r} holds {bad!r}", hint="each of several labels is 0 or 1, true or false")
+            bad = repr(values[there][0]) if numbers is None else f"{numbers[~np.isin(numbers, (0, 1))][0]:g}"
+            raise DataError(f"label {name!r} holds {bad}", hint="each of several labels is 0 or 1, true or false")
         if (numbers == numbers[0]).all():
             raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint=f"leave {name!r} out of the labels")
         out[there, i] = numbers

@@ -90,7 +90,8 @@ def check_views(data: Data) -> None:
         back = split.batch(at.flip(0), views.flip(0))
         for i in range(len(at)):
             assert _same(_row(back.inputs, len(at) - 1 - i), _row(first.inputs, i)), f"a view of {name} depends on its neighbours"
-        assert _same(split.batch(at[-1:], views[-1:]).inputs, _row(first.inputs, len(at) - 1, keep=True)), f"a view of {name} alone is another"
+        alone = split.batch(at[-1:], views[-1:])
+        assert _same(alone.inputs, _row(first.inputs, len(at) - 1, keep=True)), f"a view of {name} alone is another"
         assert not _same(first.inputs, plain.inputs), f"no view of {name} changes anything"
 
 
