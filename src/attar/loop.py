@@ -143,6 +143,7 @@ def train(
     record: Callable[[Mapping[str, Any]], None] | None = None,
     stage: str = "train",
     checkpoint: Path | None = None,
+    identity: str = "",
     resume: bool = False,
 ) -> Trained:
     """Train `module` in place on its own device; at the end it holds the weights of the best epoch, in evaluation mode.
@@ -153,6 +154,7 @@ def train(
     record: called with each epoch's line of history, on resuming with those of the checkpoint first.
     checkpoint: written at the end of an epoch, at most once a second, and when a signal stops the training. With `resume` the
         training goes on from it, bit for bit at the same number of threads; without a file there it begins anew.
+    identity: of rows, loss and initial weights: a checkpoint of another one is refused.
 
     Raises StudentError where the loss or the score is not finite, RunError where the checkpoint is of another training,
     Stopped on SIGINT or SIGTERM (in the main thread only).
@@ -167,7 +169,7 @@ def train(
     """
     if rows < 1:
         raise StudentError(f"{stage}: there are no rows to train on", hint="look at the training split")
-    return _Training(module, loss, rows, fit, seed, validate, listen, record, stage, checkpoint).run(resume)
+    return _Training(module, loss, rows, fit, seed, validate, listen, record, stage, checkpoint, identity).run(resume)
 
 
 def choose_threads(step: Callable[[], object], *, repeats: int = 7) -> int:
@@ -250,9 +252,11 @@ class _Training:
         record: Callable[[Mapping[str, Any]], None] | None,
         stage: str,
         checkpoint: Path | None,
+        identity: str,
     ) -> None:
         self.module, self.loss, self.rows, self.fit, self.seed = module, loss, rows, fit, seed
         self.validate, self.listen, self.record, self.stage, self.checkpoint = validate, listen, record, stage, checkpoint
+        self.identity = identity
         self.weights = [p for p in module.parameters() if p.requires_grad]
         if not self.weights:
             raise StudentError(f"{stage}: the module has no weights to train", hint="requires_grad is False for all of them")
@@ -395,8 +399,9 @@ class _Training:
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to go on; threads may differ, at the price of the last bits."""
         shape = [f"{name} {tuple(value.shape)}" for name, value in self.module.state_dict().items()]
-        fit = replace(self.fit, threads=None)
-        return {"stage": self.stage, "fit": repr(fit), "seed": self.seed, "rows": self.rows, "processes": self.world, "weights": shape}
+        alike = repr(replace(self.fit, seeds=1, threads=None))
+        parts = {"stage": self.stage, "fit": alike, "seed": self.seed, "rows": self.rows, "processes": self.world}
+        return parts | {"weights": shape, "identity": self.identity}
 
     def _save(self) -> None:
         self.saved = time.monotonic()
