@@ -22,11 +22,10 @@ CLASSES = 4
 TASK = classification().bind(Schema("tensor", classes=tuple("abcd")))
 
 
-def rows(n: int = 200, seed: int = 0) -> Batch:
+def rows(n: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, CLASSES, generator=g)
-    y = (x + 0.7 * torch.randn(n, CLASSES, generator=g)).argmax(-1)
-    return Batch(x, labels=y, ids=torch.arange(n))
+    return x, (x + 0.7 * torch.randn(n, CLASSES, generator=g)).argmax(-1)
 
 
 class Teacher:
@@ -47,7 +46,8 @@ def good(x: Tensor) -> Tensor:
     return 2 * x
 
 
-BATCH = rows()
+X, Y = rows()
+BATCH = Batch(X, labels=Y, ids=torch.arange(len(X)))
 
 
 def student(seed: int = 0) -> nn.Module:
@@ -67,7 +67,7 @@ def the(name: str, conventions: Conventions) -> Check:
 
 
 def test_what_is_right_passes_every_check():
-    found = run(stored=Signal(good(BATCH.inputs).half().float()))
+    found = run(stored=Signal(good(X).half().float()))
     assert found.ok
     assert [c.verdict for c in found.checks] == ["ok"] * 6, "\n".join(found.lines())
     assert [c.name for c in found.checks] == [
@@ -137,13 +137,13 @@ def test_a_teacher_that_learns_while_it_answers_is_found():
 
 
 def test_answers_of_other_rows_in_the_store_are_found():
-    shifted = good(BATCH.inputs).roll(1, 0)
+    shifted = good(X).roll(1, 0)
     with pytest.raises(StoreError, match="200 of 200 rows"):
         run(stored=Signal(shifted)).raise_if_failed()
 
 
 def test_one_wrong_row_in_the_store_is_found():
-    stored = good(BATCH.inputs).clone()
+    stored = good(X).clone()
     stored[7, 2] += 0.1
     with pytest.raises(StoreError, match="1 of 200 rows"):
         run(stored=Signal(stored)).raise_if_failed()
@@ -153,13 +153,13 @@ def test_stored_infinities_are_equal_to_live_ones():
     def absent(x: Tensor) -> Tensor:
         return torch.cat((good(x)[:, :3], torch.full((len(x), 1), -torch.inf)), -1)
 
-    found = run(absent, stored=Signal(absent(BATCH.inputs)))
+    found = run(absent, stored=Signal(absent(X)))
     assert the("store aligned", found).verdict == "ok"
     assert the("kl at equality", found).verdict == "ok"
 
 
 def test_a_store_of_another_shape_is_found():
-    assert the("store aligned", run(stored=Signal(good(BATCH.inputs)[:50]))).verdict == "failed"
+    assert the("store aligned", run(stored=Signal(good(X)[:50]))).verdict == "failed"
 
 
 # --- the class order
@@ -173,9 +173,7 @@ def test_outcomes_in_another_order_are_found(order):
 
 
 def test_the_two_outcomes_of_a_binary_teacher_exchanged_are_found():
-    batch = rows()
-    assert batch.labels is not None
-    binary = Batch(batch.inputs, labels=(batch.labels >= 2).long())
+    binary = Batch(X, labels=(Y >= 2).long())
     task = classification().bind(Schema("tensor", classes=("no", "yes")))
     for sign, verdict in ((1, "ok"), (-1, "failed")):
         teacher = Teacher(lambda x, s=sign: s * (x[:, 2:].amax(-1) - x[:, :2].amax(-1)))
@@ -218,7 +216,7 @@ def test_many_classes_with_two_exchanged_are_found():
     assert "4→17, 17→4" in swapped.text
 
 
-@pytest.mark.parametrize("batch", [Batch(BATCH.inputs), Batch(BATCH.inputs[:10], labels=torch.arange(10) % 4)])
+@pytest.mark.parametrize("batch", [Batch(X), Batch(X[:10], labels=torch.arange(10) % 4)])
 def test_too_few_labels_tell_nothing_about_the_order(batch):
     assert the("class order", run(batch=batch)).verdict == "skipped"
 
@@ -264,8 +262,8 @@ def test_the_balance_is_the_ratio_of_gradient_norms_at_the_weights():
     shares = the("balance", check(goal, net, Teacher(good), BATCH, TASK)).values
     norms = {}
     for name, term in (("mse", 0.5 * mse()), ("labels", as_objective(labels()))):
-        z = Signal(net(BATCH.inputs))
-        total = term.build(z, Signal(good(BATCH.inputs)), TASK)(z, Signal(good(BATCH.inputs)), BATCH).total
+        z = Signal(net(X))
+        total = term.build(z, Signal(good(X)), TASK)(z, Signal(good(X)), BATCH).total
         norms[name] = torch.cat([g.flatten() for g in torch.autograd.grad(total, list(net.parameters()))]).norm()
     assert shares["mse"] / shares["labels"] == pytest.approx(float(norms["mse"] / norms["labels"]), rel=1e-4)
 
@@ -277,13 +275,11 @@ def test_without_a_teacher_only_the_balance_is_looked_at():
 
 def test_regression_and_multi_label_have_conventions_too():
     number = regression().bind(Schema("tensor"))
-    found = check(
-        blend(mse(), labels()), nn.Linear(CLASSES, 1), Teacher(lambda x: x.sum(-1)), Batch(BATCH.inputs, labels=BATCH.inputs[:, 0]), number
-    )
+    found = check(blend(mse(), labels()), nn.Linear(CLASSES, 1), Teacher(lambda x: x.sum(-1)), Batch(X, labels=X[:, 0]), number)
     assert found.ok
     assert the("class order", found).text == "not for regression"
     several = multilabel().bind(Schema("tensor", classes=tuple("abcd")))
-    batch = Batch(BATCH.inputs, labels=(BATCH.inputs > 0).long())
+    batch = Batch(X, labels=(X > 0).long())
     assert check(blend(kl(), labels()), nn.Linear(CLASSES, CLASSES), Teacher(good), batch, several).ok
 
 

@@ -45,13 +45,13 @@ def test_scaling_goes_through_every_kind_of_weight():
 @pytest.mark.parametrize("other", [ramp(0, 1), torch.tensor(2.0)])
 def test_two_moving_weights_do_not_multiply(other):
     with pytest.raises(ObjectiveError, match="scaled by plain numbers only"):
-        ramp(0, 1) * other
+        _ = ramp(0, 1) * other
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2), torch.tensor(1)])
 def test_a_tensor_weight_is_one_floating_number(value):
     with pytest.raises(ObjectiveError, match="one floating number"):
-        value * kl()
+        _ = value * kl()
 
 
 def test_a_tensor_weight_keeps_its_digits_when_its_module_is_narrowed():

@@ -113,6 +113,7 @@ def check(
         checks.append(_order(answered.output, batch, task))
     with _evaluating(student):
         seen = observe(student, batch, goal.student_taps)
+        seen = replace(seen, output=task.canonical(seen.output))
         goal.build(seen, answered, task)
         if answered is not None:
             checks.extend(_equal(goal, seen, answered, batch, task))
