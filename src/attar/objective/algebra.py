@@ -159,8 +159,12 @@ class Objective(nn.Module):
             value = _mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight)
             parts[name] = value.detach()
             factor = weight.at(progress)
-            share = value if isinstance(factor, float) and factor == 1.0 else value * factor
-            total = share if total is None else total + share
+            if total is None:
+                total = value if isinstance(factor, float) and factor == 1.0 else value * factor
+            elif isinstance(factor, float):
+                total = torch.add(total, value, alpha=factor)  # one kernel for two
+            else:
+                total = total + value * factor
         assert total is not None  # an objective has a term, by construction
         return Loss(total, parts)
 
