@@ -25,6 +25,9 @@ from attar.task import Task
 __all__ = ["Feature", "Growing", "LightGBM", "XGBoost", "grow", "lightgbm", "matrix", "merge", "xgboost"]
 
 
+FEW_ROWS = 10_000  # below it waking threads costs more than they save
+FEW_CELLS = 1_000_000  # rows × columns of a table on which trees are grown by one thread: threads wait for each other at every leaf
+
 # ------------------------------------------------------------------------------------------------------------------------ lightgbm
 
 
@@ -47,8 +50,8 @@ def lightgbm(
     *,
     classes: list[str] | None = None,
     trees: int = 600,
-    leaves: int = 31,
-    learning_rate: float = 0.03,
+    leaves: int = 15,
+    learning_rate: float = 0.05,
     min_rows: int = 50,
     column_share: float = 0.5,
     row_share: float = 0.8,
@@ -67,7 +70,7 @@ def lightgbm(
     Raises TeacherError for a file that is not such a text, or whose columns, outcomes or objective are not the data's.
 
     >>> lightgbm(trees=300)
-    lightgbm(trees=300, leaves=31, learning_rate=0.03, min_rows=50, column_share=0.5, row_share=0.8, l2=1.0)
+    lightgbm(trees=300, leaves=15, learning_rate=0.05, min_rows=50, column_share=0.5, row_share=0.8, l2=1.0)
     """
     growing = Growing(trees, leaves, learning_rate, min_rows, column_share, row_share, l2)
     if path is None:
@@ -84,8 +87,8 @@ class Growing:
     """LightGBM's trees before they are grown; see `lightgbm`. Asked as a teacher it refuses."""
 
     trees: int = 600
-    leaves: int = 31
-    learning_rate: float = 0.03
+    leaves: int = 15
+    learning_rate: float = 0.05
     min_rows: int = 50
     column_share: float = 0.5
     row_share: float = 0.8
@@ -178,7 +181,8 @@ class LightGBM:
         regression = batch.schema is not None and not batch.schema.classes
         self._suits(regression, batch.schema)
         count = -1 if rounds is None else rounds
-        given = self.booster.predict(rows, raw_score=not regression, start_iteration=start, num_iteration=count)
+        threads = 1 if len(rows) < FEW_ROWS else 0
+        given = self.booster.predict(rows, raw_score=not regression, start_iteration=start, num_iteration=count, num_threads=threads)
         return checked(np.asarray(given), self._who())
 
     def logits(self, raw: np.ndarray, batch: Batch) -> Tensor:
@@ -206,10 +210,10 @@ class LightGBM:
 # --------------------------------------------------------------------------------------------------------------------------- growing
 
 
-def grow(growing: Growing, rounds: int, task: Task, schema: Schema, asked: Batch, seed: int, threads: int = 0) -> str:
+def grow(growing: Growing, rounds: int, task: Task, schema: Schema, asked: Batch, seed: int) -> str:
     """Grow `rounds` boosting rounds on the labelled rows of `asked` → the text of a LightGBM file that knows columns and categories.
 
-    The same rows, settings and seed give the same trees on any number of threads (0: all).
+    The same rows, settings and seed give the same trees on any number of threads: all of a large table's, one of a small one's.
     Raises TeacherError for many labels, which one booster cannot answer.
     """
     lgb = _lightgbm()
@@ -236,7 +240,7 @@ def grow(growing: Growing, rounds: int, task: Task, schema: Schema, asked: Batch
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,  # else the layout, and with it the rounding, is chosen by a race
-        "num_threads": threads,
+        "num_threads": 1 if rows.size < FEW_CELLS else 0,
         "verbosity": -1,
     }
     told = [i for i, f in enumerate(features) if f.categories is not None]
