@@ -184,10 +184,11 @@ class StoredShuffled(Shuffled):
         return rows
 
     def signal(self, rows: Tensor) -> Signal:
-        signal = _stored(self.source).signal(rows)
         if self.partners is not None:
-            return signal
-        return replace(signal, output=_permuted(signal.output, self.owners.of(rows), self.seed))
+            return _stored(self.source).signal(rows)
+        ids = self.owners.of(rows)
+        signal = _stored(self.source).signal(rows)
+        return replace(signal, output=_permuted(signal.output, ids, self.seed))
 
 
 def _permuted(output: Tensor, ids: Tensor, seed: int) -> Tensor:
@@ -262,7 +263,7 @@ class _Owners:
 
     def of(self, rows: Tensor) -> Tensor:
         rows = rows.cpu()
-        if not bool(self.known[rows.clamp(max=len(self.known) - 1)].all()) or int(rows.max()) >= len(self.known):
+        if len(rows) and (int(rows.max()) >= len(self.known) or not bool(self.known[rows].all())):
             raise TeacherError("shuffled: rows that `locate` has not given", hint="handles are those of locate(ids, views)")
         return self.ids[rows]
 
