@@ -372,7 +372,9 @@ def _number(figure: Figure) -> str:
 
 
 def digits(value: float) -> str:
-    """Four decimals of a share; four significant digits of anything larger."""
+    """Four decimals of a share; four significant digits of anything larger; - for what is no number."""
+    if not math.isfinite(value):
+        return "-"
     if abs(value) < 10:
         return f"{value:.4f}"
     return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -13,7 +14,7 @@ from attar.cost import Budget, Cost
 from attar.statistics import Effect, non_inferiority, paired_proportions
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, arms_of
-from attar.verbs.evaluate.quality import STUDENT, Drawn, discordant, effect
+from attar.verbs.evaluate.scoring import STUDENT, Drawn, discordant, effect
 
 __all__ = ["against", "helped", "non_inferior", "requirements"]
 
@@ -43,6 +44,9 @@ def non_inferior(
         return Verdict("insufficient evidence", "INSUFFICIENT EVIDENCE: no test row has a label", margin=margin)
     ours, theirs = draws[judged.who, metric], draws[TEACHER, metric]
     difference = (ours - theirs) * better
+    if math.isnan(difference.value) or math.isnan(difference.se):
+        why = f"{name} cannot be computed on {rows.n:,} labelled test rows; is every class among them?"
+        return Verdict("insufficient evidence", f"INSUFFICIENT EVIDENCE: {why}", margin=margin)
     low, high, se, how = difference.quantile(0.05), difference.quantile(0.95), difference.se, "paired BCa bootstrap over rows"
     if metric == "accuracy" and (counts := discordant(models, answers, rows, judged.who)) is not None:
         low, high = paired_proportions(*counts, rows.n, level=0.90)

@@ -17,7 +17,7 @@ from attar.statistics import bootstrap, calibration_error, metrics, paired_propo
 from attar.statistics.intervals import Statistic
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, array
-from attar.verbs.evaluate.quality import figure, resamples, share
+from attar.verbs.evaluate.scoring import figure, resamples, share
 
 __all__ = ["Positions", "calibration", "fidelity", "pictures", "positions"]
 
