@@ -244,7 +244,7 @@ def test_a_signal_stops_with_its_code_and_says_how_to_go_on(folder: Path, number
         _, err = job.communicate(timeout=120)
     assert job.returncode == code, err
     assert "stopped: " in err
-    assert "--resume" in err
+    assert "go on with: attar run toy.yaml --out stopped --set fit.epochs=100000 --set fit.patience=100000 --resume" in err
     assert "Traceback" not in err
 
 
@@ -257,6 +257,9 @@ def events() -> list[Event]:
         Event("teach"),
         *(Event("teach", k, 5, f"member {k} of 5") for k in range(1, 6)),
         *(Event("distill student seed 0", e, 40, numbers={"loss": 1 / e, "valid": 0.77}) for e in range(1, 8)),
+        Event("distill", 1, 2),
+        *(Event("distill labels seed 0", e, 40, numbers={"loss": 1 / e}) for e in range(1, 8)),
+        Event("distill", 2, 2, "labels seed 0: auroc 0.7 on validation rows"),
         Event("export", text="writing the graph"),
     ]
 
@@ -271,8 +274,8 @@ def test_plain_lines_tell_notes_starts_and_ends_but_not_every_epoch() -> None:
         "data: 35 duplicate rows lie in one split",
         "teach",
         "teach: member 5 of 5",
-        "distill student seed 0 1/40: loss 1  valid 0.77",
         "distill student seed 0 7/40: loss 0.1429  valid 0.77",
+        "distill labels seed 0: auroc 0.7 on validation rows",
         "export: writing the graph",
     ]
 
@@ -286,6 +289,9 @@ def test_a_live_display_leaves_one_line_for_each_stage_and_is_gone_in_the_end() 
     assert "35 duplicate rows lie in one split" in text
     assert "✓ teach: member 5 of 5" in text
     assert "✓ distill student seed 0 7/40: loss 0.1429  valid 0.77" in text
+    assert "✓ distill labels seed 0: auroc 0.7 on validation rows" in text
+    assert "✓ distill labels seed 0 7/40" not in text
+    assert "✓ distill 2/2" in text
     assert text.rstrip("\r\n").endswith(("\x1b[2K", "\x1b[?25h"))  # the moving part is erased, the cursor is back
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import math
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,19 +166,23 @@ def test_checking_a_protocol_runs_no_property() -> None:
     assert isinstance(sources[0], Teacher)
 
 
-def test_an_input_path_is_relative_to_the_recipe_and_an_output_path_to_the_run() -> None:
+def test_an_input_path_is_joined_to_the_recipe_and_an_output_path_stays_relative_to_the_run() -> None:
     base, out = Path("recipes"), Path("runs/credit")
     assert read('table("../data/a.csv", "y")', WORDS, base=base, out=out)[0] == "data/a.csv"
     assert read('table("/data/a.csv", "y")', WORDS, base=base, out=out)[0] == "/data/a.csv"
-    assert read('taught(trees(), at="t.txt")', WORDS, base=base, out=out)[1] == os.path.abspath("runs/credit/t.txt")
+    assert read('taught(trees(), at="./t.txt")', WORDS, base=base, out=out)[1] == "t.txt"
+    assert read(f'taught(trees(), at="{Path.cwd()}/runs/credit/t.txt")', WORDS, base=base, out=out)[1] == "t.txt"
 
 
-def test_a_default_output_path_is_relative_to_the_run_too() -> None:
-    assert read("taught(trees())", WORDS, out=Path("runs/x"))[1] == os.path.abspath("runs/x/teacher.txt")
+def test_a_default_input_path_is_relative_to_the_recipe_too() -> None:
+    def rows(path: InPath = "rows.csv") -> str:
+        return path
+
+    assert read("rows()", {"rows": rows}, base=Path("recipes")) == "recipes/rows.csv"
 
 
 def test_a_run_may_write_beside_itself_but_nowhere_else() -> None:
-    assert read('taught(trees(), at="../shared.txt")', WORDS, out=Path("runs/x"))[1] == os.path.abspath("runs/shared.txt")
+    assert read('taught(trees(), at="../shared.txt")', WORDS, out=Path("runs/x"))[1] == "../shared.txt"
     for path in ("../../evil.txt", "/etc/passwd"):
         assert "inside" in refusal(f'taught(trees(), at="{path}")', out=Path("runs/x")).hint
 

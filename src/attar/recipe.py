@@ -240,7 +240,7 @@ class Resolved:
             value = self.values[key]
             return Name(value) if isinstance(value, str) else List(tuple(Value(v) for v in value))
         words = vocabulary(key, self.recipe.trust)
-        return map_paths(parse(repr(self.values[key])), words, lambda path, of: os.path.relpath(path, self.out))
+        return map_paths(parse(repr(self.values[key])), words, lambda path, of: path if of == "run" else os.path.relpath(path, self.out))
 
 
 def load(path: str | Path, *, trust: Sequence[str] = ()) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,7 +151,9 @@ def _work(
     path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None, debug: bool, *, resume: bool, only: Step | None
 ) -> None:
     """Do a job or one step of it, show it, and leave with its exit code."""
-    with _explained(debug, resume=f"attar {only or 'run'} {path} --resume"):
+    again = ["attar", only or "run", str(path), *(["--out", str(out)] if out else [])]
+    again += [part for option, values in (("--set", settings), ("--trust", trust)) for value in values or [] for part in (option, value)]
+    with _explained(debug, resume=shlex.join([*again, "--resume"])):
         folder, job = _resolved(path, settings, out, trust)
         from attar.cli.display import Display, say_result
         from attar.verbs.run import run_job

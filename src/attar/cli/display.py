@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -68,42 +69,64 @@ class _Live:
             transient=True,
             expand=True,
         )
-        self.task: TaskID | None = None
-        self.last = Event("")
-        self.started = time.monotonic()
+        self.stages: list[_Stage] = []  # the last is at work, those before it wait for it: distill, distill student seed 0
 
     def start(self) -> None:
         self.bars.start()
 
     def stop(self, *, whole: bool) -> None:
-        self._settle(whole=whole)
+        while self.stages:
+            self._settle(self.stages.pop(), whole=whole)
         self.bars.stop()
 
     def hear(self, event: Event) -> None:
-        if event.stage != self.last.stage:
-            self._settle()
-            self.last, self.started = Event(event.stage), time.monotonic()
-            self.task = self.bars.add_task(event.stage, total=event.total or None, count="")
+        while self.stages and not _within(event.stage, self.stages[-1].last.stage):
+            done = self.stages.pop()
+            ends = bool(self.stages) and self.stages[-1].last.stage == event.stage and _ends(event, done.last.stage)
+            self._settle(done, words=f"{event.stage} {event.text}" if ends else "")
+        if not self.stages or self.stages[-1].last.stage != event.stage:
+            for stage in self.stages:
+                stage.parts = True
+            self.stages.append(_Stage(self.bars.add_task(event.stage, total=event.total or None, count=""), Event(event.stage)))
+        stage = self.stages[-1]
         if event.text and not event.total:
             self.bars.console.print(Text.assemble("  ", (f"{event.stage}: {event.text}", "dim")))
-        elif self.task is not None and event.total:
-            self.last = event
+        elif event.total:
+            stage.last = event
             self.bars.said = _said(event)
-            self.bars.update(self.task, completed=event.done, total=event.total, count=f"{event.done:,}/{event.total:,}")
+            self.bars.update(stage.bar, completed=event.done, total=event.total, count=f"{event.done:,}/{event.total:,}")
 
-    def _settle(self, *, whole: bool = True) -> None:
-        """Let the line of the stage that ends stay, with its last figures and its seconds."""
-        if self.task is None:
+    def _settle(self, stage: _Stage, *, words: str = "", whole: bool = True) -> None:
+        """Let the line of a stage that ends stay, with its last figures and its seconds."""
+        self.bars.remove_task(stage.bar)
+        self.bars.said = ""
+        seconds = time.monotonic() - stage.began
+        if not whole or (seconds < 0.5 and not stage.last.total):
             return
-        self.bars.remove_task(self.task)
-        self.bars.said, self.task = "", None
-        seconds = time.monotonic() - self.started
-        if not whole or (seconds < 0.5 and not self.last.total):
-            return
-        line = Text.assemble(("✓", "green"), f" {_told(self.last)}")
+        last = replace(stage.last, text="", numbers={}) if stage.parts else stage.last
+        line = Text.assemble(("✓", "green"), f" {words or _told(last)}")
         clock = f"{seconds:,.1f} s"
         line.truncate(self.console.width - len(clock) - 2, overflow="ellipsis", pad=True)
         self.bars.console.print(line.append(f"  {clock}", "dim"))
+
+
+@dataclass
+class _Stage:
+    """A stage at work: its bar, the last that was heard, when it began, whether it was done in parts."""
+
+    bar: TaskID
+    last: Event
+    began: float = field(default_factory=time.monotonic)
+    parts: bool = False
+
+
+def _within(stage: str, whole: str) -> bool:
+    return bool(whole) and (stage == whole or stage.startswith(whole + " "))
+
+
+def _ends(event: Event, part: str) -> bool:
+    """Whether an event sums up the part of its stage that has just ended: distill says "student seed 0: ..."."""
+    return f"{event.stage} {event.text}".startswith(f"{part}: ")
 
 
 class _Plain:
@@ -121,20 +144,25 @@ class _Plain:
         self._flush()
 
     def hear(self, event: Event) -> None:
-        if event.stage != self.stage:
+        new, ends = event.stage != self.stage, _ends(event, self.stage)
+        if ends or (new and _within(event.stage, self.stage)):
+            self.waiting = None  # said better by the event, or of a whole whose next part begins
+        elif new or not event.total:
             self._flush()
-        note = event.text and not event.total
-        if event.stage != self.stage or note or event.done >= event.total or time.monotonic() - self.spoke >= QUIET_SECONDS:
+        if ends:
+            self._say(Event(f"{event.stage} {event.text}"))
+        elif not event.total or time.monotonic() - self.spoke >= QUIET_SECONDS:
             self._say(event)
         else:
             self.waiting = event
+        self.stage = event.stage
 
     def _flush(self) -> None:
         if self.waiting is not None:
             self._say(self.waiting)
 
     def _say(self, event: Event) -> None:
-        self.stage, self.spoke, self.waiting = event.stage, time.monotonic(), None
+        self.spoke, self.waiting = time.monotonic(), None
         self.console.print(Text(f"{self.spoke - self.began:7.1f} s  {_told(event)}"), soft_wrap=True)
 
 
@@ -164,6 +192,5 @@ def say_result(result: Result) -> None:
     console = Console(highlight=False)
     if result.certificate is not None:
         console.print(result.certificate.rich(min(console.width, 100)))
-        console.print()
     for line in result.summary:
         console.print(Text(line), soft_wrap=True)

@@ -29,7 +29,7 @@ InPath = Annotated[str, _Folder("recipe")]
 """A file or folder that is read; in a recipe relative to the recipe's own folder."""
 
 OutPath = Annotated[str, _Folder("run")]
-"""A file or folder that is written; in a recipe relative to the run's folder, and inside it or beside it."""
+"""A file or folder that is written, relative to the run's folder, and inside it or beside it."""
 
 
 class Mismatch(Exception):
@@ -44,8 +44,8 @@ class Mismatch(Exception):
 class Folders:
     """What paths are relative to; None leaves them as they are written.
 
-    base: the recipe's folder, for an InPath. out: the run's folder, for an OutPath, which
-    becomes absolute and may not leave the folder's parent.
+    base: the recipe's folder, which an InPath is joined to. out: the run's folder, whose parent an OutPath may not leave; it stays
+        relative to that folder, and whoever writes joins the two, so that a text names no folder of one machine.
     """
 
     base: Path | None = None
@@ -104,11 +104,11 @@ class Folders:
             return value if self.base is None else os.path.normpath(self.base / value)
         if self.out is None:
             return value
-        path = os.path.abspath(self.out / value)
         beside = Path(os.path.abspath(self.out)).parent
+        path = os.path.abspath(self.out / value)
         if not Path(path).is_relative_to(beside):
             raise Mismatch(f"a run writes into its own folder or beside it: inside {os.path.relpath(beside)}")
-        return path
+        return os.path.relpath(path, self.out)
 
 
 def parameters_of(callee: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -42,7 +42,7 @@ def resolve(
 ) -> Any:
     """The object that a tree describes, every name looked up in `vocabulary` and every argument checked against its annotation.
 
-    base: the folder that InPaths are relative to. out: the folder that OutPaths are relative to; they may not leave its parent.
+    base: the folder that InPaths are joined to. out: the folder that OutPaths are and stay relative to; they may not leave its parent.
         None leaves paths as they are written. hint: the annotation that the result must satisfy.
     what, says: what an error calls the result, and what it hints at if the annotation is not satisfied.
     Raises NotationError with the place; an AttarError of a word keeps its class and gains the place.
@@ -115,7 +115,7 @@ class _Resolver:
                 value = self.fitted(given[name][0], hint, what, says)
             elif parameter.default is parameter.empty:
                 refuse(f"{node.name}() needs {name!r}", node.at, says)
-            elif folder_of(hint) and isinstance(parameter.default, str):  # relative to the same folder as one that is written
+            elif folder_of(hint) and isinstance(parameter.default, str):  # joined to the same folder as one that is written
                 value = self.folders.fit(parameter.default, hint)
             else:
                 value = parameter.default
