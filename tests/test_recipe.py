@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import attar
 from attar.errors import AttarError, NotationError, RecipeError, TrustError
-from attar.notation import say, write
+from attar.notation import read, say, signature, write
 from attar.recipe import KEYS, Recipe, load, vocabulary
 
 GOOD = """\
@@ -247,11 +248,19 @@ def test_what_a_word_refuses_is_told_with_its_line_and_keeps_its_class(folder: P
 
 @pytest.mark.parametrize("key", [k for k, v in KEYS.items() if v.rooms])
 def test_every_word_has_annotations_that_can_be_checked_and_a_first_sentence(key: str) -> None:
-    from attar.notation import signature
-
     for name, word in vocabulary(key).items():
         assert signature(name, word).startswith(f"{name}(")
         assert (word.__doc__ or "").strip(), f"{name} says nothing"
+
+
+@pytest.mark.parametrize("key", [k for k, v in KEYS.items() if v.rooms])
+def test_every_word_that_needs_no_argument_reads_back_from_what_it_says_of_itself(key: str) -> None:
+    words = vocabulary(key)
+    for name, word in words.items():
+        parameters = inspect.signature(word).parameters.values()
+        if all(p.default is not p.empty for p in parameters):
+            said = repr(read(f"{name}()", words))
+            assert repr(read(said, words)) == said
 
 
 def test_no_recipe_can_trust_itself(folder: Path) -> None:
