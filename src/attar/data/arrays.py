@@ -184,7 +184,7 @@ def arrays(
         class of −100 and a number of NaN is unknown.
     names: of the F columns; x0, x1, … without. The other arguments are those of `table` and `images`.
 
-    >>> data = arrays(np.arange(400.0).reshape(200, 2) % 7, np.arange(200) % 2, test=0.3).read()
+    >>> data = arrays(np.arange(400.0).reshape(200, 2), np.arange(200) % 2, test=0.3).read()
     >>> data.schema.classes, data.train.batch(torch.tensor([0])).inputs["numbers"].shape
     (('0', '1'), torch.Size([1, 2]))
     """

@@ -127,7 +127,7 @@ def augmented(images: Tensor, ids: Tensor, views: Tensor, words: Sequence[Augmen
 class Views:
     """The views of a split's rows, kept once computed as long as all of them fit into memory.
 
-    rows: positions → images as they are. count: views 1..count are asked for again and again.
+    rows: positions → images as they are. count: views 1..count are asked for again and again; 0 keeps none.
     """
 
     rows: Callable[[Tensor], Inputs]
@@ -145,7 +145,7 @@ class Views:
             raise DataError(f"view {int(low)} was asked for", hint="views count from 0, the image as it is")
         if self._kept is None or self._there is None or high > self.count:
             out = augmented(self._images(index), ids, views, self.words)
-            if self._kept is None and self.count and out[0].numel() * self.length * (self.count + 1) <= MEMO_BYTES:
+            if self._kept is None and 0 < high <= self.count and out[0].numel() * self.length * (self.count + 1) <= MEMO_BYTES:
                 self._kept = torch.empty(self.length * (self.count + 1), *out.shape[1:], dtype=torch.uint8)
                 self._there = torch.zeros(len(self._kept), dtype=torch.bool)
             return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ __all__ = ["Files", "Folder", "Mnist", "checked_views", "images", "mnist5k", "pi
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIEWS = 16  # stored views of each training row: accuracy 62 % at 1, 77 at 4, 80.1 at 16, 80.9 at 64, 81.3 with fresh ones (MNIST-1D)
 DECODED = 50_000  # images decoded while reading, to find the broken ones and for the statistics; of more, as many drawn by their ids
-BLOCK = 256  # images held in memory at a time while reading
+BLOCK_BYTES = 4 << 20  # pixels looked at at a time while reading
 
 _Answer = TypeVar("_Answer")
 
@@ -135,12 +136,12 @@ def pixels_data(
     """
     part, notes = deal(ids, shares, seed=seed, group=group)
     train = np.flatnonzero(part == 0)
-    look, sums = rows(train), np.zeros((3, 1))
-    for start in range(0, len(train), BLOCK):
-        pixels = look(torch.arange(start, min(start + BLOCK, len(train))))
+    look, counts, block = rows(train), np.zeros((shape[0], 256), dtype=np.int64), _block(shape)
+    for start in range(0, len(train), block):
+        pixels = look(torch.arange(start, min(start + block, len(train))))
         assert isinstance(pixels, Tensor)  # images are one tensor
-        sums = sums + _sums(pixels)
-    mean, std = _pixel_statistics(sums)
+        counts += _counts(pixels)
+    mean, std = _pixel_statistics(counts)
     schema = Schema("images", shape=tuple(shape), pixel_mean=mean, pixel_std=std, classes=labels.classes, label=label)
     schema = label_statistics(schema, labels, train)
     data = assemble(schema=schema, kind=labels.kind, ids=ids, labels=labels.values, weight=weight, part=part, rows=rows, notes=notes)
@@ -148,13 +149,17 @@ def pixels_data(
 
 
 def with_views(data: Data, augment: Sequence[Augmentation] | None, views: int | None) -> Data:
-    """The same data with an augmentation declared for every split, and `views` views of each training row to be stored."""
+    """The same data with an augmentation declared for every split, and `views` views of each training row to be stored.
+
+    Views of training rows that lie in memory are kept once computed; of rows from disk none are, for memory is not to grow with them.
+    """
     if not augment:
         return data
     count = VIEWS if views is None else views
 
     def seen(split: Split) -> Split:
-        return replace(split, seen=Views(split.rows, augment, len(split), count if split.name == "train" else 0))
+        keep = split.name == "train" and isinstance(split.rows, Memory)
+        return replace(split, seen=Views(split.rows, augment, len(split), count if keep else 0))
 
     splits = {name: seen(split) for name, split in data.splits.items()}
     data = replace(data, **splits, views=count, augmentation=say("augment", list(augment))[len("augment(") : -1])
@@ -228,11 +233,11 @@ def _read_folder(spec: Folder) -> Data:
     files = Files(root, names, "L" if grey else "RGB", (size[0], size[1]), spec.size is not None)
     labels = Labels("classification", torch.from_numpy(codes), classes)
     part, _ = deal(ids, spec.shares, seed=spec.seed)
-    sums, decoded = _look(files, ids, part == 0)
+    counts, decoded = _look(files, ids, part == 0)
     if decoded < len(names):
         notes += (f"{decoded:,} of {len(names):,} images were decoded to find broken ones; the others are decoded when asked for",)
     shape = (1 if grey else 3, *files.size)
-    mean, std = _pixel_statistics(sums)
+    mean, std = _pixel_statistics(counts)
     schema = Schema("images", shape=shape, pixel_mean=mean, pixel_std=std, classes=classes, label="class")
     data = assemble(
         schema=schema, kind="classification", ids=ids, labels=labels.values, weight=None, part=part, rows=files.take, notes=notes
@@ -270,29 +275,34 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str
 
 
 def _look(files: Files, ids: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, int]:
-    """Decode the files, or DECODED of them drawn by id: sums over the training images, and how many were decoded."""
+    """Decode the files, or DECODED of them drawn by id: the training images' counts of pixel values, and how many were decoded."""
     chosen = np.arange(len(ids))
     if len(ids) > DECODED:
         # The mixed bits of an id order the files as a draw would, and the same on every machine.
         chosen = np.sort(np.argpartition(ids.view(np.uint64), DECODED)[:DECODED])
-    total: np.ndarray = np.zeros((3, 1))
-    for start in range(0, len(chosen), BLOCK):
-        at = chosen[start : start + BLOCK]
-        pixels = files(torch.from_numpy(at))
-        total = total + _sums(pixels[torch.from_numpy(train[at])])
-    return total, len(chosen)
+    channels = 1 if files.mode == "L" else 3
+    counts, block = np.zeros((channels, 256), dtype=np.int64), _block((channels, *files.size))
+    for start in range(0, len(chosen), block):
+        at = chosen[start : start + block]
+        counts += _counts(files(torch.from_numpy(at))[torch.from_numpy(train[at])])
+    return counts, len(chosen)
 
 
-def _sums(pixels: Tensor) -> np.ndarray:
-    """(B, C, H, W) uint8 → (3, C): how many, their sum, the sum of their squares; exact in double precision."""
-    flat = pixels.double().permute(1, 0, 2, 3).reshape(pixels.shape[1], -1)
-    return torch.stack([torch.full((len(flat),), flat.shape[1], dtype=torch.float64), flat.sum(1), flat.square().sum(1)]).numpy()
+def _block(shape: Sequence[int]) -> int:
+    """How many images of (C, H, W) or (H, W, C) are looked at at a time."""
+    return max(1, BLOCK_BYTES // math.prod(shape))
 
 
-def _pixel_statistics(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    count, total, squares = sums
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+def _counts(pixels: Tensor) -> np.ndarray:
+    """(B, C, H, W) uint8 → (C, 256): how often each value occurs in each channel; exact, and no copy in a wider type is made."""
+    return np.stack([torch.bincount(pixels[:, c].reshape(-1), minlength=256).numpy() for c in range(pixels.shape[1])])
+
+
+def _pixel_statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(C, 256) counts → mean and std of each channel, 1 for the std of a constant one."""
+    values, share = np.arange(256.0), counts / counts.sum(1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
