@@ -1,6 +1,9 @@
 """Who learns: builders of small models, called with (schema, seed)."""
 
-from attar.students.mlp import mlp  # isort: skip  (the word hides the module of its name: whatever is imported first)
-from attar.students.cnn import cnn  # isort: skip
+# A file and its word share a name. Importing the file binds the name to the file, so the words are bound here, after it, once and for
+# all: whatever is imported first, `attar.students.mlp` is the word.
+from attar.students.cnn import cnn
+from attar.students.mlp import mlp
+from attar.students.trees import Trees, forest, lightgbm
 
-__all__ = ["cnn", "mlp"]
+__all__ = ["Trees", "cnn", "forest", "lightgbm", "mlp"]

@@ -1,0 +1,238 @@
+"""Teach a student what a teacher answers, and its controls what is left when the teacher is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import attar.objective as words
+from attar.data import as_data
+from attar.errors import StoreError, TeacherError
+from attar.loop import Fit, choose_threads, device_of, processes, train, using_threads
+from attar.notation import read
+from attar.objective import Distiller, Objective, Term, as_objective
+from attar.objective.conventions import Conventions, check
+from attar.progress import Event, Listener, silent
+from attar.signal import Source, Student
+from attar.sources.cached import Cached
+from attar.students import Trees
+from attar.task import Task, classification, multilabel, regression
+from attar.verbs.distill.folder import Arm, Folder
+from attar.verbs.distill.grow import Nothing, blend_of, grow
+from attar.verbs.distill.judge import Judge
+from attar.verbs.distill.plan import Plan
+from attar.verbs.distill.rows import Rows
+
+__all__ = ["Arm", "Distilled", "distill"]
+
+TASKS = {"classification": classification, "multilabel": multilabel, "regression": regression}
+SAMPLE = 256  # rows on which the conventions are tested, the teacher asked live
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What `distill` made.
+
+    arms: the student's and the controls', seed by seed; those of one seed began with the same weights and saw the same rows in order.
+    threads: of the CPU, as chosen. conventions: what the self-test found.
+    ready_made: the student was a module, copied for each arm, so that seeds vary the order of rows only.
+    """
+
+    arms: tuple[Arm, ...]
+    threads: int
+    conventions: Conventions = field(repr=False)
+    objective: str
+    ready_made: bool = False
+
+    @property
+    def student(self) -> nn.Module:
+        """The one that ships: of the first seed, whatever the others came to."""
+        return next(arm.model for arm in self.arms if arm.name == "student")
+
+
+def distill(
+    teacher: Source,
+    student: Student | nn.Module,
+    data: Any,
+    objective: Objective | Term | None = None,
+    *,
+    task: Task | None = None,
+    fit: Fit | None = None,
+    controls: Sequence[str] = ("labels",),
+    out: str | Path | None = None,
+    resume: bool = False,
+    listen: Listener = silent,
+) -> Distilled:
+    """Train `student` on the teacher's answers, and beside it each control: same initial weights, same order of rows, same steps.
+
+    teacher: any source; one with stored answers (`annotate`) is not asked again. Augmented rows are shown in another stored view each
+        epoch, a row's views in turn.
+    student: a builder, called with (schema, seed), or a module, which is copied and stays as it is.
+    data: anything that `attar.data.as_data` reads. objective, task: left out, what the task and the data imply.
+    controls: of "labels" (labels alone, no teacher), "hard" (the teacher's decisions), "shuffled" (its certainty, not its knowledge),
+        "smooth" (label smoothing in its place). Controls that need labels see labelled rows only, for as many steps as the student.
+    out: the folder for history.jsonl, checkpoints/, arms/ and student.safetensors; left out, nothing is written.
+    resume: go on in `out`: finished arms are read, and the one that was interrupted goes on bit for bit.
+
+    The best epoch of each arm is chosen by the task's primary metric on validation rows; test rows are never read. With two processes
+    or more (torchrun) each step is shared among them.
+
+    Raises the error of a convention that fails, before training; DataError where labels are needed and missing, or the teacher knows
+    evaluation rows; StudentError for a loss that is not finite; RunError where `out` holds another training; Stopped on a signal.
+
+    >>> done = distill(teacher, attar.students.mlp(), data, out="runs/credit")     # doctest: +SKIP
+    >>> [(arm.name, arm.seed, arm.valid["auroc"]) for arm in done.arms]            # doctest: +SKIP
+    """
+    rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
+    task = (task or TASKS[rows.kind]()).bind(rows.schema)
+    goal = as_objective(objective) if objective is not None else as_objective(read(task.objective, vars(words)))
+    plan = Plan(teacher, student, rows, goal, task, fit or Fit(), tuple(controls), listen)
+    return Distilling(plan, Folder(Path(out), resume) if out is not None else None).run()
+
+
+class Distilling:
+    """One call of `distill`."""
+
+    def __init__(self, plan: Plan, folder: Folder | None) -> None:
+        self.plan, self.folder = plan, folder
+        self.rank, _ = processes()
+        self.shown: dict[str, Rows] = {}
+
+    def run(self) -> Distilled:
+        plan = self.plan
+        plan.check()
+        conventions = self._conventions()
+        conventions.raise_if_failed()
+        if self.folder:
+            self.folder.begin()
+        threads = self._threads()
+        arms: list[Arm] = []
+        with using_threads(threads):
+            for seed in range(plan.fit.seeds):
+                for name in plan.arms:
+                    arms.append(self._arm(name, seed))
+                    self._said(arms[-1], len(arms))
+                if seed == 0 and self.folder and self.rank == 0:
+                    self.folder.keep_student(arms[0].model, repr(plan.student) if not isinstance(plan.student, nn.Module) else "")
+        return Distilled(tuple(arms), threads, conventions, repr(plan.objective), isinstance(plan.student, nn.Module))
+
+    def _conventions(self) -> Conventions:
+        """The self-test on rows spread over the training split, the teacher asked live; stored answers are compared with that."""
+        plan = self.plan
+        count = len(plan.data.train)
+        batch = plan.data.train.batch(torch.arange(count)[:: max(1, count // SAMPLE)][:SAMPLE])
+        stored, live = None, plan.source("student")
+        if isinstance(live, Cached) and live.store is not None:
+            assert batch.ids is not None  # splits have them
+            with suppress(StoreError):  # rows that are not stored are asked live, later as now
+                stored = live.signal(live.locate(batch.ids, batch.views))
+            live = live.source
+        if live is not None:
+            need_finite(live(batch, plan.objective.teacher_taps).output)
+        student = plan.build(0)
+        if isinstance(student, Trees):
+            blend_of(plan.objective)
+            student = Nothing(plan.task.labels or plan.task.outcomes)
+        return check(plan.objective, student, live, batch, plan.task, stored)
+
+    def _threads(self) -> int:
+        plan, folder = self.plan, self.folder
+        if plan.fit.threads is not None:
+            return plan.fit.threads
+        if isinstance(plan.build(0), Trees):
+            return torch.get_num_threads()
+        if folder and (kept := folder.threads()):
+            return kept
+        threads = choose_threads(self._trial()) if device_of(plan.fit).type == "cpu" else torch.get_num_threads()
+        if folder and self.rank == 0:
+            folder.keep_threads(threads)
+        return threads
+
+    def _trial(self) -> Callable[[], object]:
+        """A training step of the student on something that is thrown away."""
+        rows = self._rows("student")
+        distiller = self._distiller("student", self.plan.build(0), 0).train()
+        optimizer = torch.optim.AdamW(distiller.parameters(), fused=True)
+        asked = rows(torch.arange(len(rows))[: self.plan.fit.batch], 1)
+
+        def step() -> None:
+            with torch.random.fork_rng(devices=[]):
+                distiller(*asked).total.backward()
+            optimizer.step()
+
+        return step
+
+    def _rows(self, arm: str) -> Rows:
+        """The rows of an arm, looked up once for all seeds."""
+        if arm not in self.shown:
+            self.shown[arm] = self.plan.rows(arm)
+        return self.shown[arm]
+
+    def _distiller(self, arm: str, model: nn.Module, seed: int) -> Distiller:
+        """The module that trains, its projectors made."""
+        rows = self._rows(arm)
+        distiller = Distiller(model, self.plan.goal(arm), self.plan.task).to(rows.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # of the projectors
+            return distiller.build(*rows(torch.arange(len(rows))[: self.plan.fit.batch], 1)).to(rows.device)
+
+    def _arm(self, name: str, seed: int) -> Arm:
+        plan, folder, rows = self.plan, self.folder, self._rows(name)
+        model = plan.build(seed)
+        identity = plan.identity(name, seed, model, rows.source)
+        if folder and (arm := folder.finished(name, seed, identity, model)):
+            return arm
+        judge = Judge(plan.task, plan.data.valid, rows.device)
+
+        def loss(module: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+            return module(*rows(index, epoch), progress)
+
+        def record(line: Mapping[str, Any]) -> None:
+            if folder:
+                folder.note(judge.told(name, line))
+
+        stage = f"distill {name} seed {seed}"
+        if isinstance(model, Trees):
+            trained = grow(model, plan.goal(name), rows, plan.task, judge, stage=stage, seed=seed, record=record)
+        else:
+            trained = train(
+                self._distiller(name, model, seed),
+                loss,
+                len(plan.data.train),
+                fit=plan.fit,
+                seed=seed,
+                validate=judge.score,
+                listen=plan.listen,
+                record=record,
+                stage=stage,
+                checkpoint=folder.checkpoint(name, seed) if folder else None,
+                identity=identity,
+                resume=folder is not None and folder.resume,
+            )
+        model = model.cpu().eval()
+        history = tuple(judge.told(name, line) for line in trained.history)
+        arm = Arm(name, seed, model, history, trained.best_epoch, judge.metrics(model), trained.seconds)
+        if folder and self.rank == 0:
+            folder.keep(arm, identity)
+        return arm
+
+    def _said(self, arm: Arm, done: int) -> None:
+        plan = self.plan
+        value = arm.valid[plan.task.metric]
+        text = f"{arm.name} seed {arm.seed}: {plan.task.metric} {value:.4f} on validation rows, in epoch {arm.best_epoch}"
+        plan.listen(Event("distill", done, len(plan.arms) * plan.fit.seeds, text, {f"valid {plan.task.metric}": value}))
+
+
+def need_finite(output: Tensor) -> None:
+    rows = (output.isnan() | output.isposinf()).flatten(1).any(1)
+    if bool(rows.any()):
+        raise TeacherError(
+            f"the teacher answers NaN or infinity to {int(rows.sum()):,} of {len(rows):,} rows, such as row {int(rows.nonzero()[0])}",
+            hint="ask it these rows by itself: does it take missing values?",
+        )

@@ -1,0 +1,117 @@
+"""What a distillation was asked: its arms, who teaches each of them what, and whatever can be wrong before training."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attar.data import Data
+from attar.errors import DataError, NotationError, StudentError, near
+from attar.identity import digest
+from attar.loop import Fit, device_of
+from attar.objective import Objective, as_objective, labels
+from attar.objective.terms import Labels
+from attar.progress import Listener
+from attar.signal import Schooled, Source, Student
+from attar.sources.controls import hard, shuffled, smooth
+from attar.task import Task
+from attar.verbs.distill.judge import known_rows
+from attar.verbs.distill.rows import Rows
+
+__all__ = ["Control", "Plan"]
+
+Control = Literal["labels", "hard", "shuffled", "smooth"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `distill` was asked, resolved."""
+
+    teacher: Source
+    student: Student | nn.Module
+    data: Data
+    objective: Objective
+    task: Task
+    fit: Fit
+    controls: tuple[str, ...]
+    listen: Listener
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return ("student", *self.controls)
+
+    @cached_property
+    def labelled(self) -> Tensor:
+        """(n,) positions of training rows with a known label."""
+        known = known_rows(self.task, self.data.train)
+        return known.nonzero().squeeze(1)
+
+    def check(self) -> None:
+        """Whatever can be wrong and seen without training."""
+        known = get_args(Control)
+        for name in self.controls:
+            if name not in known:
+                raise NotationError(f"there is no control {name!r}", hint=near(name, known))
+        if len(set(self.controls)) < len(self.controls):
+            raise NotationError(f"controls {list(self.controls)}: one is named twice", hint="name each once")
+        if not len(self.data.train):
+            raise DataError("the training split is empty", hint="leave more rows to it: lower test, valid or calibration")
+        if not bool(known_rows(self.task, self.data.valid).any()):
+            raise DataError("no validation row has a label, so that no epoch can be chosen", hint="give the validation split labelled rows")
+        if not len(self.labelled):
+            if any(isinstance(term, Labels) for term in self.objective.terms):
+                raise DataError(f"{self.objective!r} needs labels, no training row has one", hint='objective: kl(), controls: ["hard"]')
+            if needing := [name for name in self.controls if name in ("labels", "smooth")]:
+                raise DataError(f"the control {needing[0]!r} needs labels, no training row has one", hint='controls: ["hard"]')
+        if self.task.kind == "regression" and (odd := [name for name in self.controls if name != "labels"]):
+            raise NotationError(f"the control {odd[0]!r} is for classes, this is a regression", hint='controls: ["labels"]')
+        self._no_leak()
+
+    def _no_leak(self) -> None:
+        seen = self.teacher.training_ids if isinstance(self.teacher, Schooled) else None
+        if seen is None:
+            return
+        for split in (self.data.calibration, self.data.test):
+            if both := int(torch.isin(split.ids, seen).sum()):
+                raise DataError(
+                    f"the teacher was trained on {both:,} of the {len(split):,} {split.name} rows",
+                    hint="teach it on the training rows of these data, or split the data as it was taught",
+                )
+
+    def build(self, seed: int) -> nn.Module:
+        """A fresh student; a module that was given ready-made is copied."""
+        if isinstance(self.student, nn.Module):
+            return copy.deepcopy(self.student)
+        built = self.student(self.data.schema, seed)
+        if not isinstance(built, nn.Module):
+            what = f"{self.student!r} built a {type(built).__name__}, not a torch module"
+            raise StudentError(what, hint="a builder takes (schema, seed) and returns an nn.Module")
+        return built
+
+    def source(self, arm: str) -> Source | None:
+        """Who teaches this arm; None: nobody but the labels."""
+        if arm == "labels" or not self.objective.needs_teacher:
+            return None
+        if arm == "student":
+            return self.teacher
+        return {"hard": hard, "shuffled": shuffled, "smooth": smooth}[arm](self.teacher).over(self.data.train)
+
+    def goal(self, arm: str) -> Objective:
+        """A fresh objective for this arm, without projectors."""
+        return as_objective(labels()) if arm == "labels" else copy.deepcopy(self.objective)
+
+    def rows(self, arm: str) -> Rows:
+        positions = self.labelled if arm in ("labels", "smooth") else torch.arange(len(self.data.train))
+        return Rows(self.data, self.source(arm), self.objective.teacher_taps, positions, device_of(self.fit))
+
+    def identity(self, arm: str, seed: int, model: nn.Module, source: Source | None) -> str:
+        """Changes when this arm would come out otherwise, but for the number of threads. model: before its training."""
+        parts = [arm, self.data.fingerprint, source.fingerprint if source is not None else "", repr(self.goal(arm)), repr(self.task)]
+        alike = replace(self.fit, seeds=1, threads=None)
+        state = [part for name, value in model.state_dict().items() for part in (name, value.detach().cpu().numpy())]
+        return digest(*parts, repr(alike), seed, repr(model), *state)

@@ -1,0 +1,65 @@
+"""The training rows of one arm, and the teacher's answers to them, as each step asks for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.data import Data
+from attar.errors import StoreError
+from attar.identity import uniform
+from attar.signal import Batch, Signal, Source, Stored
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """(index (B,), epoch) → (Batch, the teacher's Signal or None), on the device where the student trains.
+
+    Stored answers are looked up once, for every row and view; a step then picks rows. A row's views are shown in turn: in epoch e the
+    view 1 + (h(id) + e) mod V, so that a batch has all of them and V epochs show each once.
+    """
+
+    def __init__(self, data: Data, source: Source | None, taps: frozenset[str], positions: Tensor, device: torch.device) -> None:
+        self.split, self.source, self.taps, self.device = data.train, source, taps, device
+        self.positions = None if len(positions) == len(self.split) else positions
+        self.views = data.views
+        if self.views:
+            self.first = torch.from_numpy((uniform(self.split.ids.numpy(), "view") * self.views).astype(np.int64))  # (N,)
+        self.places = self._located()  # (V, N) or (1, N) handles of the store, None without one
+
+    def __len__(self) -> int:
+        return len(self.split) if self.positions is None else len(self.positions)
+
+    def __call__(self, index: Tensor, epoch: int) -> tuple[Batch, Signal | None]:
+        if self.positions is not None:  # fewer rows take turns, so that all arms make the same steps
+            index = self.positions[index % len(self.positions)]
+        turn = (self.first.index_select(0, index) + epoch) % self.views if self.views else None
+        batch = self.split.batch(index, None if turn is None else turn + 1)
+        if self.source is None:
+            signal = None
+        elif self.places is not None:
+            assert isinstance(self.source, Stored)
+            signal = self.source.signal(self.places[0, index] if turn is None else self.places[turn, index])
+        else:
+            with torch.no_grad():
+                signal = self.source(batch, self.taps)
+        return (batch, signal) if self.device.type == "cpu" else (batch.to(self.device), _moved(signal, self.device))
+
+    def _located(self) -> Tensor | None:
+        if not isinstance(self.source, Stored):
+            return None
+        ids = self.split.ids
+        try:
+            places = torch.stack([self.source.locate(ids, torch.full_like(ids, v)) for v in range(1, self.views + 1) or (0,)])
+        except StoreError:  # some were never asked: they are asked live, and a store that is damaged says so then
+            return None
+        return places if self.taps <= self.source.signal(places[0, :1]).taps.keys() else None
+
+
+def _moved(signal: Signal | None, device: torch.device) -> Signal | None:
+    if signal is None:
+        return None
+    taps, masks = ({n: v.to(device) for n, v in named.items()} for named in (signal.taps, signal.masks))
+    return Signal(signal.output.to(device), taps, masks)
