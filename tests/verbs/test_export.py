@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from attar.errors import ExportError
 from attar.progress import Event
 from attar.signal import Inputs, Schema
 from attar.sources.onnx import Onnx, read_manifest
+from attar.students.trees import Forest, LightGBM, forest, lightgbm
 from attar.task import classification, multilabel, regression
 from attar.testing.export import check_export
 from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
@@ -202,6 +204,51 @@ def _without_numbers(data: Data) -> Data:
         return replace(split, rows=only, schema=schema)
 
     return replace(data, schema=schema, **{n: stripped(n) for n in data.splits})
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+@pytest.mark.parametrize("builder", [lightgbm(trees=12), forest(trees=3)])
+def test_trees_keep_the_contract(builder: LightGBM | Forest, kind: str, tmp_path: Path) -> None:
+    for library in ("lightgbm", "sklearn", "onnxmltools", "skl2onnx"):
+        pytest.importorskip(library)
+    data = small_table(kind=kind)
+    task = {"classification": classification, "multilabel": multilabel, "regression": regression}[kind]()
+    train = data.train.batch(torch.arange(len(data.train)))
+    assert train.labels is not None
+    targets = train.labels.float() * (1 if kind == "regression" else 3)
+    model = builder(data.schema, 0)
+    model.grow(train.inputs, targets.reshape(len(targets), -1), None, logistic=False)
+    exported = check_export(model, data, task, tmp_path / "student")
+    assert list(exported.files) == ["student.onnx"]
+    assert any("no student.int8.onnx" in note for note in exported.notes)
+    leaves = sum(_leaves(e) for e in model.estimators)
+    trees = len(model.estimators) * builder.trees
+    assert exported.source.parameters == leaves + leaves - trees  # a binary tree has one split less than leaves
+
+
+def _leaves(estimator: Any) -> int:
+    if isinstance(estimator, _Dumps):
+        return sum(tree["num_leaves"] for tree in estimator.dump_model()["tree_info"])
+    return sum(tree.get_n_leaves() for tree in estimator.estimators_)
+
+
+@runtime_checkable
+class _Dumps(Protocol):
+    def dump_model(self) -> dict[str, Any]: ...
+
+
+def test_trees_of_several_classes_answer_each_class(tmp_path: Path) -> None:
+    pytest.importorskip("onnxmltools")
+    data = small_table()
+    schema = replace(data.schema, classes=("low", "middle", "high"))
+    three = {n: replace(s, schema=schema, labels=torch.arange(len(s)) % 3) for n, s in data.splits.items()}
+    data = replace(data, schema=schema, **three)
+    train = data.train.batch(torch.arange(len(data.train)))
+    assert train.labels is not None
+    model = lightgbm(trees=5)(schema, 0)
+    model.grow(train.inputs, nn.functional.one_hot(train.labels, 3).float(), None, logistic=False)
+    exported = check_export(model, data, classification(), tmp_path / "student")
+    assert exported.source(data.test.batch(torch.arange(4))).output.shape == (4, 3)
 
 
 def test_int8_and_float_differ_in_bytes_and_answers(student: nn.Module, table: Data, tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""A student as an ONNX graph: traced, stripped of what tells of its maker, quantised, tempered, labelled."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.errors import ExportError
+from attar.signal import Batch, Schema
+from attar.task import Task
+from attar.verbs.export.rows import named
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["OPSET", "asked", "finished", "from_torch", "output_name", "quantised", "quiet", "traced"]
+
+OPSET = 18  # what torch writes without conversion; any ONNX Runtime from 1.14 on reads it
+WHOLE = frozenset({"pixels", "inputs"})  # inputs that are one tensor, not a block of a table
+LARGE_TABLE = 1 << 16  # entries of an embedding from which on int8 saves more than one more node costs
+
+
+class _Flat(nn.Module):
+    """A student whose forward takes tensors one by one, by the names of the graph's inputs, and answers canonical logits."""
+
+    def __init__(self, student: nn.Module, task: Task, names: Sequence[str], canonical: bool) -> None:
+        super().__init__()
+        self.student, self.task, self.names, self.canonical = student, task, tuple(names), canonical
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        output = self.student(tensors[0] if set(self.names) <= WHOLE else dict(zip(self.names, tensors, strict=True)))
+        return output if self.canonical else self.task.canonical(output)
+
+
+def from_torch(model: nn.Module, rows: Batch, task: Task) -> tuple[ModelProto, np.ndarray]:
+    """The graph with its raw output, and the model's own answers to `rows`, (R, C) or (R, L, 2)."""
+    student = copy.deepcopy(model).cpu().float().eval()
+    arrays = named(rows)
+    output, answer = asked(student, arrays, task)
+    flat = _Flat(student, task, list(arrays), canonical=answer.shape == output.shape)
+    return traced(flat, arrays, output_name(task), type(model).__name__), answer.numpy()
+
+
+def asked(student: nn.Module, arrays: Mapping[str, np.ndarray], task: Task) -> tuple[Tensor, Tensor]:
+    """What a student answers to arrays by input name, as it is and canonical."""
+    tensors = {n: torch.from_numpy(a) for n, a in arrays.items()}
+    with torch.no_grad():
+        output = student(next(iter(tensors.values())) if set(tensors) <= WHOLE else tensors)
+        return output, task.canonical(output)
+
+
+def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: str) -> ModelProto:
+    """The graph of a module that takes these arrays one by one, for any number of rows, stripped. Raises ExportError."""
+    batch = torch.export.Dim("batch")
+    try:
+        program = torch.onnx.export(
+            flat.eval(),
+            tuple(torch.from_numpy(a[:2]) for a in arrays.values()),  # two rows: torch takes the sizes 0 and 1 for constants
+            dynamo=True,
+            dynamic_shapes=(tuple({0: batch} for _ in arrays),),
+            input_names=list(arrays),
+            output_names=[output],
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        hint = "forward must be one graph for any number of rows, without branches on values"
+        raise ExportError(f"{who} does not export to ONNX: {reason}", hint=hint) from error
+    assert program is not None
+    graph = program.model_proto
+    _strip(graph)
+    return graph
+
+
+def _strip(model: ModelProto) -> None:
+    """Remove what a graph does not need to answer: source lines and paths of the machine that made it, intermediate shapes."""
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    model.graph.ClearField("value_info")
+    model.graph.ClearField("metadata_props")
+    model.graph.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    model.graph.name = "student"
+
+
+def quantised(raw: ModelProto, folder: Path) -> ModelProto | None:
+    """The graph with weights in 8 bits and activations quantised as they come; None where nothing in it can be."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if any(n.op_type.startswith("TreeEnsemble") for n in raw.graph.node):
+        return None  # what surrounds the trees is not worth it
+    convolves = any(n.op_type == "Conv" for n in raw.graph.node)
+    tables = {t.name for t in raw.graph.initializer if np.prod(t.dims) < LARGE_TABLE}
+    small = [n.name for n in raw.graph.node if n.op_type == "Gather" and n.input[0] in tables]
+    path = folder / ".quantised.onnx"
+    quantize_dynamic(
+        copy.deepcopy(raw),  # it is changed in place
+        path,
+        weight_type=QuantType.QUInt8 if convolves else QuantType.QInt8,  # ConvInteger knows no signed weights on a CPU
+        per_channel=not convolves,
+        nodes_to_exclude=small,
+    )
+    model = onnx.load(path)
+    path.unlink()
+    return model if any("Integer" in n.op_type or "Quant" in n.op_type for n in model.graph.node) else None
+
+
+def finished(raw: ModelProto, temperature: float, precision: str, task: Task, schema: Schema) -> bytes:
+    """The graph that ships: logits divided by the temperature, probabilities, and what everything is called."""
+    from onnx import TensorProto, helper
+
+    model = copy.deepcopy(raw)
+    graph = model.graph
+    if task.kind != "regression":
+        _temper(model, temperature)
+        shape = ["batch", task.labels, 2] if task.kind == "multilabel" else ["batch", task.outcomes]
+        if task.kind == "multilabel":
+            graph.initializer.append(helper.make_tensor("yes", TensorProto.INT64, [], [1]))
+            graph.node.append(helper.make_node("Softmax", ["logits"], ["both"], axis=-1))
+            graph.node.append(helper.make_node("Gather", ["both", "yes"], ["probabilities"], axis=-1))
+        else:
+            graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1))
+        del graph.output[:]
+        graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape))
+        graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape[:2]))
+    columns = [{"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in schema.columns]
+    said = {
+        "attar.version": metadata.version("attar"),
+        "attar.kind": schema.kind,
+        "attar.task": repr(task),
+        "attar.label": schema.label,
+        "attar.classes": json.dumps(list(schema.classes)),
+        "attar.columns": json.dumps(columns),
+        "attar.temperature": repr(temperature),
+        "attar.precision": precision,
+    }
+    helper.set_model_props(model, said)
+    model.producer_name, model.producer_version = "attar", metadata.version("attar")
+    return model.SerializeToString(deterministic=True)
+
+
+def _temper(model: ModelProto, temperature: float) -> None:
+    """Divide the output `logits` by the temperature: in the factors of a last Gemm, where it costs nothing, else by one node more."""
+    from onnx import TensorProto, helper
+
+    if temperature == 1:
+        return
+    graph = model.graph
+    last = next(n for n in graph.node if "logits" in n.output)
+    factors = {a.name: a for a in last.attribute if a.name in ("alpha", "beta")}
+    if last.op_type == "Gemm" and all(a.f == 1 for a in factors.values()):
+        for name in ("alpha", "beta"):
+            if name in factors:
+                last.attribute.remove(factors[name])
+            last.attribute.append(helper.make_attribute(name, 1 / temperature))
+        return
+    last.output[list(last.output).index("logits")] = "raw_logits"
+    graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
+    graph.node.append(helper.make_node("Div", ["raw_logits", "temperature"], ["logits"]))
+
+
+
+def output_name(task: Task) -> str:
+    """What a graph's raw output is called."""
+    return "prediction" if task.kind == "regression" else "logits"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Contain what the exporters say of themselves: through `logging`, and as warnings about their own internals."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*axis name: batch will not be used", category=UserWarning)
+            yield
+    finally:
+        logging.disable(before)
