@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "Stored",
     "Student",
+    "Weighed",
 ]
 
 IGNORE = -100  # the label of a row whose class is not known; for numbers it is NaN
@@ -184,6 +185,20 @@ class Schooled(Protocol):
 
     @property
     def training_ids(self) -> Tensor | None: ...
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """A source that knows what it weighs.
+
+    size_bytes: of the file it would ship as. parameters: numbers learnt, by gradient. None where that cannot be told.
+    """
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    @property
+    def parameters(self) -> int | None: ...
 
 
 Student = Callable[[Schema, int], nn.Module]

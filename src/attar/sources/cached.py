@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.errors import StoreError
 from attar.notation import OutPath, say
-from attar.signal import NOTHING, Batch, Signal, Source
+from attar.signal import NOTHING, Batch, Signal, Source, Weighed
 from attar.sources.controls import training_ids
 from attar.store import Identity, Store, complete_rows, no_answer
 
@@ -52,6 +52,15 @@ class Cached:
     def training_ids(self) -> Tensor | None:
         """What the wrapped source was trained on."""
         return training_ids(self.source)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """What the wrapped source weighs: the answers beside it are not shipped."""
+        return self.source.size_bytes if isinstance(self.source, Weighed) else None
+
+    @property
+    def parameters(self) -> int | None:
+        return self.source.parameters if isinstance(self.source, Weighed) else None
 
     @property
     def store(self) -> Store | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import NOTHING, Batch, Signal, Source
+from attar.signal import NOTHING, Batch, Signal, Source, Weighed
 from attar.sources.answers import as_logits, no_taps
 from attar.sources.controls import training_ids
 
@@ -59,6 +59,16 @@ class Ensemble:
     @property
     def training_ids(self) -> Tensor | None:
         return training_ids(*self.sources)
+
+    @property
+    def size_bytes(self) -> int | None:
+        sizes = [s.size_bytes if isinstance(s, Weighed) else None for s in self.sources]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def parameters(self) -> int | None:
+        counts = [s.parameters if isinstance(s, Weighed) else None for s in self.sources]
+        return None if None in counts else sum(count or 0 for count in counts)
 
     @property
     def shares(self) -> tuple[float, ...]:

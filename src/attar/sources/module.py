@@ -65,6 +65,15 @@ class Module:
     def fingerprint(self) -> str:
         return digest("module", digest_state(self.net), code_of(self.net), spelled(self.reads), self.classes)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of weights and buffers, as safetensors would hold them but for a header."""
+        return sum(t.numel() * t.element_size() for t in chain(self.net.parameters(), self.net.buffers()))
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.net.parameters())
+
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         home, there = home_of(batch), _device(self.net)
         asked = batch if home == there else batch.to(there)

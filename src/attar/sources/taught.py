@@ -22,7 +22,7 @@ from attar.notation import OutPath, say
 from attar.signal import NOTHING, Batch, Schema, Signal, Student
 from attar.sources.answers import as_logits, home_of, no_taps, take
 from attar.sources.ensemble import mean_answer
-from attar.sources.module import evaluating, spelled
+from attar.sources.module import evaluating, module, spelled
 from attar.sources.trees import Growing, LightGBM
 from attar.task import Kind, Task
 
@@ -151,6 +151,14 @@ class TaughtTrees:
     def training_ids(self) -> Tensor:
         return self.folds.ids
 
+    @property
+    def size_bytes(self) -> int:
+        return self.model.size_bytes
+
+    @property
+    def parameters(self) -> int | None:
+        return self.model.parameters
+
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         no_taps(taps, "a taught lightgbm")
         rows, member = self.model.matrix(batch), self.folds.unseen(batch).numpy()
@@ -192,6 +200,14 @@ class TaughtNets:
     @property
     def training_ids(self) -> Tensor:
         return self.folds.ids
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(module(net).size_bytes for net in self.members)
+
+    @property
+    def parameters(self) -> int:
+        return sum(module(net).parameters for net in self.members)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         no_taps(taps, "a taught ensemble of nets")

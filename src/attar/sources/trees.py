@@ -136,8 +136,10 @@ class LightGBM:
     features: tuple[Feature, ...]
     objective: str
     digest: str
+    size_bytes: int
 
     training_ids = None  # of a model from elsewhere nobody knows
+    parameters = None  # trees are not counted in numbers learnt
 
     @classmethod
     def read(cls, path: str, classes: Sequence[str] | None = None) -> LightGBM:
@@ -147,14 +149,16 @@ class LightGBM:
     @classmethod
     def parse(cls, text: str, path: str, classes: Sequence[str] | None = None) -> LightGBM:
         """The same from the text itself; `path` is only its name."""
-        lgb = _lightgbm()
+        lgb, head = _lightgbm(), _head(text)
+        if fault := _fault(text, head):
+            raise TeacherError(f"{path} is damaged: {fault}", hint="save the booster again")
         try:
             booster = lgb.Booster(model_str=text)
         except lgb.basic.LightGBMError as error:
             raise TeacherError(f"{path} is damaged: {error}", hint="save the booster again") from error
-        head = _head(text)
         features = _features(head, text, booster.pandas_categorical)
-        return cls(path, tuple(classes) if classes else None, booster, features, head.get("objective", ""), digest(text))
+        objective = head.get("objective", "")
+        return cls(path, tuple(classes) if classes else None, booster, features, objective, digest(text), len(text.encode()))
 
     def __repr__(self) -> str:
         return say("lightgbm", self.path, classes=self.classes)
@@ -262,7 +266,7 @@ def merge(texts: Sequence[str], rounds: int | None = None) -> tuple[str, list[in
     """
     lgb = _lightgbm()
     parts = [lgb.Booster(model_str=t).model_to_string(num_iteration=rounds or -1) for t in texts]
-    blocks = [re.split(r"(?m)^(?=Tree=\d+$)", p.split("\nend of trees", 1)[0] + "\n") for p in parts]
+    blocks = [_blocks(p) for p in parts]
     width = int(_head(parts[0])["num_tree_per_iteration"])
     trees = [_scaled(tree, len(texts)) for _, *own in blocks for tree in own]
     trees = [re.sub(r"^Tree=\d+", f"Tree={i}", tree) for i, tree in enumerate(trees)]
@@ -322,8 +326,8 @@ def xgboost(path: InPath, *, classes: list[str] | None = None) -> XGBoost:
     booster = xgb.Booster()
     try:
         booster.load_model(bytearray(content))
-    except xgb.core.XGBoostError as error:
-        raise TeacherError(f"{path} is damaged: {str(error).splitlines()[-1]}", hint="save the booster again") from error
+    except (xgb.core.XGBoostError, UnicodeDecodeError) as error:  # of some damage XGBoost's own message does not decode
+        raise TeacherError(f"{path} is damaged: XGBoost cannot read it", hint="save the booster again") from error
     booster.set_param({"nthread": 1})
     learner = json.loads(booster.save_raw("json"))["learner"]
     names, kinds = learner["feature_names"], learner["feature_types"]
@@ -336,7 +340,7 @@ def xgboost(path: InPath, *, classes: list[str] | None = None) -> XGBoost:
             raise TeacherError(f"{path} does not say what the categories of {name!r} are", hint="save it with XGBoost 3.1 or newer")
         features.append(Feature(name, tuple(values) if kind == "c" else None))
     objective = learner["objective"]["name"]
-    return XGBoost(path, tuple(classes) if classes else None, booster, tuple(features), objective, digest(content))
+    return XGBoost(path, tuple(classes) if classes else None, booster, tuple(features), objective, digest(content), len(content))
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,8 +353,10 @@ class XGBoost:
     features: tuple[Feature, ...]
     objective: str
     digest: str
+    size_bytes: int
 
     training_ids = None  # of a model from elsewhere nobody knows
+    parameters = None  # trees are not counted in numbers learnt
 
     def __repr__(self) -> str:
         return say("xgboost", self.path, classes=self.classes)
@@ -488,6 +494,40 @@ def _head(text: str) -> dict[str, str]:
     """The lines before the first tree of a LightGBM file, by name."""
     lines = text.split("\nTree=", 1)[0].splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _blocks(text: str) -> list[str]:
+    """A LightGBM file without its tail → its head, and each tree."""
+    return re.split(r"(?m)^(?=Tree=\d+$)", text.split("\nend of trees", 1)[0] + "\n")
+
+
+def _fault(text: str, head: dict[str, str]) -> str:
+    """What is wrong with a LightGBM file, "" if nothing: LightGBM itself does not refuse a torn file, it ends the whole process."""
+    if "\nend of trees\n" not in text:
+        return "it ends before its last tree"
+    if lacking := [
+        k for k in ("num_class", "num_tree_per_iteration", "max_feature_idx", "feature_names", "feature_infos") if k not in head
+    ]:
+        return f"no {lacking[0]}"
+    features = int(head["max_feature_idx"]) + 1 if head["max_feature_idx"].isdigit() else -1
+    if not len(head["feature_names"].split(" ")) == len(head["feature_infos"].split(" ")) == features:
+        return "its features are not as many as it says"
+    trees = _blocks(text)[1:]
+    if "tree_sizes" in head and [str(len(t.encode())) for t in trees] != head["tree_sizes"].split():
+        return "its trees are not as long as it says"
+    for number, tree in enumerate(trees):
+        part = dict(line.split("=", 1) for line in tree.splitlines() if "=" in line)
+        try:
+            leaves = int(part["num_leaves"])
+            children = [int(c) for side in ("left_child", "right_child") for c in part[side].split()]
+            splits = [int(f) for f in part["split_feature"].split()]
+            values, thresholds = part["leaf_value"].split(), part["threshold"].split()
+        except (KeyError, ValueError) as error:
+            return f"tree {number}: {error}"
+        sound = len(values) == leaves and len(thresholds) == len(splits) == leaves - 1 and len(children) == 2 * (leaves - 1)
+        if not sound or not all(-leaves <= c < leaves - 1 for c in children) or not all(0 <= f < features for f in splits):
+            return f"tree {number} is not as large as it says"
+    return ""
 
 
 def _features(head: dict[str, str], text: str, lists: list[list[Any]] | None) -> tuple[Feature, ...]:

@@ -45,6 +45,7 @@ class NonInferiority:
 
     answer: "yes": the lower bound is above −margin. "no": the upper bound is below it. Else "insufficient evidence".
     rows_needed: with which the answer would come with 90 % power if the difference stays as seen; None where it has come.
+    rows_if_equal: with which it would be "yes" with 90 % power if the two are in truth equally good.
     """
 
     answer: Literal["yes", "no", "insufficient evidence"]
@@ -54,6 +55,7 @@ class NonInferiority:
     margin: float
     rows: int
     rows_needed: int | None = None
+    rows_if_equal: int | None = None
 
 
 def non_inferiority(difference: float, low: float, high: float, se: float, *, margin: float, rows: int) -> NonInferiority:
@@ -65,7 +67,8 @@ def non_inferiority(difference: float, low: float, high: float, se: float, *, ma
         return NonInferiority("yes", difference, low, high, margin, rows)
     if high < -margin:
         return NonInferiority("no", difference, low, high, margin, rows)
-    return NonInferiority("insufficient evidence", difference, low, high, margin, rows, _rows(se, difference + margin, rows))
+    as_seen, if_equal = _rows(se, difference + margin, rows), _rows(se, margin, rows)
+    return NonInferiority("insufficient evidence", difference, low, high, margin, rows, as_seen, if_equal)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Effect:
 
     answer: "helped": the interval lies above 0. "hurt": below 0. "no difference": within ±margin. Else "insufficient evidence".
     seeds, seed_sd: pairs of seeds, and the standard deviation of the difference over them.
-    row_se: standard error of the mean difference from the sampling of rows.
+    row_se: standard error of the mean difference from the sampling of rows, without what the seeds' spread holds already.
     seeds_needed, rows_needed: which would suffice with 90 % power if spread and difference stay as seen; None where nothing more is
         needed of them, and both None with "insufficient evidence" where only both together would do.
     """
@@ -92,16 +95,22 @@ class Effect:
     rows_needed: int | None = None
 
 
-def seed_effect(differences: ArrayLike, row_se: float, *, margin: float, rows: int, level: float = 0.95) -> Effect:
+def seed_effect(
+    differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, margin: float, rows: int, level: float = 0.95
+) -> Effect:
     """Combine differences of pairs of seeds (k,), more is better, with the sampling of rows.
 
-    The variance of the mean is s²/k + row_se²; its degrees of freedom are Satterthwaite's, k − 1 where the seeds dominate. The row term
-    holds the average of an interaction of seeds and rows that s²/k holds too, so that the interval is slightly too wide, never too
-    narrow. Fewer than five pairs are never enough.
+    row_se: standard error of their mean from the sampling of rows, the seeds as they are; pair_ses: (k,) that of each difference.
+    With seed, row and interaction variances, s²/k estimates σ_seed²/k + σ_both²/kn, and row_se² estimates σ_row²/n + σ_both²/kn; the
+    interaction, told from how much less the mean moves with the rows than its parts, is counted once. Degrees of freedom are
+    Satterthwaite's, k − 1 where the seeds dominate. Fewer than five pairs are never enough.
     """
     d = np.asarray(differences, dtype=np.float64)
     k, mean = len(d), float(d.mean())
     sd = float(d.std(ddof=1)) if k > 1 else math.nan
+    if k > 1:
+        twice = (float(np.mean(np.square(pair_ses))) - row_se**2) / (k - 1)
+        row_se = math.sqrt(max(row_se**2 - max(twice, 0.0), 0.0)) if not math.isnan(twice) else math.nan
     between, within = (sd**2 / k if k > 1 else math.nan), row_se**2
     if k > 1 and between + within > 0:
         freedom = (between + within) ** 2 / (between**2 / (k - 1) + within**2 / max(rows - 1, 1))

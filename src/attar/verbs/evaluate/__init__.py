@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from attar.data import Data, Split
 from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
-from attar.signal import Schooled, Source
+from attar.signal import Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
@@ -33,17 +33,6 @@ __all__ = ["evaluate"]
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
 NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
-
-
-@runtime_checkable
-class Weighed(Protocol):
-    """A source that knows what it weighs: bytes of its file, numbers learnt; None where it cannot tell."""
-
-    @property
-    def size_bytes(self) -> int | None: ...
-
-    @property
-    def parameters(self) -> int | None: ...
 
 
 def evaluate(
@@ -191,7 +180,7 @@ def _cost(compared: Compared, judged: Judged) -> dict[str, dict[str, Figure]]:
     mine, theirs = _costs(costs[judged.file]), _costs(costs["teacher"])
     for name in ("latency_p50_ms", "size_mb", "parameters", "memory_mb"):
         a, b = theirs[name].value, mine[name].value
-        if a is not None and b:
+        if a and b:
             ratio[name] = Figure.of(a / b, unit="×")
     others = {name: _costs(costs[name]) for name in judged.files if name != judged.file}
     return {"teacher": theirs, "student": mine, "ratio": ratio, **others}

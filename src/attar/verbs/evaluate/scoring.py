@@ -64,7 +64,7 @@ def quality(
 def effect(ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows, *, better: int, margin: float) -> Effect:
     """What the student's arm gains over a control's, seed by seed; positive is better."""
     pairs = [(draws[a, metric] - draws[b, metric]) * better for a, b in zip(ours, control, strict=False)]
-    return seed_effect([pair.value for pair in pairs], Draws.average(pairs).se, margin=margin, rows=rows.n)
+    return _over_seeds(pairs, margin, rows)
 
 
 def discordant(models: Mapping[Who, Model], answers: Mapping[Who, Tensor], rows: Rows, student: Who) -> tuple[int, int] | None:
@@ -95,9 +95,12 @@ def share(hits: int, rows: int) -> Figure:
 
 
 def _mean(seeds: Sequence[Who], draws: Drawn, metric: str, rows: Rows) -> Figure:
-    mean = Draws.average(draws[seed, metric] for seed in seeds)
-    found = seed_effect([draws[seed, metric].value for seed in seeds], mean.se, margin=math.inf, rows=rows.n)
-    return Figure.of(mean.value, found.low, found.high, n=len(seeds), how="mean over seeds, before export; t over seeds and rows")
+    found = _over_seeds([draws[seed, metric] for seed in seeds], math.inf, rows)
+    return Figure.of(found.difference, found.low, found.high, n=len(seeds), how="mean over seeds, before export; t over seeds and rows")
+
+
+def _over_seeds(pairs: Sequence[Draws], margin: float, rows: Rows) -> Effect:
+    return seed_effect([p.value for p in pairs], Draws.average(pairs).se, [p.se for p in pairs], margin=margin, rows=rows.n)
 
 
 def _gain(ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows) -> Figure:

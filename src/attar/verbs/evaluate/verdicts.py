@@ -24,6 +24,8 @@ CONTROLS = {
     "hard": "the same student trained on the teacher's decisions alone",
     "shuffled": "the same student trained on shuffled teacher answers",
 }
+IMPRACTICAL = 1000  # times the rows there are: nobody will collect them
+
 MET: Mapping[Answer, Literal["met", "not met", "insufficient evidence"]] = {
     "yes": "met",
     "no": "not met",
@@ -62,6 +64,8 @@ def non_inferior(
     else:
         text = f"INSUFFICIENT EVIDENCE that the student is non-inferior to the teacher: {facts}; {bound} (margin {margin:.3g}). "
         text += _more(found.rows_needed, None, rows.n)
+        if found.rows_if_equal is not None and found.rows_if_equal != found.rows_needed:
+            text += f" If both are in truth equally good, about {found.rows_if_equal:,} rows would show it."
     return Verdict(found.answer, text, rests, margin, found.rows_needed)
 
 
@@ -136,7 +140,8 @@ def _agreement(least: float, agreement: Figure) -> Requirement:
 
 
 def _against(found: Effect, name: str, control: str) -> str:
-    facts = f"{name} {signed(found.difference)} [{signed(found.low)}, {signed(found.high)}] over {control} ({found.seeds} seeds)"
+    interval = f" [{signed(found.low)}, {signed(found.high)}]" if math.isfinite(found.high - found.low) else ""
+    facts = f"{name} {signed(found.difference)}{interval} over {control} ({found.seeds} seed{'s' if found.seeds != 1 else ''})"
     if found.answer == "helped":
         return f"DISTILLATION HELPED: {facts}"
     if found.answer == "hurt":
@@ -155,4 +160,6 @@ def _more(rows: int | None, seeds: int | None, have: int) -> str:
         asked.append(f"{rows:,} labelled test rows (there are {have:,})")
     if not asked:
         return "No number of rows is known that would suffice."
+    if rows is not None and rows > IMPRACTICAL * have:
+        return f"The difference seen lies so near the bound that {rows:,} labelled test rows would be needed to decide it."
     return f"About {' and '.join(asked)} would suffice if the difference stays as seen."
