@@ -26,6 +26,7 @@ from attar.statistics.calibration import fit_temperature
 from attar.students.trees import Trees
 from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
+from attar.verbs.export.fuse import fused
 from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet
 from attar.verbs.export.rows import HOLES, named, parity_rows, take
 from attar.verbs.export.trees import count, from_trees
@@ -148,6 +149,7 @@ class _Shipping:
 
     def ship(self, raw: ModelProto, name: str, precision: Literal["float32", "int8"]) -> File:
         """Fit the temperature on this graph's answers, write it, and measure its parity."""
+        raw = fused(raw)
         temperature = self._temperature(raw)
         content = finished(raw, temperature, precision, self.task, self.data.schema)
         write(self.folder / name, content)
