@@ -42,23 +42,23 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--seconds", type=float, default=6.0, help="of measuring, for each candidate")
     options = parser.parse_args()
-    certificate, data = finished(RECIPE, options.out, options.settings)
+    certificate, _, data = finished(RECIPE, options.out, options.settings)
     print(f"python {' '.join(sys.argv)} · {machine()}")
     print(f"rows: {', '.join(f'{n} {len(s):,}' for n, s in data.splits.items())}")
     teacher = lightgbm(str(options.out / "teacher.txt"))
     compared, sizes = measured(teacher, options.out / "student", data, options.seconds)
     tell_costs(compared, sizes)
-    tell_quality(certificate)
+    print(f"\n{certificate}\n\n{(options.out / 'recipe.yaml').read_text(encoding='utf-8')}")
 
 
-def finished(recipe: Path, out: Path, settings: Sequence[str]) -> tuple[Certificate, Data]:
-    """The certificate of a run of the recipe, run now unless its folder is complete, and its data."""
+def finished(recipe: Path, out: Path, settings: Sequence[str]) -> tuple[Certificate, Job, Data]:
+    """The certificate of a run of the recipe, run now unless its folder is complete; its job and its data."""
     read_recipe = load(recipe).with_overrides(list(settings))
     resolved = read_recipe.resolve(out)
     job = Job(**resolved.values, text=resolved.text(), where=read_recipe.where)
     result = run_job(job, out=out, resume=out.exists())
     assert result.certificate is not None
-    return result.certificate, read(job)[0]
+    return result.certificate, job, read(job)[0]
 
 
 def measured(teacher: LightGBM, student: Path, data: Data, seconds: float) -> tuple[Compared, dict[str, int]]:
@@ -148,10 +148,6 @@ def tell_costs(compared: Compared, sizes: Mapping[str, int]) -> None:
             )
     fastest = min((n for n in compared.costs if not n.startswith("student")), key=lambda n: compared.costs[n].latency_ms.p95.value)
     print(f"fastest face: {fastest}; target 3 ×: {compared.ratio(fastest, student).value:.2f} ×")
-
-
-def tell_quality(certificate: Certificate) -> None:
-    print(f"\n{certificate}")
 
 
 if __name__ == "__main__":
