@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from attar.cost import working_memory_mb
 from attar.data import Data
 from attar.errors import TapError, TeacherError
 from attar.signal import Batch, Column, Schema
 from attar.sources.onnx import Onnx, onnx
 from attar.task import classification
 from attar.testing.small import SmallMLP, fitted, small_table
+from attar.testing.sources import check_source
 from attar.verbs.export import export
 
 library = pytest.importorskip("onnx")
@@ -58,6 +60,30 @@ def test_each_file_of_a_folder_is_a_source_with_its_own_temperature(folder: Path
     assert torch.equal(certified(rows).output, float32(rows).output)
     assert repr(certified) == f'onnx("{folder}")'
     assert certified.size_bytes == (folder / "student.onnx").stat().st_size
+
+
+def test_an_exported_folder_keeps_the_contract_of_sources(folder: Path, rows: Batch) -> None:
+    check_source(onnx(str(folder)), rows, outcomes=2, changed=lambda: [onnx(str(folder / "student.int8.onnx"))])
+
+
+def test_a_graph_from_elsewhere_keeps_the_contract_of_sources(tmp_path: Path) -> None:
+    path = graph(tmp_path / "g.onnx", [MATMUL, helper.make_node("Softmax", ["z"], ["p"])], [("p", FLOAT, ["batch", 3])])
+    check_source(onnx(path), numbers(), outcomes=3, changed=lambda: [onnx(path, classes=["b", "c", "a"])])
+
+
+def test_a_forked_process_answers_with_a_session_of_its_own(folder: Path, rows: Batch) -> None:
+    source = onnx(str(folder))
+    source(rows)
+    session = source.session
+    grown = working_memory_mb(lambda: _another(source, session).prepare(rows))
+    if working_memory_mb(lambda: lambda: None) is None:
+        pytest.skip("this machine does not tell resident memory")
+    assert grown is not None  # the child ended well
+
+
+def _another(source: Onnx, session: Any) -> Onnx:
+    assert source.session is not session
+    return source
 
 
 def test_the_fingerprint_moves_when_a_weight_moves(data: Data, folder: Path, tmp_path: Path) -> None:

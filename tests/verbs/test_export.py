@@ -206,8 +206,15 @@ def _without_numbers(data: Data) -> Data:
     return replace(data, schema=schema, **{n: stripped(n) for n in data.splits})
 
 
-@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
-@pytest.mark.parametrize("builder", [lightgbm(trees=12), forest(trees=3)])
+@pytest.mark.parametrize(
+    ("builder", "kind"),
+    [
+        (lightgbm(trees=12), "classification"),
+        (lightgbm(trees=12), "regression"),
+        (forest(trees=3), "classification"),
+        (forest(trees=3), "multilabel"),
+    ],
+)
 def test_trees_keep_the_contract(builder: LightGBM | Forest, kind: str, tmp_path: Path) -> None:
     for library in ("lightgbm", "sklearn", "onnxmltools", "skl2onnx"):
         pytest.importorskip(library)
