@@ -408,8 +408,14 @@ class _Training:
         if self.checkpoint is None or self.rank > 0:
             return
         content = {"format": _FORMAT, "identity": self._identity(), "state": dict(vars(self.state))}
-        with replacing(self.checkpoint) as temporary:
-            torch.save(content | {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, temporary)
+        content |= {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        with replacing(self.checkpoint) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # PyTorch buries "no space left" under an error of its own
+                    raise error.__context__ from None
+                raise
 
     def _load(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():

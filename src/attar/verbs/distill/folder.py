@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from attar.errors import RunError
-from attar.files import explain_disk, replacing, write_atomic, write_json
+from attar.files import explain_disk, write_atomic, write_json
 from attar.loop import processes
 
 __all__ = ["Arm", "Folder"]
@@ -54,6 +55,9 @@ class Folder:
             raise RunError(f"{self.out} holds a training already", hint="--resume goes on with it; --out names another folder")
         with explain_disk(self.out):
             (self.out / "arms").mkdir(parents=True, exist_ok=True)
+        for part in ("arms", "checkpoints"):
+            for torn in (self.out / part).glob(".*.tmp"):  # what a kill left of a file that was being written
+                torn.unlink(missing_ok=True)
         done = {(path.stem.rpartition("-")[0], int(path.stem.rpartition("-")[2])) for path in (self.out / "arms").glob("*-*.safetensors")}
         kept = [line for line in self._lines() if (line["arm"], line["seed"]) in done]
         write_atomic(self.history, "".join(json.dumps(line) + "\n" for line in kept))
@@ -118,6 +122,6 @@ class Folder:
 
 
 def save(model: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
+    """The weights as safetensors, `facts` in the head; written whole or not at all."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"attar": json.dumps(facts)})
+    write_atomic(path, serialised(state, metadata={"attar": json.dumps(facts)}))
