@@ -203,7 +203,7 @@ def test_a_store_open_for_reading_is_not_disturbed_by_rows_that_come_later(tmp_p
     [
         (Identity("somebody else"), "another teacher (stored 'teacher', asked 'somebody else')"),
         (Identity("teacher", augmentation="flip()"), "another augmentation (stored '', asked 'flip()')"),
-        (Identity("teacher", taps=("head",)), "another taps (stored (), asked ('head',))"),
+        (Identity("teacher", taps=("head",)), "other taps (stored (), asked ('head',))"),
         (Identity("teacher", precision="float16"), "another precision (stored 'float32', asked 'float16')"),
     ],
 )

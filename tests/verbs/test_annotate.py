@@ -226,7 +226,7 @@ def test_an_interruption_comes_out_and_loses_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_slow_teacher_is_written_before_the_shard_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.store.SHARD_SECONDS", 0.0)
+    monkeypatch.setattr("attar.store.writer.SHARD_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         annotate(Interrupted(), plain_data(100), at=tmp_path, batch=10, shard=10**6)
     assert len(list(tmp_path.glob("shard.*"))) == 5
