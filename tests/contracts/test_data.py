@@ -44,7 +44,7 @@ def pictures(root: Path, count: int) -> Path:
 def test_a_table_keeps_the_contract(tmp_path: Path) -> None:
     few, many = tmp_path / "few.csv", tmp_path / "many.csv"
     whole = rows(400)
-    whole[:300].to_csv(few, index=False)
+    whole.head(300).to_csv(few, index=False)
     whole.to_csv(many, index=False)
     check_data(lambda: table(str(few), label="label").read(), lambda: table(str(many), label="label").read())
 
@@ -117,6 +117,6 @@ def test_augmentation_that_draws_anew_each_time_is_noticed() -> None:
 def test_a_row_that_moves_as_rows_are_added_is_noticed() -> None:
     whole = rows(300)
     whole["when"] = np.arange(300)
-    data, more = (frame(whole[:n], label="label", time="when").read() for n in (200, 300))
+    data, more = (frame(whole.head(n), label="label", time="when").read() for n in (200, 300))
     with pytest.raises(AssertionError, match="moves from"):
         check_growth(data, more)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from attar.data import frame, munge
+from attar.data import Munge, frame, munge
 from attar.data.columns import Raw
 from attar.data.munge import neighbours, synthesise
 from attar.errors import DataError
@@ -145,7 +147,7 @@ def test_rows_that_are_all_there_already_are_not_added_again() -> None:
     assert len(everything) == 400 + len(set(everything.tolist())) - len({tuple(r) for r in df[["b", "c", "n"]].itertuples(index=False)})
 
 
-@pytest.mark.parametrize("wrong", [{"rows": 0}, {"p": 0}, {"p": 1.5}, {"s": 0}])
-def test_arguments_that_make_no_rows_are_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("make", [lambda: munge(rows=0), lambda: munge(p=0), lambda: munge(p=1.5), lambda: munge(s=0)])
+def test_arguments_that_make_no_rows_are_refused(make: Callable[[], Munge]) -> None:
     with pytest.raises(DataError, match="munge"):
-        munge(**wrong)
+        make()

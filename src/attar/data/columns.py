@@ -17,7 +17,7 @@ from attar.signal import Column
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Raw", "missing_in", "objects_of", "read_column"]
+__all__ = ["Raw", "kind_of", "missing_in", "objects_of", "read_column"]
 
 MANY = 20  # a text column with more values than this, and than half its rows, is taken for an identifier
 
@@ -42,9 +42,7 @@ class Raw:
         values = self.values[train]
         if self.kind == "category":
             seen = np.unique(values[values >= 0])
-            return Column(
-                self.name, "category", tuple(sorted(self.texts[i] for i in seen)), missing=float((values < 0).mean())
-            )
+            return Column(self.name, "category", tuple(sorted(self.texts[i] for i in seen)), missing=float((values < 0).mean()))
         known = values[~np.isnan(values)]
         missing = 1 - len(known) / len(values)
         if not len(known):
@@ -76,13 +74,15 @@ def read_column(series: pd.Series, *, category: bool = False) -> Raw:
         raise DataError(f"column {name!r} holds complex numbers", hint="split it into two columns, or leave it out: drop=[...]")
     if kind in "biuf":
         return _number(name, "boolean" if kind == "b" else "number", _floats(name, series))
-    known = cast("pd.Series", series[~missing_in(series)])
+    missing = missing_in(series)
+    known = cast("pd.Series", series[~missing])
     if not len(known):
         return _number(name, "number", np.full(len(series), np.nan))
     values = list(known.unique())
-    kinds = {_kind(v) for v in values}
+    kinds = {kind_of(v) for v in values}
     if kinds == {"boolean"} or kinds == {"number"} or kinds == {"boolean", "number"}:
-        return _number(name, "boolean" if kinds == {"boolean"} else "number", _floats(name, series))
+        filled = series.astype(object).where(~missing, np.nan)  # blanks among them are missing
+        return _number(name, "boolean" if kinds == {"boolean"} else "number", _floats(name, filled))
     if "date" in kinds:
         raise _date(name, series)
     if kinds != {"text"}:
@@ -121,7 +121,8 @@ def _refuse_nested(series: pd.Series) -> None:
             )
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a cell holds: "boolean", "number", "text", "date", or the name of its type."""
     if isinstance(value, bool | np.bool_):
         return "boolean"
     if isinstance(value, int | float | np.integer | np.floating | Decimal):
@@ -218,9 +219,9 @@ def _name(value: Any) -> str:
 
 
 def _date(name: str, series: pd.Series) -> DataError:
-    first = next(v for v, missing in zip(series, series.isna(), strict=True) if not missing)
+    first = next((f", such as {str(v)!r}" for v, missing in zip(series, series.isna(), strict=True) if not missing), "")
     return DataError(
-        f"column {name!r} holds dates or times, such as {str(first)!r}",
+        f"column {name!r} holds dates or times{first}",
         hint=f'split by it: time="{name}"; or leave it out: drop=["{name}"]; or turn it into a number (days since, month) before',
     )
 
@@ -228,7 +229,7 @@ def _date(name: str, series: pd.Series) -> DataError:
 def _mixed(name: str, known: pd.Series) -> DataError:
     examples: dict[str, str] = {}
     for row, value in zip(known.index.tolist(), known.tolist(), strict=True):
-        examples.setdefault(_kind(value), f"{value!r} (row {row + 1})")
+        examples.setdefault(kind_of(value), f"{value!r} (row {row + 1})")
     return DataError(
         f"column {name!r} mixes " + " and ".join(f"{kind} {example}" for kind, example in list(examples.items())[:3]),
         hint=f'make them one kind, or take all for names: categories=["{name}"]; or leave it out: drop=["{name}"]',

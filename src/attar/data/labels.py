@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Number
+from decimal import Decimal
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -117,12 +118,13 @@ def _as_numbers(name: str, given: np.ndarray) -> np.ndarray | None:
     """As float64, or None where they are text; text that reads as numbers throughout counts as numbers."""
     if given.dtype.kind in "biuf":
         return given.astype(np.float64)
-    kinds = {bool if isinstance(v, bool | np.bool_) else Number if isinstance(v, Number) else type(v) for v in given.tolist()}
-    if len(kinds) > 1 or not kinds <= {bool, Number, str}:
+    kinds = {bool if isinstance(v, bool | np.bool_) else Real if isinstance(v, Real | Decimal) else type(v) for v in given.tolist()}
+    if len(kinds) > 1 or not kinds <= {bool, Real, str}:
         examples = {type(v).__name__: v for v in given.tolist()}
         raise DataError(
-            f"label {name!r} mixes " + " and ".join(f"{k} ({v!r})" for k, v in list(examples.items())[:3]),
-            hint="write all labels as text, or all as numbers",
+            f"label {name!r} {'mixes' if len(kinds) > 1 else 'holds'} "
+            + " and ".join(f"{k} ({v!r})" for k, v in list(examples.items())[:3]),
+            hint="labels are all text, all numbers or all booleans",
         )
     if kinds == {str} and not all(map(is_number, set(given.tolist()))):
         return None

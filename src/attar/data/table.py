@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attar.data.base import Data, Memory, assemble
-from attar.data.columns import Raw, missing_in, objects_of, read_column
+from attar.data.columns import Raw, kind_of, missing_in, objects_of, read_column
 from attar.data.deal import Shares, deal
 from attar.data.ids import number_keys, row_ids, text_key, text_keys
 from attar.data.labels import Labels, label_statistics, read_label, read_labels
@@ -239,9 +239,7 @@ def _read_file(path: Path, separator: str | None, missing: list[str]) -> pd.Data
         read = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                strings_can_be_null=True, null_values=[*csv.ConvertOptions().null_values, *missing]
-            ),
+            convert_options=csv.ConvertOptions(strings_can_be_null=True, null_values=[*csv.ConvertOptions().null_values, *missing]),
         )
         frame = read.to_pandas()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -305,18 +303,21 @@ def _groups(series: pd.Series) -> np.ndarray:
 
 
 def _times(series: pd.Series) -> np.ndarray:
+    """(N,) numbers that grow with time: the numbers themselves, or microseconds since 1970."""
     import pandas as pd
 
     name = series.name
     if (missing := missing_in(series)).any():
         raise DataError(f"time {name!r} is missing in row {np.flatnonzero(missing)[0] + 1}", hint="each row needs a time, or another split")
-    if series.dtype.kind in "iuf":
+    kinds = {kind_of(v) for v in series.unique()}
+    if kinds == {"number"} or (kinds == {"text"} and all(map(is_number, series.unique()))):
         values = series.to_numpy(dtype=np.float64)
         if np.isinf(values).any():
             raise DataError(f"time {name!r} is infinite in row {np.flatnonzero(np.isinf(values))[0] + 1}", hint="correct it")
         return values
-    text = series.dtype.kind not in "M" and isinstance(series.iloc[0], str)
-    moments = pd.to_datetime(series, utc=True, errors="coerce", format="ISO8601" if text else None)
+    if series.dtype.kind == "m" or kinds not in ({"text"}, {"date"}):
+        raise DataError(f"time {name!r} holds {' and '.join(sorted(kinds))}: {series.iloc[0]!r}", hint="numbers, or dates as 2005-09-30")
+    moments = pd.to_datetime(series.astype(object), utc=True, errors="coerce", format="ISO8601" if kinds == {"text"} else None)
     if (bad := moments.isna().to_numpy()).any():
         at = int(np.flatnonzero(bad)[0])
         raise DataError(f"time {name!r} is {series.iloc[at]!r} in row {at + 1}", hint="write times as numbers, or as 2005-09-30")
