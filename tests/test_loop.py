@@ -94,6 +94,21 @@ def test_it_equals_a_loop_written_by_hand() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_a_weight_that_has_no_part_in_a_step_stays_as_it_is() -> None:
+    module = nn.ModuleDict({"used": nn.Linear(3, 1), "now and then": nn.Linear(3, 1)})
+    seen: list[Tensor] = []
+
+    def loss(module: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(module, nn.ModuleDict)
+        seen.append(next(module["now and then"].parameters()).detach().clone())
+        answer = module["used"](X[index])
+        return (answer if epoch == 1 else answer + module["now and then"](X[index])).square().mean(), {}
+
+    train(module, loss, ROWS, fit=fit(epochs=2, lr=0.1, batch=25), seed=0)
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+
+
 def test_an_epoch_shows_each_row_once_in_steps_of_nearly_equal_size() -> None:
     seen: dict[int, list[Tensor]] = {}
 

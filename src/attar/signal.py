@@ -96,6 +96,7 @@ class Batch:
     ids: (B,) int64 hash of the row's content, without its label: equal rows have equal ids.
     views: (B,) int64, which augmentation; view 0 is the row as it is. Inputs are a pure function of (id, view).
     schema: what the columns are called.
+    complete: every label is known, so that nobody need look in each step; False says nothing.
     """
 
     inputs: Inputs
@@ -105,6 +106,7 @@ class Batch:
     ids: Tensor | None = None
     views: Tensor | None = None
     schema: Schema | None = None
+    complete: bool = False
 
     def __len__(self) -> int:
         first = self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values()))

@@ -24,7 +24,7 @@ from attar.verbs.distill import distill
 # What all of these processes train; slow enough that a checkpoint is written, once a second, while they do.
 JOB = """
 import os, random, signal, sys, time
-import scipy.optimize, scipy.special, scipy.stats, torch._dynamo  # what is imported when used: not once for each child
+import scipy.optimize, scipy.special, scipy.stats  # what is imported when used: not once for each child
 from attar.loop import Stopped, fit
 from attar.signal import NOTHING
 from attar.sources import module

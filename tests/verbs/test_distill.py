@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attar.data import Data, arrays, shift
 from attar.errors import DataError, NotationError, ObjectiveError, RunError, StudentError, TeacherError
 from attar.loop import Stopped, fit
-from attar.objective import blend, kl, labels, mse, ramp, reverse_kl
+from attar.objective import Distiller, blend, kl, labels, mse, ramp, reverse_kl
 from attar.progress import Event
 from attar.signal import IGNORE, NOTHING, Batch, Signal, Source
 from attar.sources import module
@@ -238,6 +238,15 @@ def test_fewer_rows_take_turns_so_that_steps_are_as_many() -> None:
     batch, _ = rows(torch.arange(7), 1)
     assert batch.ids is not None
     assert torch.equal(batch.ids, TABLE.train.ids[torch.tensor([3, 5, 8, 3, 5, 8, 3])])
+
+
+def test_a_batch_says_that_every_label_is_known_and_its_loss_is_the_same() -> None:
+    index = torch.arange(20)
+    batch = TABLE.train.batch(index)
+    assert batch.complete
+    assert not unlabelled(TABLE, keep=10).train.batch(torch.arange(10)).complete  # of the split, not of these rows
+    distiller = Distiller(STUDENT(TABLE.schema, 0), labels(), classification().bind(TABLE.schema)).build(batch)
+    torch.testing.assert_close(distiller(batch).total, distiller(replace(batch, complete=False)).total)
 
 
 def test_the_labels_control_makes_as_many_steps_on_the_labelled_rows_alone() -> None:

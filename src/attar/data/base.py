@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from attar.data.deal import SPLITS
 from attar.errors import DataError
 from attar.identity import digest
-from attar.signal import Batch, Inputs, Schema
+from attar.signal import IGNORE, Batch, Inputs, Schema
 
 __all__ = ["Data", "Description", "Kind", "Memory", "Split", "assemble"]
 
@@ -46,6 +47,13 @@ class Split:
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self):,} rows>"
 
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every label is known."""
+        if self.labels is None:
+            return False
+        return not bool((self.labels.isnan() if self.labels.is_floating_point() else self.labels == IGNORE).any())
+
     def batch(self, index: Tensor, views: Tensor | None = None) -> Batch:
         """The rows at (B,) int64 positions, each in its (B,) int64 view; without views as they are, which is view 0.
 
@@ -72,6 +80,7 @@ class Split:
             ids=ids,
             views=views,
             schema=self.schema,
+            complete=self.complete,
         )
 
 

@@ -137,7 +137,7 @@ class Labels(Term):
         return self.task.label_loss(output, batch.labels, self.smoothing)
 
     def known(self, batch: Batch) -> Tensor | None:
-        return None if batch.labels is None else self.task.known(batch.labels)
+        return None if batch.labels is None or batch.complete else self.task.known(batch.labels)
 
     def __repr__(self) -> str:
         return say("labels", smoothing=self.smoothing)

@@ -156,17 +156,18 @@ class Distilling:
 
     def _trial(self) -> Callable[[], object]:
         """A training step of the student on something that is thrown away."""
-        rows = self._rows("student")
         distiller = self._distiller("student", self.plan.build(0), 0).train()
-        optimizer = torch.optim.AdamW(distiller.parameters(), fused=True)
-        asked = rows(torch.arange(len(rows))[: self.plan.fit.batch], 1)
+        asked = self._rows("student")(self._first_step("student"), 1)
 
         def step() -> None:
             with torch.random.fork_rng(devices=[]):
                 distiller(*asked).total.backward()
-            optimizer.step()
 
         return step
+
+    def _first_step(self, arm: str) -> Tensor:
+        """(B,) positions, as many as a step has."""
+        return torch.arange(len(self._rows(arm)))[: self.plan.fit.rows_a_step(len(self.plan.data.train))]
 
     def _rows(self, arm: str) -> Rows:
         """The rows of an arm, looked up once for all seeds."""
@@ -180,7 +181,7 @@ class Distilling:
         distiller = Distiller(model, self.plan.goal(arm), self.plan.task).to(rows.device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # of the projectors
-            return distiller.build(*rows(torch.arange(len(rows))[: self.plan.fit.batch], 1)).to(rows.device)
+            return distiller.build(*rows(self._first_step(arm), 1)).to(rows.device)
 
     def _arm(self, name: str, seed: int) -> Arm:
         plan, folder, rows = self.plan, self.folder, self._rows(name)

@@ -16,7 +16,7 @@ from attar.task import Task
 
 __all__ = ["Judge", "known_rows"]
 
-CHUNK = 1024  # rows answered at a time
+CHUNK = 4096  # rows answered at a time
 
 
 class Judge:

@@ -27,7 +27,8 @@ class Rows:
         self.views = data.views
         if self.views:
             self.first = torch.from_numpy((uniform(self.split.ids.numpy(), "view") * self.views).astype(np.int64))  # (N,)
-        self.places = self._located()  # (V, N) or (1, N) handles of the store, None without one
+        self.stored = source if isinstance(source, Stored) else None
+        self.places = self._located()  # (V × N,) handles of the store, view by view; None without one
 
     def __len__(self) -> int:
         return len(self.split) if self.positions is None else len(self.positions)
@@ -35,27 +36,29 @@ class Rows:
     def __call__(self, index: Tensor, epoch: int) -> tuple[Batch, Signal | None]:
         if self.positions is not None:  # fewer rows take turns, so that all arms make the same steps
             index = self.positions[index % len(self.positions)]
-        turn = (self.first.index_select(0, index) + epoch) % self.views if self.views else None
-        batch = self.split.batch(index, None if turn is None else turn + 1)
+        if self.views:
+            turn = (self.first.index_select(0, index) + epoch) % self.views
+            batch, place = self.split.batch(index, turn + 1), turn * len(self.split) + index
+        else:
+            batch, place = self.split.batch(index), index
         if self.source is None:
             signal = None
-        elif self.places is not None:
-            assert isinstance(self.source, Stored)
-            signal = self.source.signal(self.places[0, index] if turn is None else self.places[turn, index])
+        elif self.places is not None and self.stored is not None:
+            signal = self.stored.signal(self.places.index_select(0, place))
         else:
             with torch.no_grad():
                 signal = self.source(batch, self.taps)
         return (batch, signal) if self.device.type == "cpu" else (batch.to(self.device), _moved(signal, self.device))
 
     def _located(self) -> Tensor | None:
-        if not isinstance(self.source, Stored):
+        if self.stored is None:
             return None
         ids = self.split.ids
         try:
-            places = torch.stack([self.source.locate(ids, torch.full_like(ids, v)) for v in range(1, self.views + 1) or (0,)])
+            places = torch.cat([self.stored.locate(ids, torch.full_like(ids, v)) for v in range(1, self.views + 1) or (0,)])
         except StoreError:  # some were never asked: they are asked live, and a store that is damaged says so then
             return None
-        return places if self.taps <= self.source.signal(places[0, :1]).taps.keys() else None
+        return places if self.taps <= self.stored.signal(places[:1]).taps.keys() else None
 
 
 def _moved(signal: Signal | None, device: torch.device) -> Signal | None:
