@@ -94,7 +94,7 @@ def images(
 
     size: [height, width] to scale all images to; without it they must agree.
     valid, calibration, test, seed: as in `table`; an image's id is the hash of its file.
-    augment: words such as [shift(pixels=2), rotate(degrees=10)]; views: how many augmented views of each training image there are.
+    augment: words such as [shift(pixels=2), rotate(degrees=10)]; views: how many augmented views of each training image there are, 16.
     All are read as grey where all are grey, else as colour. Raises DataError, naming the file, for what is no image or broken;
     of more than 50,000 images as many are decoded at once to find that out, the others when they are asked for.
     """
@@ -153,16 +153,15 @@ def with_views(data: Data, augment: Sequence[Augmentation] | None, views: int | 
 
     Views of training rows that lie in memory are kept once computed; of rows from disk none are, for memory is not to grow with them.
     """
-    if not augment:
+    if not augment or views is None:
         return data
-    count = VIEWS if views is None else views
 
     def seen(split: Split) -> Split:
         keep = split.name == "train" and isinstance(split.rows, Memory)
-        return replace(split, seen=Views(split.rows, augment, len(split), count if keep else 0))
+        return replace(split, seen=Views(split.rows, augment, len(split), views if keep else 0))
 
     splits = {name: seen(split) for name, split in data.splits.items()}
-    data = replace(data, **splits, views=count, augmentation=say("augment", list(augment))[len("augment(") : -1])
+    data = replace(data, **splits, views=views, augmentation=say("augment", list(augment))[len("augment(") : -1])
     return replace(data, fingerprint=fingerprint(data))
 
 
@@ -355,4 +354,4 @@ def checked_views(augment: list[Augmentation] | None, views: int | None) -> tupl
         raise DataError(f"views={views}: no augmented view would be seen", hint="views=16")
     if foreign := [word for word in augment if not isinstance(word, Augmentation)]:
         raise DataError(f"augment holds {foreign[0]!r}", hint="shift, crop, flip, rotate, noise, as [shift(pixels=2), noise(std=0.05)]")
-    return list(augment), views
+    return list(augment), VIEWS if views is None else views
