@@ -185,7 +185,8 @@ def test_the_digits_are_mlxtends() -> None:
 
 
 def test_words_say_all_their_arguments() -> None:
-    assert repr(mnist5k(augment=[shift(pixels=1)])) == ("mnist5k(valid=0.1, calibration=0.1, test=0.2, seed=0, augment=[shift(pixels=1)], views=16)")
+    digits = mnist5k(augment=[shift(pixels=1)])
+    assert repr(digits) == "mnist5k(valid=0.1, calibration=0.1, test=0.2, seed=0, augment=[shift(pixels=1)], views=16)"
     assert repr(images("birds", size=[32, 32])) == 'images("birds", size=[32, 32], valid=0.1, calibration=0.1, test=0.2, seed=0)'
 
 
