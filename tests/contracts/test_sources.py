@@ -127,7 +127,8 @@ def test_the_shuffled_control_keeps_the_contract() -> None:
     source = shuffled(a).over(TABLE.train)
 
     def changed() -> list[Source]:
-        return [shuffled(b).over(TABLE.train), shuffled(a, seed=1).over(TABLE.train), shuffled(a).over(TABLE.test)]
+        others: list[Source] = [shuffled(b).over(TABLE.train), shuffled(a, seed=1).over(TABLE.train), shuffled(a).over(TABLE.test)]
+        return others
 
     check_source(source, TABLE.train.batch(ROWS), outcomes=2, taps=["hidden"], changed=changed)
 

@@ -90,7 +90,7 @@ def test_a_lightgbm_classifier_fitted_on_categories_answers_as_it_does_itself() 
     model = LGBMClassifier(n_estimators=5, verbosity=-1, n_jobs=1).fit(X, TABLE.bad)
     mine = rows_of(DATA, DATA.test).drop(columns="bad")
     mine = mine.assign(colour=pd.Categorical(mine.colour, X.colour.cat.categories))
-    assert np.allclose(estimator(model)(everything(DATA.test)).output.exp(), model.predict_proba(mine), atol=1e-6)
+    assert np.allclose(estimator(model)(everything(DATA.test)).output.exp(), np.asarray(model.predict_proba(mine)), atol=1e-6)
 
 
 def test_a_matrix_goes_to_a_model_without_names() -> None:

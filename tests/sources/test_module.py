@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attar.errors import TapError, TeacherError
 from attar.signal import Batch
 from attar.sources import module
+from attar.sources.answers import take
 from attar.testing.small import SmallCNN, SmallMLP, small_images, small_table
 
 TABLE, IMAGES = small_table(200), small_images(60)
@@ -39,14 +40,14 @@ def test_the_fingerprint_follows_weights_buffers_and_code() -> None:
     net = SmallCNN(IMAGES.schema)
     source = module(net)
     seen = {source.fingerprint}
-    net.body[1].running_mean += 1
+    dict(net.named_buffers())["body.1.running_mean"].add_(1)
     seen.add(source.fingerprint)
-    net.body[0].weight.data += 1
+    dict(net.named_parameters())["body.0.weight"].data.add_(1)
     seen.add(source.fingerprint)
     net.body[3] = nn.MaxPool2d(2, ceil_mode=True)
     seen.add(source.fingerprint)
     seen.add(module(net, reads=lambda b: b.inputs).fingerprint)
-    seen.add(module(net, reads=lambda b: b.inputs + 0).fingerprint)
+    seen.add(module(net, reads=lambda b: b.to("cpu").inputs).fingerprint)
     assert len(seen) == 6
     assert module(SmallCNN(IMAGES.schema)).fingerprint == module(SmallCNN(IMAGES.schema)).fingerprint
 
@@ -89,7 +90,7 @@ def test_a_wrong_number_of_outcomes_shows_both_sides() -> None:
     with pytest.raises(TeacherError, match=r"(?s)SmallMLP answers \(5,\).*2 classes of 'outcome': no, yes"):
         module(net)(TABLE.test.batch(torch.arange(4)))
     with pytest.raises(TeacherError, match="1 answers to 4 rows"):
-        module(net, reads=lambda batch: {k: v[:1] for k, v in batch.inputs.items()})(TABLE.test.batch(torch.arange(4)))
+        module(net, reads=lambda batch: take(batch, torch.tensor([0])).inputs)(TABLE.test.batch(torch.arange(4)))
 
 
 def test_classes_in_another_order_are_put_right() -> None:

@@ -30,8 +30,11 @@ HARD = 1e-6
 class Rows(Protocol):
     """A split of the data, as far as a control needs it."""
 
-    ids: Tensor
-    labels: Tensor | None
+    @property
+    def ids(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor | None: ...
 
     def batch(self, index: Tensor, views: Tensor | None = None) -> Batch: ...
 

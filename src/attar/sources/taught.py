@@ -21,9 +21,10 @@ from attar.identity import digest, digest_file, uniform
 from attar.notation import OutPath, say
 from attar.signal import NOTHING, Batch, Schema, Signal, Student
 from attar.sources.answers import as_logits, home_of, no_taps, take
+from attar.sources.boosting import Growing
 from attar.sources.ensemble import mean_answer
 from attar.sources.module import evaluating, module, spelled
-from attar.sources.trees import Growing, LightGBM
+from attar.sources.trees import LightGBM
 from attar.task import Kind, Task
 
 __all__ = ["Folds", "Record", "Taught", "TaughtNets", "TaughtTrees", "keep_nets", "keep_trees", "open_taught", "taught"]

@@ -19,6 +19,7 @@ from attar.files import replacing, write_atomic
 from attar.loop import Fit, choose_threads, device_of, train, using_threads
 from attar.progress import Event, Listener, silent
 from attar.signal import Batch, Signal, Source
+from attar.sources.boosting import Growing, grow, merge
 from attar.sources.module import evaluating
 from attar.sources.taught import (
     Folds,
@@ -32,7 +33,7 @@ from attar.sources.taught import (
     open_taught,
     record_of,
 )
-from attar.sources.trees import Growing, LightGBM, grow, merge
+from attar.sources.trees import LightGBM
 from attar.task import Task, task_for
 
 __all__ = ["teach"]
@@ -292,7 +293,7 @@ class _Teaching:
     def _step(self, part: Tensor) -> Callable[[], object]:
         """A training step on something that is thrown away, for the choice of threads."""
         net = copy.deepcopy(self._net(0)).to(device_of(self.fit)).train()
-        loss, index = self._objective(part), torch.arange(min(self.fit.batch, len(part)))
+        loss, index = self._objective(part), torch.arange(min(self.fit.rows_a_step(len(part)), len(part)))
 
         def step() -> None:
             with torch.random.fork_rng(devices=[]):
