@@ -1,0 +1,148 @@
+"""The page: a certificate, the learning curves and the recipe of a run, put into the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attar.certificate import Certificate, digits, metric_name
+from attar.errors import MissingExtra
+from attar.files import write_atomic
+from attar.report import pictures, tables
+from attar.report.drawing import Drawing
+from attar.report.history import read_curves
+from attar.report.words import replies
+
+__all__ = ["write_report"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(certificate: Certificate, out: Path, *, history: Path | None = None) -> Path:
+    """Write the certificate as `out`/report.html, one page that needs nothing else, and say where it is.
+
+    history: of the run, for the learning curves; None: `out`/history.jsonl, if it is there. The recipe is that of `out`, if there.
+    Whatever is shown is escaped; of the data the page holds names of classes, and no row.
+    Raises MissingExtra without jinja2.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise MissingExtra("jinja2", "report") from error
+
+    def drawn(drawing: Drawing | None) -> Markup | None:
+        return None if drawing is None else Markup(drawing.svg())  # Drawing escapes every text it holds
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    c, metric = certificate, certificate.claim["metric"]
+    better = c.quality[metric].better if metric in c.quality else 1
+    curves = read_curves(history or out / "history.jsonl", metric)
+    recipe = out / "recipe.yaml"
+    page = environment.get_template("report.html").render(
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        name=out.resolve().name,
+        c=c,
+        facts=_facts(c),
+        replies=replies(c),
+        against=c.against,
+        pictures={
+            "gains": drawn(pictures.gains(c)),
+            "learning": drawn(pictures.learning(curves, metric, better)),
+            "agreement": drawn(pictures.agreement_by_class(c)),
+            "numbers": drawn(pictures.numbers(c)),
+            "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
+            "cost": drawn(pictures.cost(c)),
+            "differences": drawn(pictures.differences(c)),
+        },
+        tables={
+            name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality")
+        },
+        margin=None if c.claim.get("margin") is None else digits(c.claim["margin"]),
+        one_seed=_seeds(c) == 1,
+        positive="reliability_positive" in c.pictures,
+        temperature=c.identity["student"].get("temperature"),
+        identity=_identity(c),
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
+    )
+    write_atomic(out / "report.html", page)
+    return out / "report.html"
+
+
+def _seeds(c: Certificate) -> int:
+    return max((figure.n for q in c.quality.values() for figure in q.gains.values()), default=0)
+
+
+def _facts(c: Certificate) -> list[tuple[str, str]]:
+    """What one has to know to read the answers."""
+    rows, margin = c.identity["rows"], c.claim.get("margin")
+    labelled = "" if rows["labelled"] == rows["test"] else f", {rows['labelled']:,} of them labelled"
+    facts = [("judged on", f"{rows['test']:,} test rows{labelled}"), ("primary metric", metric_name(c.claim["metric"]))]
+    if margin is not None:
+        facts.append(("margin", f"{digits(margin).rstrip('0').rstrip('.')}, fixed beforehand"))
+    look = c.identity.get("look")
+    facts.append(("look at this test split", f"number {look}" if look else "not counted"))
+    if c.identity.get("when"):
+        facts.append(("on", _when(c.identity["when"])[:10]))
+    return facts
+
+
+def _identity(c: Certificate) -> list[tuple[str, str, str]]:
+    """(name, text, text in the type of code): what was judged, so that it can be told from anything else."""
+    i, claim = c.identity, c.claim
+    teacher, student = i["teacher"], i["student"]
+    found = [("task", f"decides {claim['decision']}" + _thresholds(claim), i["task"])]
+    found += [
+        ("teacher", f"its training rows are {teacher.get('training_rows', 'unknown')}", f"{teacher['text']}\n{teacher['fingerprint']}"),
+        ("student", "", f"{student['text']}\n{student['fingerprint']}"),
+    ]
+    for name, file in (student.get("files") or {}).items():
+        certified = "certified; " if name == student.get("file") else ""
+        found.append((name, certified + _file(file), str(file.get("digest", ""))))
+    rows = i["rows"]
+    found.append(("data", f"{rows['test']:,} test rows, {rows.get('distinct', rows['test']):,} of them distinct", i["data"]))
+    classes = i.get("classes") or ()
+    if classes:
+        shown = ", ".join(map(str, classes[:20])) + (", …" if len(classes) > 20 else "")
+        found.append(("classes", f"{len(classes):,}: {shown}", ""))
+    if i.get("seeds"):
+        found.append(("seeds", ", ".join(f"{arm} {n}" for arm, n in i["seeds"].items()), ""))
+    found.append(("versions", ", ".join(f"{name} {version}" for name, version in i["versions"].items()), ""))
+    found.append(("machine", i["machine"], ""))
+    if i.get("when"):
+        found.append(("when", _when(i["when"]), ""))
+    return found
+
+
+def _thresholds(claim: Mapping[str, Any]) -> str:
+    rules = {who: t for who, t in (claim.get("thresholds") or {}).items() if isinstance(t, float | int)}
+    return "; " + ", ".join(f"{who} from {digits(t)}" for who, t in rules.items()) if rules else ""
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    parts = [str(file.get("precision", ""))]
+    if isinstance(size := file.get("bytes"), int):
+        parts.append(f"{size:,} bytes")
+    if isinstance(t := file.get("temperature"), float | int):
+        parts.append(f"temperature {t:.3f}")
+    parity = file.get("parity") or {}
+    if isinstance(off := parity.get("max_difference"), float | int):
+        parts.append(f"differs from the trained model by {off:.2g} at most on {parity.get('rows', 0):,} rows")
+    return ", ".join(p for p in parts if p)
+
+
+def _when(text: str) -> str:
+    """A moment as people write it.
+
+    >>> _when("2026-11-24T04:19:44+00:00")
+    '2026-11-24, 04:19 UTC'
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return moment.strftime("%Y-%m-%d, %H:%M") + (" UTC" if moment.utcoffset() is not None and not moment.utcoffset() else "")

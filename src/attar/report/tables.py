@@ -1,0 +1,182 @@
+"""The tables of the page, each from a certificate; None where it would be empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from attar.certificate import Certificate, Figure, Quality, digits, metric_name, signed
+from attar.report.pictures import classes_shown
+from attar.report.words import by_class, control, interval, percent, significant, unit_row
+
+__all__ = ["Cell", "Table", "calibration", "classes", "cost", "fidelity", "procedure", "quality"]
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and a smaller one under it; `under` is often an interval."""
+
+    text: str
+    under: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """head: the names of the columns. rows: the first cell of each is its name. notes: how the numbers were found."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def procedure(c: Certificate) -> Table | None:
+    """Every metric of the procedure and its controls, mean over seeds."""
+    arms = {arm: None for q in c.quality.values() for arm in q.arms}
+    if "student" not in arms or len(arms) < 2:
+        return None
+    controls = [arm for arm in arms if arm != "student"]
+    rows = []
+    for metric, q in c.quality.items():
+        cells = [_metric(metric, q, c), _figure(q.arms.get("student"))]
+        for arm in controls:
+            gain = q.gains.get(arm)
+            cells.append(Cell(_figure(q.arms.get(arm)).text, f"student {interval(gain, difference=True)}" if gain and gain.value is not None else ""))
+        rows.append(tuple(cells))
+    seeds = max((f.n for q in c.quality.values() for f in q.arms.values()), default=0)
+    caption = f"Student and controls as trained, before export: mean over {seeds} seed{'s' if seeds != 1 else ''}"
+    figures = (f for q in c.quality.values() for f in q.gains.values())
+    return Table(caption, ("", control("student"), *map(control, controls)), tuple(rows), _notes(figures, "Differences"))
+
+
+def quality(c: Certificate) -> Table | None:
+    """Every metric of teacher and student, and the difference."""
+    if not c.quality:
+        return None
+    file = c.identity["student"].get("file", "student")
+    others = list(dict.fromkeys(name for q in c.quality.values() for name in q.files if name != file))
+    rows = [
+        (
+            _metric(metric, q, c),
+            _figure(q.teacher),
+            _figure(q.student),
+            _figure(q.difference, signed),
+            *(Cell(_figure(q.files.get(name)).text) for name in others),
+        )
+        for metric, q in c.quality.items()
+    ]
+    caption = f"Quality on {c.identity['rows']['labelled']:,} labelled test rows"
+    notes = _notes((f for q in c.quality.values() for f in (q.teacher, q.difference)), "Intervals")
+    return Table(caption, ("", "teacher", file, "student − teacher", *others), tuple(rows), notes)
+
+
+def fidelity(c: Certificate) -> Table | None:
+    """How alike teacher and student answer."""
+    rows = [
+        (Cell(metric_name(name).strip() + (f", {f.unit}" if f.unit else "")), _figure(f), Cell(f"{f.n:,}" if f.n else NOTHING))
+        for name, f in c.fidelity.items()
+    ]
+    if not rows:
+        return None
+    return Table("Fidelity to the teacher", ("", "figure", "rows"), tuple(rows), _notes(c.fidelity.values(), "Intervals"))
+
+
+def classes(c: Certificate) -> Table | None:
+    """Agreement and accuracy by class, the least agreement first."""
+    shown = classes_shown(c)
+    if not shown:
+        return None
+    rows = []
+    for entry in shown:
+        teacher, student, agreement = (Figure(**entry[name]) for name in ("teacher", "student", "agreement"))
+        difference = Figure(**entry["difference"]) if entry.get("difference") else Figure(None)
+        rows.append(
+            (
+                Cell(str(entry["name"])),
+                Cell(f"{agreement.n:,}"),
+                _figure(agreement, percent),
+                _figure(Figure(teacher.value), percent),
+                _figure(Figure(student.value), percent),
+                _figure(difference, _points),
+            )
+        )
+    total, by = len(by_class(c)), str(shown[0].get("by", "label"))
+    caption = f"By {by}" + (f": the {len(shown)} of {total:,} with the least agreement" if len(shown) < total else "")
+    notes = [Figure(**e["agreement"]) for e in shown] + [Figure(**e["difference"]) for e in shown if e.get("difference")]
+    head = ("", "rows", "agreement", "teacher right", "student right", "difference, points")
+    return Table(caption, head, tuple(rows), _notes(notes, "Intervals"))
+
+
+def calibration(c: Certificate) -> Table | None:
+    """How far probabilities are from what comes true."""
+    names = {"teacher": "teacher", "student raw": "student before temperature", "student": "student"}
+    columns = {who: c.calibration[who] for who in names if c.calibration.get(who)}
+    if not columns:
+        return None
+    rows = [
+        (Cell(metric_name(name)), *(_figure(figures.get(name)) for figures in columns.values()))
+        for name in dict.fromkeys(name for figures in columns.values() for name in figures)
+    ]
+    notes = _notes((f for figures in columns.values() for f in figures.values()), "Intervals")
+    return Table("Calibration of the likeliest outcome; less is better", ("", *(names[who] for who in columns)), tuple(rows), notes)
+
+
+def cost(c: Certificate) -> Table | None:
+    """What teacher and student cost, and how many times dearer the teacher is."""
+    order = [who for who in ("teacher", "student", "ratio") if c.cost.get(who)]
+    order += [who for who in c.cost if who not in ("teacher", "student", "ratio") and c.cost[who]]
+    if not order:
+        return None
+    rows = []
+    for name in dict.fromkeys(name for who in order for name in c.cost[who]):
+        figures = {who: c.cost[who].get(name) for who in order}
+        unit = next((f.unit for who, f in figures.items() if f and f.unit and who != "ratio"), "")
+        values = [f.value for who, f in figures.items() if f and who != "ratio"]
+        shown, factor = unit_row(values, unit)
+        cells = [_times(f) if who == "ratio" else _size(f, factor) for who, f in figures.items()]
+        if any(cell.text != NOTHING for cell in cells):
+            rows.append((Cell(metric_name(name) + (f", {shown}" if shown else "")), *cells))
+    names = {"student": c.identity["student"].get("file", "student"), "ratio": "teacher ÷ student"}
+    figures = (f for who in order for f in c.cost[who].values())
+    return Table("Cost on this machine", ("", *(names.get(who, who) for who in order)), tuple(rows), _notes(figures, "Figures"))
+
+
+def _metric(metric: str, q: Quality, c: Certificate) -> Cell:
+    said = [*(["primary"] if metric == c.claim["metric"] else []), *(["less is better"] if q.better < 0 else [])]
+    return Cell(metric_name(metric), ", ".join(said))
+
+
+def _figure(figure: Figure | None, write: Callable[[float], str] = digits) -> Cell:
+    if figure is None or figure.value is None:
+        return Cell(NOTHING)
+    both = figure.low is not None and figure.high is not None
+    return Cell(write(figure.value).strip(), f"[{write(figure.low).strip()}, {write(figure.high).strip()}]" if both else "")  # pyright: ignore[reportArgumentType]
+
+
+def _points(share: float) -> str:
+    """A difference of shares in points of per cent."""
+    text = f"{abs(share) * 100:.1f}"
+    return text if text == "0.0" else ("+" if share > 0 else "−") + text
+
+
+def _size(figure: Figure | None, factor: float) -> Cell:
+    if figure is None or figure.value is None:
+        return Cell(NOTHING)
+    ends = [significant(end * factor, 3) for end in (figure.low, figure.high) if end is not None]
+    return Cell(significant(figure.value * factor, 3), f"[{', '.join(ends)}]" if len(ends) == 2 else "")
+
+
+def _times(figure: Figure | None) -> Cell:
+    if figure is None or not figure.value:
+        return Cell(NOTHING)
+    return Cell(_size(figure, 1.0).text + "×", _size(figure, 1.0).under)
+
+
+def _notes(figures: Iterable[Figure], what: str) -> tuple[str, ...]:
+    """How the figures were found, each way said once."""
+    ways = list(dict.fromkeys(figure.how for figure in figures if figure.how))
+    return (f"{what}: {'; '.join(ways)}.",) if ways else ()
+
+
