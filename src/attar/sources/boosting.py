@@ -17,7 +17,7 @@ from attar.sources.features import features_of, matrix
 from attar.sources.tree_files import blocks_of, head_of, load_lightgbm
 from attar.task import Task
 
-__all__ = ["Growing", "grow", "merge"]
+__all__ = ["Growing", "can_grow", "grow", "merge"]
 
 FEW_CELLS = 1_000_000  # rows × columns of a table on which trees are grown by one thread: threads wait for each other at every leaf
 
@@ -66,15 +66,20 @@ class Growing:
         )
 
 
+def can_grow(task: Task, schema: Schema) -> None:
+    """Raise TeacherError for data that LightGBM cannot learn: images, and many labels, which one booster cannot answer."""
+    load_lightgbm()
+    features_of(schema)
+    if task.kind == "multilabel":
+        raise TeacherError("lightgbm has one label, the data have many", hint="taught(mlp(…), …), or an estimator that answers many labels")
+
+
 def grow(growing: Growing, rounds: int, task: Task, schema: Schema, asked: Batch, seed: int) -> str:
     """Grow `rounds` boosting rounds on the labelled rows of `asked` → the text of a LightGBM file that knows columns and categories.
 
     The same rows, settings and seed give the same trees on any number of threads: all of a large table's, one of a small one's.
-    Raises TeacherError for many labels, which one booster cannot answer.
     """
     lgb = load_lightgbm()
-    if task.kind == "multilabel":
-        raise TeacherError("lightgbm has one label, the data have many", hint="taught(mlp(…), …), or an estimator that answers many labels")
     assert asked.labels is not None
     known = task.known(asked.labels)
     features = features_of(schema)

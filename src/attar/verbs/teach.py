@@ -19,7 +19,7 @@ from attar.files import replacing, write_atomic
 from attar.loop import Fit, choose_threads, device_of, train, using_threads
 from attar.progress import Event, Listener, silent
 from attar.signal import Batch, Signal, Source
-from attar.sources.boosting import Growing, grow, merge
+from attar.sources.boosting import Growing, can_grow, grow, merge
 from attar.sources.module import evaluating
 from attar.sources.taught import (
     Folds,
@@ -102,16 +102,18 @@ class _Teaching:
     listen: Listener
 
     def run(self, resume: bool) -> Source:
+        if isinstance(self.teacher.builder, Growing):
+            can_grow(self.task, self.data.schema)
         known = self._known(self.data.train)
         folds = Folds.deal(self.teacher.folds, self.teacher.seed, self.data.train.ids[known])
         self._no_leak(folds)
-        self._desk(resume)
         fold = folds.of(self.data.train.ids[known])
         parts = [known[fold != k] for k in range(folds.count)]
         if short := [k for k, part in enumerate(parts) if len(part) == 0]:
             raise DataError(
                 f"{len(known)} labelled training rows are too few for {folds.count} folds", hint=f"fold {short[0]} holds them all"
             )
+        self._desk(resume)
         source = self._trees(parts, folds) if isinstance(self.teacher.builder, Growing) else self._nets(parts, folds)
         shutil.rmtree(self.desk)
         return source
