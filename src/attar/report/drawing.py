@@ -14,7 +14,7 @@ from html import escape
 __all__ = ["CHARACTER", "Axis", "Drawing", "Point", "shorten"]
 
 Point = tuple[float, float]
-CHARACTER = 5.9  # mean width of a letter of the 11 pixel type that drawings use
+CHARACTER = 6.2  # mean width of a letter of the 11 pixel type that drawings use
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 
@@ -105,9 +105,9 @@ class Drawing:
     def text(self, x: float, y: float, words: str, look: str = "", anchor: str = "start", hover: str = "") -> None:
         self.add("text", look, words, hover, x=x, y=y, text_anchor="" if anchor == "start" else anchor)
 
-    def path(self, points: Sequence[Point], look: str, **attributes: float | str) -> None:
+    def path(self, points: Sequence[Point], look: str, clip_path: str = "") -> None:
         """A line through the points."""
-        self.add("path", look, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), **attributes)
+        self.add("path", look, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), clip_path=clip_path)
 
     def cloud(self, points: Iterable[Point], look: str) -> None:
         """Many equal points, as one path: the style sheet's round line ends make them discs."""

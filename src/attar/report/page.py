@@ -59,10 +59,8 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
         },
-        tables={
-            name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality")
-        },
-        margin=None if c.claim.get("margin") is None else digits(c.claim["margin"]),
+        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality")},
+        margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
         one_seed=_seeds(c) == 1,
         positive="reliability_positive" in c.pictures,
         temperature=c.identity["student"].get("temperature"),
@@ -83,11 +81,11 @@ def _facts(c: Certificate) -> list[tuple[str, str]]:
     labelled = "" if rows["labelled"] == rows["test"] else f", {rows['labelled']:,} of them labelled"
     facts = [("judged on", f"{rows['test']:,} test rows{labelled}"), ("primary metric", metric_name(c.claim["metric"]))]
     if margin is not None:
-        facts.append(("margin", f"{digits(margin).rstrip('0').rstrip('.')}, fixed beforehand"))
+        facts.append(("margin", f"{margin:.3g}, fixed beforehand"))
     look = c.identity.get("look")
     facts.append(("look at this test split", f"number {look}" if look else "not counted"))
     if c.identity.get("when"):
-        facts.append(("on", _when(c.identity["when"])[:10]))
+        facts.append(("date", _when(c.identity["when"])[:10]))
     return facts
 
 

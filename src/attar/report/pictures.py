@@ -6,11 +6,11 @@ Right is better in every picture of differences. Intervals are 95 %, and nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from attar.certificate import Certificate, Figure, digits, metric_name, signed
+from attar.certificate import Certificate, Figure, Quality, digits, metric_name, signed
 from attar.report.drawing import CHARACTER, Axis, Drawing, shorten
 from attar.report.history import Curve
 from attar.report.words import by_class, bytes_of, control, milliseconds, one, percent, unit_row
@@ -19,10 +19,11 @@ from attar.statistics import wilson
 __all__ = ["CLASSES", "agreement_by_class", "classes_shown", "cost", "differences", "gains", "learning", "numbers", "reliability"]
 
 WIDTH = 380.0
-LABELS = 128.0  # pixels for the names of rows
+LABELS = 132.0  # pixels for the names of rows
+LEFT = 58.0  # where the frame of a picture with numbers at its left begins
 ROW = 24.0
+FEW = 10  # a bin of fewer decisions is drawn faintly, and no line goes through it
 CLASSES = 24  # drawn at most, those with the least agreement
-LOOKS = {"teacher": ("teacher", "square"), "student": ("student", "disc")}
 OTHER_FILES = (("file1", "triangle"), ("file2", "diamond"))
 UNITS = {"log_loss": "nats", "rmse": "in the label’s unit", "mae": "in the label’s unit"}
 
@@ -47,28 +48,28 @@ def gains(c: Certificate) -> Drawing | None:
     for name, gain in q.gains.items():
         if gain.value is None:
             continue
-        rows.append(_turned(f"over {control(name)}", gain, q.better))
+        rows.append(_turned(control(name), gain, q.better))
         pairs = zip(q.seeds.get("student", ()), q.seeds.get(name, ()), strict=False)
         dots[rows[-1].name] = [(a - b) * q.better for a, b in pairs if math.isfinite(a - b)]
     if not rows:
         return None
     margin = c.helped.margin
     spread = [x for found in dots.values() for x in found]
-    axis = _difference_axis(rows, [*spread, *((-margin, margin) if margin else ())], 8, WIDTH - 8)
-    tall = 60.0
-    d = Drawing("gains", "Gain over the controls", _told(rows), WIDTH, 22 + tall * len(rows) + 40)
-    bottom = 22 + tall * len(rows)
+    axis = _difference_axis(rows, [*spread, *((-margin, margin) if margin else ())], LABELS, WIDTH - 8)
+    tall = 46.0
+    bottom = 20 + tall * len(rows)
+    d = Drawing("gains", "Gain over the controls", _told(rows), WIDTH, bottom + 40)
     if margin:
-        d.add("rect", "band", x=axis(-margin), y=18, width=axis(margin) - axis(-margin), height=bottom - 18)
-    _grid(d, axis, 18, bottom, [*map(_signed_tick(axis.ticks()), axis.ticks())], axis.ticks())
-    d.line(axis(0), 18, axis(0), bottom, "zero")
+        d.add("rect", "band", x=axis(-margin), y=20, width=axis(margin) - axis(-margin), height=bottom - 20)
+    _grid(d, axis, 20, bottom, _signed_ticks(axis.ticks(4)), axis.ticks(4))
+    d.line(axis(0), 20, axis(0), bottom, "zero")
     _directions(d, axis, 12)
     for k, row in enumerate(rows):
-        y = 22 + tall * k
-        d.text(0, y + 14, shorten(row.name, WIDTH), "name halo")
+        middle = 20 + tall * (k + 0.5)
+        d.text(0, middle + 4, shorten(row.name, LABELS - 6), "name", hover=row.name)
         for x in dots[row.name]:
-            d.mark(axis(x), y + 44, "disc", "c-student faint-mark", 3.5, f"one seed: {signed(x)}")
-        _interval(d, axis, row, y + 30, "c-student", "diamond")
+            d.mark(axis(x), middle + 10, "disc", "c-student faint-mark", 3.2, f"one seed: {signed(x)}")
+        _interval(d, axis, row, middle - 7, "c-student", "diamond")
     _axis_title(d, axis, bottom, f"gain in {metric_name(metric)}")
     return d
 
@@ -89,7 +90,7 @@ def differences(c: Certificate) -> Drawing | None:
         extra = [-margin] if margin and any(primary) else []
         axis = _difference_axis([row for _, row, _ in members], extra, LABELS, WIDTH - 8)
         bottom = y + ROW * len(members)
-        _grid(d, axis, y, bottom, [*map(_signed_tick(axis.ticks(4)), axis.ticks(4))], axis.ticks(4))
+        _grid(d, axis, y, bottom, _signed_ticks(axis.ticks(4)), axis.ticks(4))
         d.line(axis(0), y, axis(0), bottom, "zero")
         if y == 20:
             _directions(d, axis, 12)
@@ -120,7 +121,7 @@ def agreement_by_class(c: Certificate) -> Drawing | None:
     low = min(values) - 0.04 * (1.0 - min(values)) - 0.002
     axis = Axis(max(0.0, low) if low < 0.9 else low, 1.0, LABELS, WIDTH - 14)
     bottom = 20 + ROW * len(rows)
-    d = Drawing("agreement", "Agreement with the teacher by class", _told(rows, percent), WIDTH, bottom + 40)
+    d = Drawing("agreement", "Agreement with the teacher by class", _told(rows), WIDTH, bottom + 40)
     ticks = axis.ticks(4)
     _grid(d, axis, 20, bottom, _percent_ticks(ticks), ticks)
     if overall is not None:
@@ -141,31 +142,35 @@ def learning(curves: Sequence[Curve], metric: str, better: int) -> Drawing | Non
     if not curves:
         return None
     arms = [name for name, _ in groupby(curve.arm for curve in curves)]
-    top = 8 + 18 * _legend_lines(arms)
+    names = [shorten(control(arm), 180) for arm in arms]
+    places, top = _legend(names)
     bottom = top + 200
     last = max(curve.epochs[-1] for curve in curves)
     down, clipped = _score_axis(curves, better, bottom, top + 6)
-    across = Axis(0.0 if last > 1 else 0.5, last + 0.5, 46, WIDTH - 6)
+    across = Axis(0.0 if last > 1 else 0.5, last + 0.5, LEFT, WIDTH - 6)
     said = "; ".join(f"{control(arm)} {digits(_best(curves, arm, better))}" for arm in arms)
     d = Drawing("learning", "Learning curves", f"Best validation {metric_name(metric)}, mean over seeds: {said}.", WIDTH, bottom + 40)
-    _ladder(d, down, 46, WIDTH - 6, metric_name(metric))
+    _ladder(d, down, LEFT, WIDTH - 6, metric_name(metric))
     whole = [t for t in across.ticks(6) if t == int(t) and t >= 1]
     for tick in whole or [1.0]:
         d.text(across(tick), bottom + 16, f"{tick:.0f}", "tick", "middle")
-    d.text((46 + WIDTH) / 2, bottom + 34, "epoch" + ("; the first ones lie outside the frame" if clipped else ""), "small", "middle")
-    d.shapes.append(f'<clipPath id="learning-c"><rect x="46" y="{top:g}" width="{WIDTH - 46:g}" height="{bottom - top + 1:g}"/></clipPath>')
+    d.text((LEFT + WIDTH) / 2, bottom + 34, "epoch" + ("; the first ones lie outside the frame" if clipped else ""), "small", "middle")
+    frame = f'<rect x="{LEFT:g}" y="{top:g}" width="{WIDTH - LEFT:g}" height="{bottom - top + 1:g}"/>'
+    d.shapes.append(f'<clipPath id="learning-c">{frame}</clipPath>')
     for k, arm in enumerate(arms):
         mine = [curve for curve in curves if curve.arm == arm]
         for curve in mine:
             points = [(across(e), down(s)) for e, s in zip(curve.epochs, curve.scores, strict=True)]
             d.path(points, f"curve arm{k} {'faint' if len(mine) > 1 else 'bold'}", clip_path="url(#learning-c)")
-        if len(mine) > 1:
-            d.path([(across(e), down(s)) for e, s in _mean_curve(mine)], f"curve arm{k} bold", clip_path="url(#learning-c)")
+        if len(mine) > 1 and (mean := _mean_curve(mine)):
+            d.path([(across(e), down(s)) for e, s in mean], f"curve arm{k} bold", clip_path="url(#learning-c)")
     for curve in curves:
         at, look = curve.best(better), f"arm{arms.index(curve.arm)} best"
         hover = f"{control(curve.arm)}, seed {curve.seed}: {digits(curve.scores[at])} after epoch {curve.epochs[at]}"
         d.mark(across(curve.epochs[at]), down(curve.scores[at]), "disc", look, 2.8, hover)
-    _legend(d, arms)
+    for k, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
+        d.path([(x, y), (x + 20, y)], f"curve arm{k} bold")
+        d.text(x + 26, y + 4, name, "name")
     return d
 
 
@@ -178,58 +183,60 @@ def reliability(c: Certificate) -> list[tuple[str, Drawing]]:
     return [(heading, _reliability(who, found[who], heading)) for who, heading in headings.items() if found.get(who, {}).get("said")]
 
 
+class Priced(NamedTuple):
+    """One point of the picture of costs. look: whose colour; time: of one row, ms; score: of the primary metric."""
+
+    name: str
+    look: str
+    shape: str
+    time: Figure
+    score: Figure
+
+
 def cost(c: Certificate) -> Drawing | None:
     """Time of one row against the primary metric: teacher and every file of the student, with the size of each."""
-    metric = c.claim["metric"]
-    q = c.quality.get(metric)
-    if q is None:
+    q = c.quality.get(c.claim["metric"])
+    points = [] if q is None else _priced(c, q)
+    if q is None or not points:
         return None
-    file = c.identity["student"].get("file", "student")
-    who: dict[str, tuple[str, Figure]] = {"teacher": ("teacher", q.teacher), "student": (file, q.student)}
-    who |= {name: (name, figure) for name, figure in q.files.items() if name != file and name in c.cost}
-    points = []
-    for key, (name, figure) in who.items():
-        time = c.cost.get(key, {}).get("latency_p95_ms")
-        if (x := one(time)) is not None and x > 0 and (y := one(figure)) is not None:
-            size = one(c.cost[key].get("size_mb"))
-            assert time is not None
-            points.append((key, name, x, y, time, figure, bytes_of(size) if size else ""))
-    if not points:
-        return None
-    times = [t for _, _, x, _, time, _, _ in points for t in (x, time.low, time.high) if t]
-    scores = [s for _, _, _, y, _, figure, _ in points for s in (y, figure.low, figure.high) if s is not None]
-    unit, factor = unit_row(times, "ms")
-    bottom = 212.0
-    across = Axis.around([t * factor for t in times], 46, WIDTH - 10, pad=0.12, log=True)
-    down = Axis.around(scores, bottom, 12, pad=0.1)
-    said = "; ".join(f"{name}: {milliseconds(x)}, {metric_name(metric)} {digits(y)}" for _, name, x, y, _, _, _ in points)
-    d = Drawing("cost", "Cost against quality", said + ".", WIDTH, bottom + 40)
-    _ladder(d, down, 46, WIDTH - 6, metric_name(metric) + ("" if q.better > 0 else ", less is better"))
+    metric = metric_name(c.claim["metric"])
+    unit, factor = unit_row([x for p in points for x in (p.time.value, p.time.low)], "ms")
+    places, top = _legend([p.name for p in points])
+    bottom = top + 200
+    across = Axis.around([x * factor for p in points for x in _known(p.time) if x > 0], LEFT, WIDTH - 6, pad=0.1, log=True)
+    down = Axis.around([x for p in points for x in _known(p.score)], bottom, top, pad=0.08)
+    said = "; ".join(f"{p.name}: {milliseconds(_value(p.time))}, {metric} {digits(_value(p.score))}" for p in points)
+    d = Drawing("cost-picture", "Cost against quality", said + ".", WIDTH, bottom + 40)
+    _ladder(d, down, LEFT, WIDTH - 6, metric + ("" if q.better > 0 else ", less is better"))
     for tick in across.ticks(5):
-        d.line(across(tick), 12, across(tick), bottom, "grid")
+        d.line(across(tick), top, across(tick), bottom, "grid")
         d.text(across(tick), bottom + 16, f"{tick:g}", "tick", "middle")
-    d.text((46 + WIDTH) / 2, bottom + 34, f"one row, 95th percentile, {unit} (logarithmic)", "small", "middle")
-    looks = {**LOOKS, **dict(zip([k for k, *_ in points if k not in LOOKS], OTHER_FILES, strict=False))}
-    boxes: list[tuple[float, float, float, float]] = []
-    for _, _, x, y, time, figure, _ in points:
-        boxes.append((across(x * factor) - 6, down(y) - 6, across(x * factor) + 6, down(y) + 6))
-        if figure.low is not None and figure.high is not None:
-            boxes.append((across(x * factor) - 1, down(figure.high), across(x * factor) + 1, down(figure.low)))
-        if time.low and time.high:
-            boxes.append((across(time.low * factor), down(y) - 1, across(time.high * factor), down(y) + 1))
-    for key, name, x, y, time, figure, size in points:
-        look, shape = looks.get(key, OTHER_FILES[-1])
-        px, py = across(x * factor), down(y)
-        if figure.low is not None and figure.high is not None:
-            d.line(px, down(figure.low), px, down(figure.high), f"whisker c-{look}")
-        if time.low and time.high:
-            d.line(across(time.low * factor), py, across(time.high * factor), py, f"whisker c-{look}")
-        d.mark(px, py, shape, f"point c-{look}", 5, f"{name}: {milliseconds(x)}, {digits(y)}")
-        label = name + (f", {size}" if size else "")
-        lx, ly, anchor, box = _place(px, py, shorten(label, WIDTH - 60), boxes, (46, 12, WIDTH, bottom))
-        boxes.append(box)
-        d.text(lx, ly, shorten(label, WIDTH - 60), f"halo c-{look} tinted", anchor)
+    d.text((LEFT + WIDTH) / 2, bottom + 34, f"one row, 95th percentile, {unit} (logarithmic)", "small", "middle")
+    for p, (x, y) in zip(points, places, strict=True):
+        at, high = across(_value(p.time) * factor), down(_value(p.score))
+        if p.score.low is not None and p.score.high is not None:
+            d.line(at, down(p.score.low), at, down(p.score.high), f"whisker c-{p.look}")
+        if p.time.low and p.time.high:
+            d.line(across(p.time.low * factor), high, across(p.time.high * factor), high, f"whisker c-{p.look}")
+        d.mark(at, high, p.shape, f"point c-{p.look}", 5, f"{p.name}: {milliseconds(_value(p.time))}, {digits(_value(p.score))}")
+        d.mark(x + 13, y, p.shape, f"point c-{p.look}", 5)
+        d.text(x + 24, y + 4, p.name, "name")
     return d
+
+
+def _priced(c: Certificate, q: Quality) -> list[Priced]:
+    """Teacher and files whose time and score are known."""
+    file = c.identity["student"].get("file", "student")
+    others = [name for name in q.files if name != file]
+    who = [("teacher", "teacher", q.teacher, ("teacher", "square")), ("student", file, q.student, ("student", "disc"))]
+    who += [(name, name, q.files[name], OTHER_FILES[k % len(OTHER_FILES)]) for k, name in enumerate(others)]
+    points = []
+    for key, name, score, (look, shape) in who:
+        figures = c.cost.get(key, {})
+        time, size = figures.get("latency_p95_ms"), one(figures.get("size_mb"))
+        if time is not None and one(time) and one(score) is not None:
+            points.append(Priced(shorten(name, 180) + (f", {bytes_of(size)}" if size else ""), look, shape, time, score))
+    return points
 
 
 def numbers(c: Certificate) -> Drawing | None:
@@ -267,7 +274,17 @@ def _turned(name: str, figure: Figure, better: int) -> Row:
     return _row(name, Figure(better * figure.value, low, high), signed)
 
 
-def _row(name: str, figure: Figure, write: Any) -> Row:
+def _value(figure: Figure) -> float:
+    assert figure.value is not None
+    return figure.value
+
+
+def _known(figure: Figure) -> list[float]:
+    """Value and ends of the interval, those that there are."""
+    return [x for x in (figure.value, figure.low, figure.high) if x is not None]
+
+
+def _row(name: str, figure: Figure, write: Callable[[float], str]) -> Row:
     assert figure.value is not None
     note = f"{name}: {write(figure.value)}"
     if figure.low is not None and figure.high is not None:
@@ -275,7 +292,7 @@ def _row(name: str, figure: Figure, write: Any) -> Row:
     return Row(name, figure.value, figure.low, figure.high, note)
 
 
-def _told(rows: Iterable[Row], _write: Any = None) -> str:
+def _told(rows: Iterable[Row]) -> str:
     return "; ".join(row.note for row in rows) + "."
 
 
@@ -335,9 +352,9 @@ def _percent_ticks(ticks: Sequence[float]) -> list[str]:
     return [f"{label} %" for label in _plain_ticks([round(t * 100, 9) for t in ticks])]
 
 
-def _signed_tick(ticks: Sequence[float]) -> Any:
+def _signed_ticks(ticks: Sequence[float]) -> list[str]:
     decimals = _decimals(ticks)
-    return lambda t: "0" if t == 0 else f"{'+' if t > 0 else '−'}{abs(t):.{decimals}f}"
+    return ["0" if t == 0 else f"{'+' if t > 0 else '−'}{abs(t):.{decimals}f}" for t in ticks]
 
 
 def _best(curves: Sequence[Curve], arm: str, better: int) -> float:
@@ -361,32 +378,23 @@ def _mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     """The mean over seeds at the epochs that all of them have: later the mean would change because seeds leave it."""
     tables = [dict(zip(curve.epochs, curve.scores, strict=True)) for curve in curves]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
-    return [(epoch, sum(table[epoch] for table in tables) / len(tables)) for epoch in shared] or [(curves[0].epochs[0], curves[0].scores[0])]
+    return [(epoch, sum(table[epoch] for table in tables) / len(tables)) for epoch in shared]
 
 
-def _legend_places(arms: Sequence[str]) -> list[tuple[float, int]]:
-    places, x, line = [], 46.0, 0
-    for arm in arms:
-        width = 26 + CHARACTER * len(shorten(control(arm), 180)) + 14
-        if x + width > WIDTH and x > 46:
-            x, line = 46.0, line + 1
-        places.append((x, line))
+def _legend(names: Sequence[str]) -> tuple[list[tuple[float, float]], float]:
+    """Where the entries of a legend begin, each with 20 pixels for its mark, and how high the legend is."""
+    places, x, y = [], LEFT, 8.0
+    for name in names:
+        width = 26 + CHARACTER * len(name) + 12
+        if x + width > WIDTH and x > LEFT:
+            x, y = LEFT, y + 18
+        places.append((x, y))
         x += width
-    return places
-
-
-def _legend_lines(arms: Sequence[str]) -> int:
-    return _legend_places(arms)[-1][1] + 1
-
-
-def _legend(d: Drawing, arms: Sequence[str]) -> None:
-    for k, (arm, (x, line)) in enumerate(zip(arms, _legend_places(arms), strict=True)):
-        d.path([(x, 10 + 18 * line), (x + 20, 10 + 18 * line)], f"curve arm{k} bold")
-        d.text(x + 26, 14 + 18 * line, shorten(control(arm), 180), "name")
+    return places, y + 14
 
 
 def _reliability(who: str, points: Mapping[str, Sequence[float]], heading: str) -> Drawing:
-    look, shape = LOOKS["teacher" if who == "teacher" else "student"]
+    look, shape = ("teacher", "square") if who == "teacher" else ("student", "disc")
     left, top, side = 34.0, 6.0, 156.0
     across, down = Axis(0, 1, left, left + side), Axis(0, 1, top + side, top)
     bins = list(zip(points["low"], points["high"], points["count"], points["said"], points["came"], strict=True))
@@ -407,30 +415,13 @@ def _reliability(who: str, points: Mapping[str, Sequence[float]], heading: str) 
         if count >= 1 and float(count).is_integer():
             ends = wilson(round(came * count), round(count))
             d.line(across(p), down(ends[0]), across(p), down(ends[1]), f"whisker thin c-{look}")
-    d.path([(across(p), down(came)) for _, _, _, p, came in bins], f"curve thin c-{look}")
+    if many := [(across(p), down(came)) for _, _, count, p, came in bins if count >= FEW]:
+        d.path(many, f"curve thin c-{look}")
     for _, _, count, p, came in bins:
-        d.mark(across(p), down(came), shape, f"point c-{look}", 3, f"said {percent(p)}, came true {percent(came)} of {count:,.0f}")
+        mark = f"point c-{look}" if count >= FEW else f"faint-mark c-{look}"
+        d.mark(across(p), down(came), shape, mark, 3, f"said {percent(p)}, came true {percent(came)} of {count:,.0f}")
     for tick in (0, 0.5, 1):
         d.text(across(tick), base + 15, f"{tick:g}", "tick", "middle")
     d.text(left + side / 2, base + 32, "probability said", "small", "middle")
     d.add("text", "small", "share that came true", transform=f"translate(8 {top + side / 2:g}) rotate(-90)", text_anchor="middle")
     return d
-
-
-Box = tuple[float, float, float, float]
-
-
-def _place(x: float, y: float, label: str, taken: Sequence[Box], frame: Box) -> tuple[float, float, str, Box]:
-    """Where a label beside a point covers nothing: its position, anchor and box; the first of the places where it must cover."""
-    wide = CHARACTER * len(label)
-    places = []
-    for dy in (0.0, -13.0, 13.0, -26.0, 26.0, -40.0, 40.0):
-        places.append((x + 10, y + dy + 4, "start", (x + 9, y + dy - 6, x + 11 + wide, y + dy + 6)))
-        places.append((x - 10, y + dy + 4, "end", (x - 11 - wide, y + dy - 6, x - 9, y + dy + 6)))
-    inside = [p for p in places if p[3][0] >= frame[0] and p[3][2] <= frame[2] and p[3][1] >= frame[1] and p[3][3] <= frame[3]]
-    free = [p for p in inside if not any(_cover(p[3], box) for box in taken)]
-    return (free or inside or places)[0]
-
-
-def _cover(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -43,7 +43,8 @@ def procedure(c: Certificate) -> Table | None:
         cells = [_metric(metric, q, c), _figure(q.arms.get("student"))]
         for arm in controls:
             gain = q.gains.get(arm)
-            cells.append(Cell(_figure(q.arms.get(arm)).text, f"student {interval(gain, difference=True)}" if gain and gain.value is not None else ""))
+            under = f"student {interval(gain, difference=True)}" if gain and gain.value is not None else ""
+            cells.append(Cell(_figure(q.arms.get(arm)).text, under))
         rows.append(tuple(cells))
     seeds = max((f.n for q in c.quality.values() for f in q.arms.values()), default=0)
     caption = f"Student and controls as trained, before export: mean over {seeds} seed{'s' if seeds != 1 else ''}"
@@ -75,7 +76,7 @@ def quality(c: Certificate) -> Table | None:
 def fidelity(c: Certificate) -> Table | None:
     """How alike teacher and student answer."""
     rows = [
-        (Cell(metric_name(name).strip() + (f", {f.unit}" if f.unit else "")), _figure(f), Cell(f"{f.n:,}" if f.n else NOTHING))
+        (Cell(_likeness(name) + (f", {f.unit}" if f.unit else "")), _figure(f), Cell(f"{f.n:,}" if f.n else NOTHING))
         for name, f in c.fidelity.items()
     ]
     if not rows:
@@ -143,6 +144,11 @@ def cost(c: Certificate) -> Table | None:
     return Table("Cost on this machine", ("", *(names.get(who, who) for who in order)), tuple(rows), _notes(figures, "Figures"))
 
 
+def _likeness(name: str) -> str:
+    words = metric_name(name)
+    return "agreement " + words.strip() if words.startswith(" ") else words
+
+
 def _metric(metric: str, q: Quality, c: Certificate) -> Cell:
     said = [*(["primary"] if metric == c.claim["metric"] else []), *(["less is better"] if q.better < 0 else [])]
     return Cell(metric_name(metric), ", ".join(said))
@@ -178,5 +184,3 @@ def _notes(figures: Iterable[Figure], what: str) -> tuple[str, ...]:
     """How the figures were found, each way said once."""
     ways = list(dict.fromkeys(figure.how for figure in figures if figure.how))
     return (f"{what}: {'; '.join(ways)}.",) if ways else ()
-
-

@@ -10,7 +10,20 @@ from typing import Any, Literal
 
 from attar.certificate import Certificate, Figure, digits, signed
 
-__all__ = ["ARMS", "Reply", "bytes_of", "by_class", "control", "interval", "milliseconds", "one", "percent", "replies", "significant", "unit_row"]
+__all__ = [
+    "ARMS",
+    "Reply",
+    "by_class",
+    "bytes_of",
+    "control",
+    "interval",
+    "milliseconds",
+    "one",
+    "percent",
+    "replies",
+    "significant",
+    "unit_row",
+]
 
 Tone = Literal["yes", "no", "unsure", "fact"]
 
@@ -64,7 +77,7 @@ def _differs(c: Certificate) -> Reply:
         if one(f.get("root_mean_square_distance")) is not None:
             text.append(f"their root mean square distance is {interval(f['root_mean_square_distance'])}")
         return Reply(question, "fact", f"By {digits(distance)} on average", sentences([", ".join(text)]), "differs")
-    text = [f"Both decide alike on {percent(agreement)}{_percents(f['agreement'])} of the test rows’ decisions"]
+    text = [f"Both decide alike on {percent(agreement)}{_percents(f['agreement'])} of the decisions"]
     parts = [
         f"{percent(share)} where the teacher {what}"
         for name, what in (("right", "is right"), ("wrong", "is wrong"), ("positive", "says positive"))
@@ -131,7 +144,8 @@ def sentences(texts: Iterable[str]) -> str:
     >>> sentences(["one row takes 2 µs", "No."])
     'One row takes 2 µs. No.'
     """
-    return " ".join(t[:1].upper() + t[1:] + ("" if t.endswith((".", "?", "…")) else ".") for t in texts if t)
+    whole = " ".join(t[:1].upper() + t[1:] + ("" if t.endswith((".", "?", "…")) else ".") for t in texts if t)
+    return whole.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _quiet(sentence: str) -> str:
@@ -147,12 +161,12 @@ def percent(share: float) -> str:
     """A share as per cent, finer towards the ends.
 
     >>> percent(0.9871), percent(0.99963), percent(1.0)
-    ('98.7 %', '99.96 %', '100 %')
+    ('98.7\\xa0%', '99.96\\xa0%', '100\\xa0%')
     """
     rest = min(abs(share), abs(1 - share))
     if rest == 0:
-        return f"{share * 100:.0f} %"
-    return f"{share * 100:.{1 if rest >= 0.001 else 2 if rest >= 0.0001 else 3}f} %"
+        return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
+    return f"{share * 100:.{1 if rest >= 0.001 else 2 if rest >= 0.0001 else 3}f}\N{NO-BREAK SPACE}%"
 
 
 def _percents(figure: Figure) -> str:
