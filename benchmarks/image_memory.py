@@ -1,7 +1,7 @@
 """Peak memory when an image folder grows tenfold: reading it and one epoch of batches, each in a process of its own.
 
-    python benchmarks/image_memory.py                 # 1,000 against 10,000 images of 64 × 64, three runs of each
-    python benchmarks/image_memory.py --images 2000 --side 96 --repeats 5
+python benchmarks/image_memory.py                 # 1,000 against 10,000 images of 64 × 64, three runs of each
+python benchmarks/image_memory.py --images 2000 --side 96 --repeats 5
 """
 
 from __future__ import annotations

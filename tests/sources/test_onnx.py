@@ -162,9 +162,7 @@ def test_no_taps_and_no_gradient(folder: Path, rows: Batch) -> None:
 WEIGHT = np.array([[1.0, -1.0, 0.5], [0.0, 2.0, -0.5]], np.float32)  # (2 numbers, 3 outcomes)
 
 
-def graph(
-    path: Path, nodes: Sequence[Any], outputs: Sequence[tuple[str, int, Sequence[Any]]], rows: int | str = "batch"
-) -> str:
+def graph(path: Path, nodes: Sequence[Any], outputs: Sequence[tuple[str, int, Sequence[Any]]], rows: int | str = "batch") -> str:
     """A model with the input `x` (rows, 2) float32 and the initializer `w`, saved to `path`."""
     made = helper.make_graph(
         list(nodes),

@@ -44,9 +44,7 @@ def reliability(said: ArrayLike, came: ArrayLike, weight: ArrayLike | None = Non
     return Reliability(edges[:-1][there], edges[1:][there], count[there], mean_said, mean_came)
 
 
-def calibration_error(
-    said: ArrayLike, came: ArrayLike, weight: ArrayLike | None = None, *, bins: int = 15, by: Bins = "width"
-) -> Array:
+def calibration_error(said: ArrayLike, came: ArrayLike, weight: ArrayLike | None = None, *, bins: int = 15, by: Bins = "width") -> Array:
     """Σ_b (n_b / n) |came_b − said_b|, 0..1: the expected calibration error, (N,), (N,) → () or (R,) as `weight` is. Guo et al. 2017.
 
     said: probability of the answer given; came: whether it was right. Biased upwards where rows are few.

@@ -95,9 +95,7 @@ class Effect:
     rows_needed: int | None = None
 
 
-def seed_effect(
-    differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, margin: float, rows: int, level: float = 0.95
-) -> Effect:
+def seed_effect(differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, margin: float, rows: int, level: float = 0.95) -> Effect:
     """Combine differences of pairs of seeds (k,), more is better, with the sampling of rows.
 
     row_se: standard error of their mean from the sampling of rows, the seeds as they are; pair_ses: (k,) that of each difference.

@@ -176,5 +176,3 @@ def _temperature(answer: Tensor, labels: Tensor, weight: Tensor | None) -> float
     if weight is not None:  # (N,) → over all positions
         weight = weight.reshape(-1, *(1,) * (labels.ndim - 1)).expand(labels.shape)
     return fit_temperature(array(answer), array(labels), None if weight is None else array(weight))
-
-

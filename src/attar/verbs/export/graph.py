@@ -177,7 +177,6 @@ def _temper(model: ModelProto, temperature: float) -> None:
     graph.node.append(helper.make_node("Div", ["raw_logits", "temperature"], ["logits"]))
 
 
-
 def output_name(task: Task) -> str:
     """What a graph's raw output is called."""
     return "prediction" if task.kind == "regression" else "logits"
