@@ -54,9 +54,9 @@ class Axis:
         """Round numbers on the axis, `most` at most.
 
         >>> Axis(0.03, 1.1, 0, 1).ticks()
-        [0.2, 0.4, 0.6, 0.8, 1.0]
+        [0.25, 0.5, 0.75, 1.0]
         >>> Axis(0.8, 30, 0, 1, log=True).ticks()
-        [1.0, 3.0, 10.0, 30.0]
+        [1.0, 2.0, 5.0, 10.0, 20.0]
         """
         if self.log:
             return self._log_ticks(most)

@@ -83,7 +83,7 @@ def _facts(c: Certificate) -> list[tuple[str, str]]:
     if margin is not None:
         facts.append(("margin", f"{margin:.3g}, fixed beforehand"))
     look = c.identity.get("look")
-    facts.append(("look at this test split", f"number {look}" if look else "not counted"))
+    facts.append(("test split", f"look {look}" if look else "looks not counted"))
     if c.identity.get("when"):
         facts.append(("date", _when(c.identity["when"])[:10]))
     return facts

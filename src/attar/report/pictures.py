@@ -147,7 +147,8 @@ def learning(curves: Sequence[Curve], metric: str, better: int) -> Drawing | Non
     bottom = top + 200
     last = max(curve.epochs[-1] for curve in curves)
     down, clipped = _score_axis(curves, better, bottom, top + 6)
-    across = Axis(0.0 if last > 1 else 0.5, last + 0.5, LEFT, WIDTH - 6)
+    room = max(0.3, 0.03 * last)
+    across = Axis(1 - room, last + room, LEFT, WIDTH - 6)
     said = "; ".join(f"{control(arm)} {digits(_best(curves, arm, better))}" for arm in arms)
     d = Drawing("learning", "Learning curves", f"Best validation {metric_name(metric)}, mean over seeds: {said}.", WIDTH, bottom + 40)
     _ladder(d, down, LEFT, WIDTH - 6, metric_name(metric))
@@ -177,7 +178,7 @@ def learning(curves: Sequence[Curve], metric: str, better: int) -> Drawing | Non
 def reliability(c: Certificate) -> list[tuple[str, Drawing]]:
     """A reliability diagram, with its heading, for the teacher, the student before its temperature, and as it ships."""
     found = c.pictures.get("reliability_positive") or c.pictures.get("reliability") or {}
-    headings = {"teacher": "Teacher", "student raw": "Student before temperature", "student": "Student as it ships"}
+    headings = {"teacher": "Teacher", "student raw": "Student, raw", "student": "Student, as it ships"}
     if "student raw" not in found:
         headings["student"] = "Student"
     return [(heading, _reliability(who, found[who], heading)) for who, heading in headings.items() if found.get(who, {}).get("said")]
@@ -200,7 +201,7 @@ def cost(c: Certificate) -> Drawing | None:
     if q is None or not points:
         return None
     metric = metric_name(c.claim["metric"])
-    unit, factor = unit_row([x for p in points for x in (p.time.value, p.time.low)], "ms")
+    unit, factor = unit_row([x for p in points for x in (p.time.value, p.time.low)], "ms", 1.0)
     places, top = _legend([p.name for p in points])
     bottom = top + 200
     across = Axis.around([x * factor for p in points for x in _known(p.time) if x > 0], LEFT, WIDTH - 6, pad=0.1, log=True)

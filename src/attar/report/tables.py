@@ -69,7 +69,8 @@ def quality(c: Certificate) -> Table | None:
         for metric, q in c.quality.items()
     ]
     caption = f"Quality on {c.identity['rows']['labelled']:,} labelled test rows"
-    notes = _notes((f for q in c.quality.values() for f in (q.teacher, q.difference)), "Intervals")
+    pairs = [pair for m, q in c.quality.items() for pair in (("", q.teacher), (metric_name(m), q.difference))]
+    notes = _notes(pairs, "Intervals")
     return Table(caption, ("", "teacher", file, "student − teacher", *others), tuple(rows), notes)
 
 
@@ -112,7 +113,7 @@ def classes(c: Certificate) -> Table | None:
 
 def calibration(c: Certificate) -> Table | None:
     """How far probabilities are from what comes true."""
-    names = {"teacher": "teacher", "student raw": "student before temperature", "student": "student"}
+    names = {"teacher": "teacher", "student raw": "student, raw", "student": "student"}
     columns = {who: c.calibration[who] for who in names if c.calibration.get(who)}
     if not columns:
         return None
@@ -136,6 +137,8 @@ def cost(c: Certificate) -> Table | None:
         unit = next((f.unit for who, f in figures.items() if f and f.unit and who != "ratio"), "")
         values = [f.value for who, f in figures.items() if f and who != "ratio"]
         shown, factor = unit_row(values, unit)
+        if name == "rows_per_second" and min(filter(None, values), default=0) >= 1000:
+            shown, factor = "thousands", 1e-3
         cells = [_times(f) if who == "ratio" else _size(f, factor) for who, f in figures.items()]
         if any(cell.text != NOTHING for cell in cells):
             rows.append((Cell(metric_name(name) + (f", {shown}" if shown else "")), *cells))
@@ -180,7 +183,12 @@ def _times(figure: Figure | None) -> Cell:
     return Cell(_size(figure, 1.0).text + "×", _size(figure, 1.0).under)
 
 
-def _notes(figures: Iterable[Figure], what: str) -> tuple[str, ...]:
-    """How the figures were found, each way said once."""
-    ways = list(dict.fromkeys(figure.how for figure in figures if figure.how))
-    return (f"{what}: {'; '.join(ways)}.",) if ways else ()
+def _notes(figures: Iterable[Figure | tuple[str, Figure]], what: str) -> tuple[str, ...]:
+    """How the figures were found, each way said once, with the name of the figure where it has one and is the only one found so."""
+    ways: dict[str, list[str]] = {}
+    for entry in figures:
+        name, figure = entry if isinstance(entry, tuple) else ("", entry)
+        if figure.how:
+            ways.setdefault(figure.how, []).append(name)
+    said = [f"of {names[0]} {how}" if len(names) == 1 and names[0] and len(ways) > 1 else how for how, names in ways.items()]
+    return (f"{what}: {'; '.join(said)}.",) if said else ()

@@ -77,7 +77,7 @@ def _differs(c: Certificate) -> Reply:
         if one(f.get("root_mean_square_distance")) is not None:
             text.append(f"their root mean square distance is {interval(f['root_mean_square_distance'])}")
         return Reply(question, "fact", f"By {digits(distance)} on average", sentences([", ".join(text)]), "differs")
-    text = [f"Both decide alike on {percent(agreement)}{_percents(f['agreement'])} of the decisions"]
+    text = [f"Both decide alike in {percent(agreement)}{_percents(f['agreement'])} of cases"]
     parts = [
         f"{percent(share)} where the teacher {what}"
         for name, what in (("right", "is right"), ("wrong", "is wrong"), ("positive", "says positive"))
@@ -88,7 +88,7 @@ def _differs(c: Certificate) -> Reply:
     if len(drawn) > 1:
         least, name = min(drawn, key=lambda pair: pair[0])
         text.append(f"They agree least on “{name}”, {percent(least)}")
-    return Reply(question, "fact", f"On {percent(1 - agreement)} of decisions", sentences(text), "differs")
+    return Reply(question, "fact", f"On {percent(1 - _rounded(agreement))} of decisions", sentences(text), "differs")
 
 
 def _costs(c: Certificate) -> Reply:
@@ -163,10 +163,18 @@ def percent(share: float) -> str:
     >>> percent(0.9871), percent(0.99963), percent(1.0)
     ('98.7\\xa0%', '99.96\\xa0%', '100\\xa0%')
     """
-    rest = min(abs(share), abs(1 - share))
-    if rest == 0:
-        return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
-    return f"{share * 100:.{1 if rest >= 0.001 else 2 if rest >= 0.0001 else 3}f}\N{NO-BREAK SPACE}%"
+    decimals = _decimals(share)
+    return f"{share * 100:.{decimals}f}\N{NO-BREAK SPACE}%"
+
+
+def _decimals(share: float) -> int:
+    rest = round(min(abs(share), abs(1 - share)), 9)
+    return 0 if rest == 0 else 1 if rest >= 0.001 else 2 if rest >= 0.0001 else 3
+
+
+def _rounded(share: float) -> float:
+    """The share as `percent` writes it: what it leaves of the whole then adds up to 100 %."""
+    return round(float(f"{share * 100:.{_decimals(share)}f}") / 100, 9)
 
 
 def _percents(figure: Figure) -> str:
@@ -184,21 +192,21 @@ def interval(figure: Figure, *, difference: bool = False) -> str:
     return text if figure.low is None or figure.high is None else f"{text} [{write(figure.low)}, {write(figure.high)}]"
 
 
-def unit_row(values: Iterable[float | None], unit: str) -> tuple[str, float]:
-    """The unit in which the smallest positive value of a row is at least 1, and the factor to it.
+def unit_row(values: Iterable[float | None], unit: str, least: float = 0.1) -> tuple[str, float]:
+    """The largest unit in which the smallest positive value of a row is at least `least`, and the factor to it.
 
-    >>> unit_row([0.0134, 0.0875], "ms")
-    ('µs', 1000.0)
+    >>> unit_row([0.0134, 0.0875], "ms"), unit_row([0.114, 16.5], "ms")
+    (('µs', 1000.0), ('ms', 1.0))
     """
     known = [v for v in values if v]
     if unit not in UNITS or not known:
         return unit, 1.0
-    fits = [(name, factor) for name, factor in UNITS[unit] if min(known) * factor >= 1]
+    fits = [(name, factor) for name, factor in UNITS[unit] if min(known) * factor >= least]
     return fits[-1] if fits else UNITS[unit][0]
 
 
 def _in_unit(value: float, unit: str) -> str:
-    name, factor = unit_row([value], unit)
+    name, factor = unit_row([value], unit, 1.0)
     return f"{significant(value * factor, 3)} {name}"
 
 
