@@ -35,4 +35,5 @@ for step in range(30):
     optimizer.zero_grad()
     loss.total.backward()
     optimizer.step()
-print({name: round(float(value), 4) for name, value in loss.parts.items()})
+    if step % 10 == 9:
+        print(step + 1, {name: round(float(value), 4) for name, value in loss.parts.items()})

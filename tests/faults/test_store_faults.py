@@ -31,7 +31,7 @@ data, draw = plain_data(2000, classes=50), random.Random(seed)
 
 class Slow(Plain):
     def __call__(self, batch, taps=frozenset()):
-        time.sleep(0.002)
+        time.sleep(0.01)
         return super().__call__(batch, taps)
 
 kills, complete = 0, [0]
