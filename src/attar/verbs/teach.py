@@ -79,6 +79,7 @@ def teach(
     )
     if record_of(at).exists():
         _same(record, Record.read(record_of(at)), at)
+        shutil.rmtree(_desk_of(at), ignore_errors=True)  # of a teaching that was killed after its last word
         listen(Event("teach", text=f"{at} was taught before: opened"))
         return open_taught(teacher, data.schema, task, at)
     return _Teaching(teacher, data, task, at, fit, record, listen).run(resume)
@@ -87,6 +88,11 @@ def teach(
 def _same(wanted: Record, there: Record, at: Path) -> None:
     if differences := there.differences(wanted):
         raise RunError(f"another teacher lies at {at}:\n  " + "\n  ".join(differences), hint="remove it, or choose another file with at=")
+
+
+def _desk_of(at: Path) -> Path:
+    """The folder of members that are finished while others are not."""
+    return at.with_name(at.name + ".members")
 
 
 @dataclass
@@ -122,8 +128,7 @@ class _Teaching:
 
     @property
     def desk(self) -> Path:
-        """The folder of members that are finished while others are not."""
-        return self.at.with_name(self.at.name + ".members")
+        return _desk_of(self.at)
 
     def _desk(self, resume: bool) -> None:
         """An empty desk, or on resuming the one that is there, if it is of the same teacher."""
