@@ -119,7 +119,7 @@ def agreement_by_class(c: Certificate) -> Drawing | None:
     overall = one(c.fidelity.get("agreement"))
     values = [x for row in rows for x in (row.value, row.low, row.high) if x is not None] + ([overall] if overall is not None else [])
     low = min(values) - 0.04 * (1.0 - min(values)) - 0.002
-    axis = Axis(max(0.0, low) if low < 0.9 else low, 1.0, LABELS, WIDTH - 14)
+    axis = Axis(max(0.0, low) if low < 0.9 else low, 1.0, LABELS, WIDTH - 18)
     bottom = 20 + ROW * len(rows)
     d = Drawing("agreement", "Agreement with the teacher by class", _told(rows), WIDTH, bottom + 40)
     ticks = axis.ticks(4)
@@ -204,7 +204,7 @@ def cost(c: Certificate) -> Drawing | None:
     unit, factor = unit_row([x for p in points for x in (p.time.value, p.time.low)], "ms", 1.0)
     places, top = _legend([p.name for p in points])
     bottom = top + 200
-    across = Axis.around([x * factor for p in points for x in _known(p.time) if x > 0], LEFT, WIDTH - 6, pad=0.1, log=True)
+    across = Axis.around([x * factor for p in points for x in _known(p.time) if x > 0], LEFT, WIDTH - 12, pad=0.1, log=True)
     down = Axis.around([x for p in points for x in _known(p.score)], bottom, top, pad=0.08)
     said = "; ".join(f"{p.name}: {milliseconds(_value(p.time))}, {metric} {digits(_value(p.score))}" for p in points)
     d = Drawing("cost-picture", "Cost against quality", said + ".", WIDTH, bottom + 40)
@@ -256,7 +256,7 @@ def numbers(c: Certificate) -> Drawing | None:
         d.line(52, down(tick), 52 + side, down(tick), "grid")
         d.text(across(tick), side + 24, label, "tick", "middle")
         d.text(46, down(tick) + 4, label, "tick", "end")
-    d.line(across(across.low), down(down.low), across(across.high), down(down.high), "zero")
+    d.line(across(across.low), down(down.low), across(across.high), down(down.high), "zero diagonal")
     d.cloud([(across(t), down(s)) for t, s in pairs], "cloud c-student")
     d.text(52 + side / 2, side + 42, "teacher", "small", "middle")
     d.add("text", "small", "student", transform=f"translate(10 {8 + side / 2:g}) rotate(-90)", text_anchor="middle")
@@ -407,7 +407,7 @@ def _reliability(who: str, points: Mapping[str, Sequence[float]], heading: str) 
         d.line(across(tick), top, across(tick), top + side, "grid")
         if tick in (0, 0.5, 1):
             d.text(left - 5, down(tick) + 4, f"{tick:g}", "tick", "end")
-    d.line(across(0), down(0), across(1), down(1), "zero")
+    d.line(across(0), down(0), across(1), down(1), "zero diagonal")
     most = max(count for _, _, count, _, _ in bins)
     base = top + side + 40
     for low, high, count, p, came in bins:

@@ -43,13 +43,18 @@ def procedure(c: Certificate) -> Table | None:
         cells = [_metric(metric, q, c), _figure(q.arms.get("student"))]
         for arm in controls:
             gain = q.gains.get(arm)
-            under = f"student {interval(gain, difference=True)}" if gain and gain.value is not None else ""
+            under = interval(gain, difference=True) if gain and gain.value is not None else ""
             cells.append(Cell(_figure(q.arms.get(arm)).text, under))
         rows.append(tuple(cells))
     seeds = max((f.n for q in c.quality.values() for f in q.arms.values()), default=0)
-    caption = f"Student and controls as trained, before export: mean over {seeds} seed{'s' if seeds != 1 else ''}"
+    caption = f"Student and controls as trained, before export: mean over {seeds:,} seed{'s' if seeds != 1 else ''}"
     figures = (f for q in c.quality.values() for f in q.gains.values())
-    return Table(caption, ("", control("student"), *map(control, controls)), tuple(rows), _notes(figures, "Differences"))
+    return Table(
+        caption,
+        ("", control("student"), *map(control, controls)),
+        tuple(rows),
+        ("Small: student − control, with its interval.", *_notes(figures, "Intervals")),
+    )
 
 
 def quality(c: Certificate) -> Table | None:
@@ -105,7 +110,11 @@ def classes(c: Certificate) -> Table | None:
             )
         )
     total, by = len(by_class(c)), str(shown[0].get("by", "label"))
-    caption = f"By {by}" + (f": the {len(shown)} of {total:,} with the least agreement" if len(shown) < total else "")
+    caption = (
+        "By "
+        + {"label": "class", "label of the row": "label"}.get(by, f"the {by}")
+        + (f": the {len(shown)} of {total:,} with the least agreement" if len(shown) < total else "")
+    )
     notes = [Figure(**e["agreement"]) for e in shown] + [Figure(**e["difference"]) for e in shown if e.get("difference")]
     head = ("", "rows", "agreement", "teacher right", "student right", "difference, points")
     return Table(caption, head, tuple(rows), _notes(notes, "Intervals"))

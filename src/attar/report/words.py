@@ -95,9 +95,10 @@ def _costs(c: Certificate) -> Reply:
     question = "What does it cost?"
     student, teacher, ratio = (c.cost.get(who, {}) for who in ("student", "teacher", "ratio"))
     head = []
-    for name, more, less in (("latency_p95_ms", "faster", "slower"), ("size_mb", "smaller", "larger")):
+    for name, more, less, even in (("latency_p95_ms", "faster", "slower", "fast"), ("size_mb", "smaller", "larger", "large")):
         if (times := one(ratio.get(name))) and times > 0:
-            head.append(f"{significant(max(times, 1 / times), 2)}× {more if times >= 1 else less}")
+            alike = 0.95 < times < 1.05
+            head.append(f"as {even}" if alike else f"{significant(max(times, 1 / times), 2)}× {more if times >= 1 else less}")
     text = []
     for name, what, write in (
         ("latency_p95_ms", "one row takes {} (95th percentile)", milliseconds),
@@ -114,7 +115,7 @@ def _costs(c: Certificate) -> Reply:
     if bounds:
         tone = "yes" if all(r.answer == "met" for r in bounds) else "no" if any(r.answer == "not met" for r in bounds) else "unsure"
         head = [{"yes": "Within budget", "no": "Over budget", "unsure": "Budget not measured"}[tone], *head[:1]]
-    word = ", ".join(head) or "No figure of the teacher’s to compare with"
+    word = sentence_case(", ".join(head)) or "No figure of the teacher’s to compare with"
     return Reply(question, tone, word, sentences(["; ".join(text)]), "cost")
 
 
@@ -144,8 +145,13 @@ def sentences(texts: Iterable[str]) -> str:
     >>> sentences(["one row takes 2 µs", "No."])
     'One row takes 2 µs. No.'
     """
-    whole = " ".join(t[:1].upper() + t[1:] + ("" if t.endswith((".", "?", "…")) else ".") for t in texts if t)
+    whole = " ".join(sentence_case(t) + ("" if t.endswith((".", "?", "…")) else ".") for t in texts if t)
     return whole.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital at its front."""
+    return text[:1].upper() + text[1:]
 
 
 def _quiet(sentence: str) -> str:
