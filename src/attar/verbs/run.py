@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ import attar
 from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Data, Description, as_data
-from attar.errors import AttarError, RunError
+from attar.errors import AttarError, MissingExtra, RunError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
 from attar.loop import Fit
@@ -143,8 +144,9 @@ def run_job(
     if only is None and resume and (done := _finished(out, job)) is not None and until == "evaluate":
         listen(Event("run", text=f"{out} is complete: nothing was done again"))
         return _result(done, out)
-    steps = _Steps(job, out, resume=resume or only is not None, listen=listen)
     wanted = (only,) if only is not None else STEPS[: STEPS.index(until) + 1]
+    _need_libraries(wanted)
+    steps = _Steps(job, out, resume=resume or only is not None, listen=listen)
     certificate = None
     for step in wanted:
         if only is not None:
@@ -284,6 +286,15 @@ def _difference(was: str, now: str) -> str:
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
     return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
+
+
+def _need_libraries(steps: Sequence[Step]) -> None:
+    """Raise MissingExtra before long work starts, not after it, where a last step lacks its library."""
+    needs = {"export": (("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx")), "evaluate": (("jinja2", "report"),)}
+    for step in steps:
+        for library, extra in needs.get(step, ()):
+            if importlib.util.find_spec(library) is None:
+                raise MissingExtra(library, extra)
 
 
 def _need(step: Step, out: Path, job: Job) -> None:

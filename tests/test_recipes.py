@@ -1,0 +1,50 @@
+"""Every shipped recipe runs, on a slice of its work, and leaves the folder that the README draws."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attar.certificate import Certificate
+
+ROOT = Path(__file__).parent.parent
+SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; its data stay whole
+    "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
+    "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1"],
+}
+FOLDER = {
+    "answers", "arms", "certificate.json", "checkpoints", "history.jsonl", "manifest.json", "recipe.yaml", "report.html", "student",
+    "student.safetensors",
+}  # fmt: skip
+
+
+def test_every_recipe_has_a_slice() -> None:
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == set(SLICES)
+
+
+@pytest.mark.parametrize("name", sorted(SLICES))
+def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = [part for setting in SLICES[name] for part in ("--set", setting)]
+    command = [sys.executable, "-m", "attar", "run", str(ROOT / "recipes" / f"{name}.yaml"), "--out", str(out), *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in out.iterdir() if not path.name.startswith("teacher")} >= FOLDER
+    assert {path.name for path in (out / "student").iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"}
+    certificate = Certificate.read(out / "certificate.json")
+    assert certificate.identity["look"] == 1
+    assert certificate.claim["metric"] in done.stdout.lower()
+    assert len(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["openings"]) == 1
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=100, env=environment, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.stdout == done.stdout  # and the test split was not opened again
+    assert len(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["openings"]) == 1
+    third = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+    assert third.returncode == 1
+    assert "never overwritten" in third.stderr

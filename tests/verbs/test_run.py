@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import attar
+from attar.errors import AttarError, DataError, MissingExtra, RunError
+from attar.progress import Event
+from attar.verbs.run import STEPS, Job, run_job
+from attar.verbs.show import show
+
+
+def rows(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 4)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] > 0).astype(np.int64)
+
+
+def small(**changes: Any) -> Job:
+    parts: dict[str, Any] = {
+        "data": attar.data.arrays(*rows()),
+        "teacher": attar.taught(attar.lightgbm(trees=10), at="teacher.txt"),
+        "student": attar.students.mlp(width=8, depth=1),
+        "fit": attar.fit(epochs=2, seeds=2),
+        **changes,
+    }
+    return Job(**parts)
+
+
+def test_a_run_leaves_the_folder_and_a_certificate(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    result = run_job(small(), out=tmp_path / "run", listen=heard.append)
+    assert result.certificate is not None
+    assert result.exit_code == 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["conventions"]["ok"] is True
+    assert manifest["rows"]["train"] + manifest["rows"]["test"] < 400
+    assert {"teach", "annotate", "distill", "export", "evaluate"} <= {event.stage.split()[0] for event in heard}
+
+
+def test_steps_one_by_one_make_what_the_run_makes(tmp_path: Path) -> None:
+    for step in STEPS:
+        run_job(small(), out=tmp_path / "steps", only=step)
+    run_job(small(), out=tmp_path / "whole")
+    for name in ("teacher.txt", "student.safetensors", "student/student.onnx"):
+        assert (tmp_path / "steps" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("step", "before"), [("annotate", "teach"), ("distill", "annotate"), ("export", "distill"), ("evaluate", "export")]
+)
+def test_a_step_without_the_one_before_it_names_that_one(tmp_path: Path, step: Any, before: str) -> None:
+    with pytest.raises(RunError, match=f"{step} needs .* which is not there") as found:
+        run_job(small(), out=tmp_path / "run", only=step)
+    assert f"attar {before}" in found.value.hint
+
+
+def test_a_run_is_never_overwritten_and_goes_on_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_job(small(), out=out, until="annotate")
+    with pytest.raises(RunError, match="never overwritten"):
+        run_job(small(), out=out)
+    before = (out / "teacher.txt").stat().st_mtime_ns
+    assert run_job(small(), out=out, resume=True).certificate is not None
+    assert (out / "teacher.txt").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: Path) -> None:
+    run_job(small(text="student: mlp(width=8)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", until="teach")
+    with pytest.raises(RunError, match=r"another recipe:\n  student: was mlp\(width=8\)\n +now mlp\(width=9\)"):
+        run_job(small(text="student: mlp(width=9)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", resume=True)
+
+
+def test_an_error_says_which_line_it_is_about(tmp_path: Path) -> None:
+    job = small(data=attar.data.table(str(tmp_path / "absent.csv"), label="y"), where=lambda key: f"recipes/x.yaml:2 ({key})")
+    with pytest.raises(AttarError, match=r"^recipes/x.yaml:2 \(data\): ") as found:
+        run_job(job, out=tmp_path / "run")
+    assert isinstance(found.value, DataError)
+
+
+def test_a_library_that_a_late_step_lacks_is_named_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else there(name))
+    with pytest.raises(MissingExtra, match="jinja2"):
+        run_job(small(), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "teacher.txt").exists()
+
+
+def test_what_is_required_decides_the_exit_code(tmp_path: Path) -> None:
+    result = run_job(small(budget=attar.budget(size_mb=1e-6)), out=tmp_path / "run")
+    assert result.exit_code == 3
+    assert result.certificate is not None
+    assert [r.answer for r in result.certificate.requirements] == ["not met"]
+
+
+def test_the_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
+    parts = dict(show(small(budget=attar.budget(size_mb=1e-6)), out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    assert list(parts) == ["data", "task", "teacher", "student", "objective", "conventions", "cost", "store", "fit"]
+    assert "not taught yet" in parts["teacher"]
+    assert any(line.startswith("✗ size_mb") for line in parts["cost"])
+    assert any("equality" in line for line in parts["conventions"])
+
+
+def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:
+    run_job(small(), out=tmp_path / "run", until="teach")
+    parts = dict(show(small(), out=tmp_path / "run"))
+    assert any("class order" in line for line in parts["conventions"])
