@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,29 @@ def test_non_inferiority_says_yes_no_or_how_many_rows() -> None:
     near = tests.non_inferiority(-0.004, -0.02, 0.01, 0.01, margin=0.005, rows=1000)
     assert near.rows_if_equal == unclear.rows_needed
     assert near.rows_needed == pytest.approx(25 * tests.discordance_rows(0.005, 0.10), rel=0.05)
+
+
+def test_an_interval_without_width_is_no_evidence_on_few_rows() -> None:
+    few = tests.non_inferiority(0.0, 0.0, 0.0, 0.0, margin=0.005, rows=40)
+    assert (few.answer, few.rows_needed) == ("insufficient evidence", 598)
+    assert tests.non_inferiority(0.0, 0.0, 0.0, 0.0, margin=0.005, rows=598).answer == "yes"
+    assert tests.non_inferiority(12.0, 12.0, 12.0, 0.0, margin=300.0, rows=1).answer == "insufficient evidence"
+    alike = tests.seed_effect([0.0] * 5, 0.0, [0.0] * 5, margin=0.005, rows=40)
+    assert (alike.answer, alike.rows_needed) == ("insufficient evidence", 598)
+    assert tests.seed_effect([0.0] * 5, 0.0, [0.0] * 5, margin=0.005, rows=598).answer == "no difference"
+
+
+def test_rows_that_mislead_nobody_knows_how_far_decide_nothing() -> None:
+    found = tests.seed_effect([0.1, 0.11, 0.1, 0.12, 0.1], math.nan, [math.nan] * 5, margin=0.005, rows=100)
+    assert found.answer == "insufficient evidence"
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_what_seeds_and_rows_share_is_counted_once() -> None:
+    of_rows, of_both, k = 0.003**2, 0.004**2, 5
+    spread = np.array([0.01, 0.012, 0.008, 0.011, 0.009])
+    found = tests.seed_effect(spread, math.sqrt(of_rows + of_both / k), [math.sqrt(of_rows + of_both)] * k, margin=0.005, rows=1000)
+    assert found.row_se == pytest.approx(0.003)
 
 
 def test_an_effect_needs_five_seeds() -> None:

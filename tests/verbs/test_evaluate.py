@@ -25,6 +25,7 @@ from attar.sources.module import module
 from attar.statistics import metrics
 from attar.task import classification, multilabel, regression
 from attar.verbs.evaluate import evaluate
+from attar.verbs.evaluate.verdicts import _more
 from attar.verbs.export import export
 
 
@@ -157,6 +158,43 @@ def test_few_rows_are_insufficient_evidence_and_the_missing_rows_are_named() -> 
     assert found.non_inferior.rows_needed > 500
     assert f"{found.non_inferior.rows_needed:,} labelled test rows (there are 100)" in found.non_inferior.sentence
     assert found.exit_code == 3
+
+
+def test_the_verdict_rests_on_one_sided_bounds() -> None:
+    found = evaluate(Toy("s", 0.5), Toy("t", 0.1), rows("classification", 1), classification(metric="auroc"))
+    one_sided, two_sided = found.non_inferior.difference, found.quality["auroc"].difference
+    assert one_sided and one_sided.low and one_sided.high and two_sided.low and two_sided.high
+    assert (one_sided.high - one_sided.low) / (two_sided.high - two_sided.low) == pytest.approx(1.645 / 1.960, abs=0.06)
+
+
+def test_two_perfect_rankings_of_few_rows_are_no_evidence() -> None:
+    data = rows("classification", 1, n=440)
+    inputs = data.test.batch(torch.arange(len(data.test))).inputs
+    assert isinstance(inputs, Tensor)
+    data = replace(data, test=replace(data.test, labels=(inputs[:, 0] > 0).long()))
+    same = {"student": [Toy(f"s{i}") for i in range(5)], "labels": [Toy(f"c{i}") for i in range(5)]}
+    found = evaluate(Toy("s"), Toy("t"), data, classification(metric="auroc"), arms=same)
+    assert found.quality["auroc"].student.value == 1.0
+    assert (found.non_inferior.answer, found.non_inferior.rows_needed) == ("insufficient evidence", 598)
+    assert "About 598 labelled test rows (there are 40) would suffice" in found.non_inferior.sentence
+    assert found.helped.answer == "insufficient evidence"
+
+
+def test_rare_positives_leave_the_effect_undecided() -> None:
+    data = rows("classification", 1)
+    labels = torch.zeros(len(data.test), dtype=torch.long)
+    labels[:2] = 1  # of a seventh of the resamples neither is part
+    data = replace(data, test=replace(data.test, labels=labels))
+    found = evaluate(Toy("s", 0.4), Toy("t"), data, classification(metric="auroc"), arms=arms(2.0))
+    assert found.quality["auroc"].student.value is not None
+    assert found.helped.answer == "insufficient evidence"
+
+
+def test_rows_out_of_reach_are_not_promised_to_suffice() -> None:
+    assert _more(3_000_000, None, 6_000) == (
+        "The difference seen lies so near the bound that no number of rows in reach would decide it (there are 6,000)."
+    )
+    assert "About 30,000 labelled test rows (there are 6,000) would suffice" in _more(30_000, None, 6_000)
 
 
 def test_distillation_helps_only_if_it_beats_every_control_over_five_seeds() -> None:

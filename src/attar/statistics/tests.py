@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-__all__ = ["FEWEST_SEEDS", "Effect", "NonInferiority", "discordance_rows", "mcnemar", "non_inferiority", "seed_effect"]
+__all__ = ["FEWEST_SEEDS", "Effect", "NonInferiority", "discordance_rows", "mcnemar", "non_inferiority", "rows_to_rule_out", "seed_effect"]
 
 FEWEST_SEEDS = 5  # below it a standard deviation over seeds says next to nothing
 ALPHA = 0.05
@@ -39,6 +39,17 @@ def discordance_rows(margin: float, discordance: float, alpha: float = ALPHA, po
     return math.ceil(z * z * discordance / margin**2)
 
 
+def rows_to_rule_out(share: float, alpha: float = ALPHA) -> int:
+    """Rows, none of which shows a difference, that rule out one on `share` of all rows: (1 − share)ⁿ ≤ α, the rule of three.
+
+    A share of more than a tenth, which a margin with a unit may be, counts as a tenth. Hanley and Lippman-Hand 1983.
+
+    >>> [rows_to_rule_out(share) for share in (0.005, 0.01, 5.0)]
+    [598, 299, 29]
+    """
+    return math.ceil(math.log(alpha) / math.log1p(-min(share, 0.1)))
+
+
 @dataclass(frozen=True)
 class NonInferiority:
     """Whether a difference lies above −margin, judged by one-sided 95 % bounds.
@@ -61,8 +72,11 @@ class NonInferiority:
 def non_inferiority(difference: float, low: float, high: float, se: float, *, margin: float, rows: int) -> NonInferiority:
     """The answer for a difference (more is better) with its one-sided 95 % bounds, from `rows` rows with standard error `se`.
 
-    The rows needed scale the standard error by √rows; at least one row is needed more than there are.
+    The rows needed scale the standard error by √rows; at least one row is needed more than there are. Where no resample tells the two
+    apart (se 0) a bootstrap has no width, whatever the rows: "yes" then takes as many as rule out a difference on a share `margin` of rows.
     """
+    if se == 0 and low > -margin and rows < (enough := rows_to_rule_out(margin)):
+        return NonInferiority("insufficient evidence", difference, low, high, margin, rows, enough, enough)
     if low > -margin:
         return NonInferiority("yes", difference, low, high, margin, rows)
     if high < -margin:
@@ -101,7 +115,8 @@ def seed_effect(differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, m
     row_se: standard error of their mean from the sampling of rows, the seeds as they are; pair_ses: (k,) that of each difference.
     With seed, row and interaction variances, s²/k estimates σ_seed²/k + σ_both²/kn, and row_se² estimates σ_row²/n + σ_both²/kn; the
     interaction, told from how much less the mean moves with the rows than its parts, is counted once. Degrees of freedom are
-    Satterthwaite's, k − 1 where the seeds dominate. Fewer than five pairs are never enough.
+    Satterthwaite's, k − 1 where the seeds dominate. Fewer than five pairs are never enough, nor are rows of which nobody knows how far
+    they mislead (NaN), nor an interval without width on fewer rows than `rows_to_rule_out` asks for.
     """
     d = np.asarray(differences, dtype=np.float64)
     k, mean = len(d), float(d.mean())
@@ -113,10 +128,14 @@ def seed_effect(differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, m
     if k > 1 and between + within > 0:
         freedom = (between + within) ** 2 / (between**2 / (k - 1) + within**2 / max(rows - 1, 1))
         half = float(special.stdtrit(freedom, (1 + level) / 2)) * math.sqrt(between + within)
+    elif k > 1:
+        half = between + within  # 0, or NaN where nobody knows how far the rows may mislead
     else:
-        half = 0.0 if k > 1 else math.inf
+        half = math.inf
     low, high = mean - half, mean + half
     found = Effect("insufficient evidence", mean, low, high, margin, k, sd, row_se, rows)
+    if half == 0 and rows < (enough := rows_to_rule_out(margin)):
+        return Effect(**{**found.__dict__, "rows_needed": enough, "seeds_needed": FEWEST_SEEDS if k < FEWEST_SEEDS else None})
     if k >= FEWEST_SEEDS and not math.isnan(half):
         if low > 0:
             return _answered(found, "helped")

@@ -24,7 +24,7 @@ CONTROLS = {
     "hard": "the same student trained on the teacher's decisions alone",
     "shuffled": "the same student trained on shuffled teacher answers",
 }
-IMPRACTICAL = 1000  # times the rows there are: nobody will collect them
+IMPRACTICAL = 100  # times the rows there are: nobody will collect them
 
 MET: Mapping[Answer, Literal["met", "not met", "insufficient evidence"]] = {
     "yes": "met",
@@ -62,10 +62,13 @@ def non_inferior(
     elif found.answer == "no":
         text = f"INFERIOR to the teacher: {facts}; with 95 % confidence it is worse by {digits(-high)} or more (margin {margin:.3g})"
     else:
+        if se == 0:
+            bound = f"no resample of {rows.n:,} rows tells them apart"
         text = f"INSUFFICIENT EVIDENCE that the student is non-inferior to the teacher: {facts}; {bound} (margin {margin:.3g}). "
         text += _more(found.rows_needed, None, rows.n)
-        if found.rows_if_equal is not None and found.rows_if_equal != found.rows_needed:
-            text += f" If both are in truth equally good, about {found.rows_if_equal:,} rows would show it."
+        equal = found.rows_if_equal
+        if equal is not None and equal != found.rows_needed and equal <= IMPRACTICAL * rows.n:
+            text += f" If both are in truth equally good, about {equal:,} rows would show it."
     return Verdict(found.answer, text, rests, margin, found.rows_needed)
 
 
@@ -161,5 +164,5 @@ def _more(rows: int | None, seeds: int | None, have: int) -> str:
     if not asked:
         return "No number of rows is known that would suffice."
     if rows is not None and rows > IMPRACTICAL * have:
-        return f"The difference seen lies so near the bound that {rows:,} labelled test rows would be needed to decide it."
+        return f"The difference seen lies so near the bound that no number of rows in reach would decide it (there are {have:,})."
     return f"About {' and '.join(asked)} would suffice if the difference stays as seen."
