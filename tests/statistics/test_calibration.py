@@ -39,6 +39,10 @@ def test_the_temperature_is_bounded_where_the_rows_are_separable_or_the_logits_u
     assert calibration.fit_temperature(logits, [1, 0]) == calibration.HOTTEST
 
 
+def test_rows_that_weigh_nothing_ask_for_no_temperature() -> None:
+    assert calibration.fit_temperature([[2.0, 0.0], [0.0, 2.0]], [0, 1], [0.0, 0.0]) == 1.0
+
+
 def test_unknown_labels_and_impossible_outcomes_do_not_disturb_the_temperature() -> None:
     rng = np.random.default_rng(2)
     logits, labels = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)

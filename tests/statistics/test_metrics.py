@@ -98,6 +98,13 @@ def test_a_threshold_above_every_score_where_the_highest_already_alarms_too_ofte
     assert threshold > 1.0
 
 
+def test_impossible_positives_stay_below_the_threshold() -> None:
+    scores = np.array([3.0, 2.0, -np.inf, -np.inf, -np.inf])
+    threshold = metrics.threshold_at_fpr(scores, [True, True, False, False, False], 0.4)
+    assert np.isfinite(threshold)
+    assert (scores >= threshold).tolist() == [True, True, False, False, False]
+
+
 def test_what_cannot_be_computed_is_nan() -> None:
     assert np.isnan(metrics.auroc([0.1, 0.2], [True, True]))
     assert np.isnan(metrics.average_precision([0.1, 0.2], [False, False]))

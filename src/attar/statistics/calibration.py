@@ -64,13 +64,15 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | No
     """The t that minimises the mean of −log softmax(logits / t)[label], between 0.02 and 50. Guo et al. 2017.
 
     logits (..., C), labels (...) int, negative where unknown, weight (...). The loss is convex in 1/t: Newton's steps, kept inside a
-    shrinking bracket, find it in a few rounds; separable rows end at the lower bound. Without a known label, 1.
+    shrinking bracket, find it in a few rounds; separable rows end at the lower bound. Without a known label of some weight, 1.
 
     >>> round(fit_temperature([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [0, 0, 1, 1]), 2)
     1.82
     """
     y = np.asarray(labels)
     known = y >= 0
+    if weight is not None:
+        known &= np.asarray(weight, dtype=np.float64) > 0
     if not known.any():
         return 1.0
     z = np.asarray(logits, dtype=np.float64)[known]

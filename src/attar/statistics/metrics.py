@@ -165,7 +165,7 @@ def threshold_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight:
         return float(np.nextafter(ranked[0], np.inf))
     end = ends[allowed[-1]]
     lower = ranked[end + 1] if end + 1 < len(ranked) else ranked[end]
-    return float((ranked[end] + lower) / 2)
+    return float((ranked[end] + lower) / 2 if np.isfinite(lower) else ranked[end] - 1.0)  # below it are impossible ones alone
 
 
 def log_loss(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = None) -> Array:
@@ -255,7 +255,8 @@ def _by_class(labels: NDArray) -> Callable[[Array], Array]:
 def _descending(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Order of the rows from the highest score down, and the last place of each run of equal scores in it."""
     order = np.argsort(-scores, kind="stable")
-    return order, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    ranked = scores[order]
+    return order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(scores) - 1)  # not by difference: ∞ − ∞ is no number
 
 
 def _midranks(values: Array, w: Array) -> Array:
