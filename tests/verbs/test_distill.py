@@ -18,7 +18,7 @@ from attar.data import Data, arrays, shift
 from attar.errors import DataError, NotationError, ObjectiveError, RunError, StudentError, TeacherError
 from attar.loop import Stopped, fit
 from attar.objective import Distiller, blend, kl, labels, mse, ramp, reverse_kl
-from attar.progress import Event
+from attar.progress import Event, silent
 from attar.signal import IGNORE, NOTHING, Batch, Signal, Source
 from attar.sources import module
 from attar.students import Trees, cnn, forest, lightgbm, mlp
@@ -27,6 +27,7 @@ from attar.testing.small import SmallMLP, fitted, small_images, small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import distill
 from attar.verbs.distill.grow import blend_of
+from attar.verbs.distill.plan import Plan
 from attar.verbs.distill.rows import Rows
 
 TABLE = small_table(600)
@@ -255,6 +256,10 @@ def test_the_labels_control_makes_as_many_steps_on_the_labelled_rows_alone() -> 
     student, control = done.arms
     assert len(student.history) == len(control.history)
     assert control.history[0]["loss"] > 0
+    goal = blend(kl(), labels())
+    plan = Plan(TEACHER, STUDENT, data, goal, classification().bind(data.schema), FIT, ("labels", "hard"), silent)
+    assert len(plan.rows("labels")) == 40
+    assert len(plan.rows("hard")) == len(plan.rows("student")) == len(data.train)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- folder
@@ -378,6 +383,11 @@ def test_an_unknown_control_names_its_neighbours() -> None:
         distill(TEACHER, STUDENT, TABLE, fit=FIT, controls=("labels", "labels"))
     with pytest.raises(NotationError, match="for classes"):
         distill(TEACHER, STUDENT, small_table(200, kind="regression"), fit=FIT, controls=("hard",))
+    many = small_table(200, kind="multilabel")
+    never = Watched(module(SmallMLP(many.schema, outcomes=(3, 2)).eval()))
+    with pytest.raises(NotationError, match="'shuffled' exchanges answers among rows of one label"):
+        distill(never, STUDENT, many, task=multilabel(), fit=FIT, controls=("shuffled",))
+    assert not never.asked
 
 
 def test_labels_that_are_needed_and_missing_are_said_before_training() -> None:
@@ -417,6 +427,9 @@ def test_a_teacher_that_was_trained_on_test_rows_is_refused() -> None:
 
     with pytest.raises(DataError, match=r"trained on 3 of the 150 test rows"):
         distill(Leaky(TEACHER), STUDENT, TABLE, fit=FIT)
+    held_out = replace(TABLE, calibration=TABLE.test, test=TABLE.calibration)
+    with pytest.raises(DataError, match=r"trained on 3 of the 150 test rows"):  # the split keeps its name, wherever it stands
+        distill(Leaky(TEACHER), STUDENT, held_out, fit=FIT)
 
 
 def test_a_builder_that_builds_no_module_is_refused() -> None:

@@ -70,6 +70,9 @@ class Plan:
                 raise DataError(f"the control {needing[0]!r} needs labels, no training row has one", hint='controls: ["hard"]')
         if self.task.kind == "regression" and (odd := [name for name in self.controls if name != "labels"]):
             raise NotationError(f"the control {odd[0]!r} is for classes, this is a regression", hint='controls: ["labels"]')
+        if self.task.kind == "multilabel" and "shuffled" in self.controls:
+            what = "the control 'shuffled' exchanges answers among rows of one label, these have many"
+            raise NotationError(what, hint='controls: ["hard"]')
         self._no_leak()
 
     def _no_leak(self) -> None:
