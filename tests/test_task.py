@@ -120,6 +120,14 @@ def test_a_threshold_decides_the_positive_class_which_is_the_last() -> None:
     assert classification(threshold=0.9).bind(BINARY).decide(z).tolist() == [0, 0, 0, 0]
 
 
+def test_a_rule_is_kept_where_a_probability_has_no_digits_left() -> None:
+    task = classification(metric="recall_at_fpr", recall_at_fpr=0.5).bind(BINARY)
+    scores, y = torch.tensor([90.0, 80.0, 70.0, 60.0], dtype=torch.float64), torch.tensor([1, 1, 0, 0])
+    assert task.fix(scores, y).decide(scores).tolist() == [1, 1, 1, 0]
+    with pytest.raises(EvidenceError, match="no negative row"):
+        task.fix(scores, y, torch.tensor([1.0, 1.0, 0.0, 0.0]))
+
+
 def test_a_rule_is_fixed_on_some_rows_and_kept_on_others() -> None:
     task = classification(metric="recall_at_fpr", recall_at_fpr=0.1).bind(BINARY)
     y = torch.randint(0, 2, (4000,), generator=generator())

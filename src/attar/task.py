@@ -48,6 +48,7 @@ class Task:
         validation rows, one for each model.
     outcomes: size of the last axis of a canonical answer: classes; 2 for multi-label; 1 for a regression; 0 until bound.
     labels: how many labels a multi-label row has; 0 otherwise.
+    cut: the threshold that `fix` found, as log-odds: of a probability near 1 too few digits are left.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Task:
     recall_at_fpr: float | None = None
     outcomes: int = 0
     labels: int = 0
+    cut: float | None = None
 
     def __repr__(self) -> str:
         if self.kind != "classification":
@@ -173,7 +175,7 @@ class Task:
             return output[..., 0]
         if self.threshold is None:
             return output.argmax(-1)
-        return (self.score(output) >= _log_odds(self.threshold)).long()
+        return (self.score(output) >= (_log_odds(self.threshold) if self.cut is None else self.cut)).long()
 
     def fix(self, output: Tensor, labels: Tensor, weight: Tensor | None = None) -> Task:
         """The task with `recall_at_fpr` made a threshold on these rows of this model: validation rows, never test rows.
@@ -182,13 +184,13 @@ class Task:
         """
         if self.recall_at_fpr is None:
             return self
-        known = self.known(labels)
+        known = self.known(labels) if weight is None else self.known(labels) & (weight > 0)
         positive = _numpy(labels[known]) == 1
         if positive.all():
             raise EvidenceError("no negative row to choose a threshold on", hint="more validation rows, or a plain threshold")
         scores = _numpy(self.score(output)[known])
         log_odds = metrics.threshold_at_fpr(scores, positive, self.recall_at_fpr, None if weight is None else _numpy(weight[known]))
-        return replace(self, threshold=1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0)
+        return replace(self, threshold=1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0, cut=log_odds)
 
     def measure(self, output: Tensor | NDArray, labels: Tensor | NDArray, weight: Tensor | NDArray | None = None) -> dict[str, float]:
         """Every metric of the task on the known labels: {"accuracy": 0.82, …}, the primary metric first; weight (B,).

@@ -39,6 +39,10 @@ def test_the_temperature_is_bounded_where_the_rows_are_separable_or_the_logits_u
     assert calibration.fit_temperature(logits, [1, 0]) == calibration.HOTTEST
 
 
+def test_no_row_has_no_calibration_error() -> None:
+    assert np.isnan(calibration.calibration_error([0.7, 0.9], [True, False], np.zeros(2)))
+
+
 def test_rows_that_weigh_nothing_ask_for_no_temperature() -> None:
     assert calibration.fit_temperature([[2.0, 0.0], [0.0, 2.0]], [0, 1], [0.0, 0.0]) == 1.0
 

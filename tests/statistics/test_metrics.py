@@ -108,6 +108,13 @@ def test_impossible_positives_stay_below_the_threshold() -> None:
 def test_what_cannot_be_computed_is_nan() -> None:
     assert np.isnan(metrics.auroc([0.1, 0.2], [True, True]))
     assert np.isnan(metrics.average_precision([0.1, 0.2], [False, False]))
+    nothing, again = np.zeros(3), np.array([0.0, 7.0, 0.0])  # no row at all; one row, drawn again and again
+    numbers = [0.1, 1.7, 3.3]
+    for w in (nothing, again):
+        assert np.isnan(metrics.r2([1.0, 2.0, 3.0], numbers, w))
+        assert np.isnan(metrics.pearson([1.0, 2.0, 3.0], numbers, w))
+        assert np.isnan(metrics.spearman([1.0, 2.0, 3.0], numbers, w))
+    assert np.isnan(metrics.cohen_kappa([0, 1, 1], [0, 1, 0], nothing))
 
 
 def test_an_outcome_called_impossible_costs_a_hundred_nats_and_not_infinity() -> None:

@@ -65,6 +65,14 @@ def test_an_interval_without_width_is_no_evidence_on_few_rows() -> None:
     assert tests.seed_effect([0.0] * 5, 0.0, [0.0] * 5, margin=0.005, rows=598).answer == "no difference"
 
 
+def test_fewer_than_thirty_rows_decide_nothing() -> None:
+    for low, high in ((-0.001, 0.2), (-0.9, -0.2)):
+        found = tests.non_inferiority((low + high) / 2, low, high, 0.05, margin=0.005, rows=29)
+        assert (found.answer, found.rows_needed) == ("insufficient evidence", 30)
+    found = tests.seed_effect([0.6, 0.61, 0.59, 0.6, 0.6], 0.1, [0.1] * 5, margin=0.005, rows=3)
+    assert (found.answer, found.rows_needed) == ("insufficient evidence", 30)
+
+
 def test_rows_that_mislead_nobody_knows_how_far_decide_nothing() -> None:
     found = tests.seed_effect([0.1, 0.11, 0.1, 0.12, 0.1], math.nan, [math.nan] * 5, margin=0.005, rows=100)
     assert found.answer == "insufficient evidence"

@@ -180,6 +180,19 @@ def test_two_perfect_rankings_of_few_rows_are_no_evidence() -> None:
     assert found.helped.answer == "insufficient evidence"
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_a_handful_of_rows_decides_nothing_and_breaks_nothing(n: int) -> None:
+    for kind, tasks in {
+        "classification": [classification(metric="auroc"), classification(metric="brier"), classification()],
+        "regression": [regression(), regression(metric="r2")],
+    }.items():
+        data = rows(kind, 1, n=400 + n, classes=("no", "yes") if kind == "classification" else ())
+        for task in tasks:
+            found = evaluate(Toy("s", 0.3), Toy("t"), data, task, arms=arms(1.0))
+            assert found.non_inferior.answer == "insufficient evidence"
+            assert found.helped.answer == "insufficient evidence"
+
+
 def test_rare_positives_leave_the_effect_undecided() -> None:
     data = rows("classification", 1)
     labels = torch.zeros(len(data.test), dtype=torch.long)
@@ -194,6 +207,7 @@ def test_rows_out_of_reach_are_not_promised_to_suffice() -> None:
     assert _more(3_000_000, None, 6_000) == (
         "The difference seen lies so near the bound that no number of rows in reach would decide it (there are 6,000)."
     )
+    assert "About 598 labelled test rows" in _more(598, None, 2)
     assert "About 30,000 labelled test rows (there are 6,000) would suffice" in _more(30_000, None, 6_000)
 
 

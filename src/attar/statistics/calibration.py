@@ -57,7 +57,8 @@ def calibration_error(said: ArrayLike, came: ArrayLike, weight: ArrayLike | None
     edges, place = _place(said, bins, by)
     off = np.zeros((len(said), len(edges) - 1))
     off[np.arange(len(said)), place] = came - said
-    return np.abs(w @ off).sum(-1) / w.sum(-1)
+    total = w.sum(-1)
+    return np.divide(np.abs(w @ off).sum(-1), total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = None) -> float:

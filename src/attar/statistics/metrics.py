@@ -81,7 +81,7 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> 
     """(agreement − agreement by chance) / (1 − agreement by chance) of two ratings (N,), (N,). Cohen 1960."""
     a, b = np.asarray(a), np.asarray(b)
     w = _weights(weight, len(a))
-    w = w / w.sum(-1, keepdims=True)
+    w = _ratio(w, w.sum(-1, keepdims=True))
     agree = w @ (a == b).astype(np.float64)
     chance = np.zeros_like(agree)
     both = np.intersect1d(a, b)
@@ -206,7 +206,7 @@ def r2(predicted: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = None)
     p, y = np.asarray(predicted, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     y = y - y.mean()  # shifting changes nothing but the rounding of y²
     p = p - np.asarray(labels, dtype=np.float64).mean()
-    spread = mean(y * y, weight) - mean(y, weight) ** 2
+    spread = _spread(y, weight)
     return 1.0 - _ratio(mean((p - y) ** 2, weight), spread)
 
 
@@ -214,9 +214,8 @@ def pearson(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Arra
     """Correlation of (N,) and (N,)."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     x, y = x - x.mean(), y - y.mean()  # changes nothing but the rounding below
-    mean_x, mean_y = mean(x, weight), mean(y, weight)
-    spread = (mean(x * x, weight) - mean_x**2) * (mean(y * y, weight) - mean_y**2)
-    return _ratio(mean(x * y, weight) - mean_x * mean_y, np.sqrt(np.maximum(spread, 0)))
+    together = mean(x * y, weight) - mean(x, weight) * mean(y, weight)
+    return _ratio(together, np.sqrt(_spread(x, weight) * _spread(y, weight)))
 
 
 def spearman(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Array:
@@ -225,12 +224,19 @@ def spearman(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Arr
     w = _weights(weight, len(a))
     x, y = _midranks(a, w), _midranks(b, w)
     total = w.sum(-1, keepdims=True)
-    x, y = x - (w * x).sum(-1, keepdims=True) / total, y - (w * y).sum(-1, keepdims=True) / total
+    x, y = x - _ratio((w * x).sum(-1, keepdims=True), total), y - _ratio((w * y).sum(-1, keepdims=True), total)
     return _ratio((w * x * y).sum(-1), np.sqrt((w * x * x).sum(-1) * (w * y * y).sum(-1)))
 
 
 def _weights(weight: ArrayLike | None, rows: int) -> Array:
     return np.ones(rows) if weight is None else np.asarray(weight, dtype=np.float64)
+
+
+def _spread(values: Array, weight: ArrayLike | None) -> Array:
+    """Variance of centred values; 0 where it is rounding alone, as with one row drawn again and again."""
+    square, centre = mean(values * values, weight), mean(values, weight)
+    spread = square - centre**2
+    return np.where(spread <= 1e-12 * square, 0.0, spread)
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-__all__ = ["FEWEST_SEEDS", "Effect", "NonInferiority", "discordance_rows", "mcnemar", "non_inferiority", "rows_to_rule_out", "seed_effect"]
+__all__ = [
+    "FEWEST_ROWS",
+    "FEWEST_SEEDS",
+    "Effect",
+    "NonInferiority",
+    "discordance_rows",
+    "mcnemar",
+    "non_inferiority",
+    "rows_to_rule_out",
+    "seed_effect",
+]
 
+FEWEST_ROWS = 30  # below it a bootstrap has seen too little of what rows can do: its intervals are too narrow
 FEWEST_SEEDS = 5  # below it a standard deviation over seeds says next to nothing
 ALPHA = 0.05
 POWER = 0.90
@@ -74,8 +85,10 @@ def non_inferiority(difference: float, low: float, high: float, se: float, *, ma
 
     The rows needed scale the standard error by √rows; at least one row is needed more than there are. Where no resample tells the two
     apart (se 0) a bootstrap has no width, whatever the rows: "yes" then takes as many as rule out a difference on a share `margin` of rows.
+    Fewer than thirty rows never suffice.
     """
-    if se == 0 and low > -margin and rows < (enough := rows_to_rule_out(margin)):
+    enough = rows_to_rule_out(margin) if se == 0 and low > -margin else FEWEST_ROWS
+    if rows < enough:
         return NonInferiority("insufficient evidence", difference, low, high, margin, rows, enough, enough)
     if low > -margin:
         return NonInferiority("yes", difference, low, high, margin, rows)
@@ -115,8 +128,9 @@ def seed_effect(differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, m
     row_se: standard error of their mean from the sampling of rows, the seeds as they are; pair_ses: (k,) that of each difference.
     With seed, row and interaction variances, s²/k estimates σ_seed²/k + σ_both²/kn, and row_se² estimates σ_row²/n + σ_both²/kn; the
     interaction, told from how much less the mean moves with the rows than its parts, is counted once. Degrees of freedom are
-    Satterthwaite's, k − 1 where the seeds dominate. Fewer than five pairs are never enough, nor are rows of which nobody knows how far
-    they mislead (NaN), nor an interval without width on fewer rows than `rows_to_rule_out` asks for.
+    Satterthwaite's, k − 1 where the seeds dominate. Fewer than five pairs or thirty rows are never enough,
+    nor are rows of which nobody knows how far they mislead (NaN), nor an interval without width on fewer rows than `rows_to_rule_out`
+    asks for.
     """
     d = np.asarray(differences, dtype=np.float64)
     k, mean = len(d), float(d.mean())
@@ -134,7 +148,7 @@ def seed_effect(differences: ArrayLike, row_se: float, pair_ses: ArrayLike, *, m
         half = math.inf
     low, high = mean - half, mean + half
     found = Effect("insufficient evidence", mean, low, high, margin, k, sd, row_se, rows)
-    if half == 0 and rows < (enough := rows_to_rule_out(margin)):
+    if rows < (enough := rows_to_rule_out(margin) if half == 0 else FEWEST_ROWS):
         return Effect(**{**found.__dict__, "rows_needed": enough, "seeds_needed": FEWEST_SEEDS if k < FEWEST_SEEDS else None})
     if k >= FEWEST_SEEDS and not math.isnan(half):
         if low > 0:

@@ -24,7 +24,7 @@ CONTROLS = {
     "hard": "the same student trained on the teacher's decisions alone",
     "shuffled": "the same student trained on shuffled teacher answers",
 }
-IMPRACTICAL = 100  # times the rows there are: nobody will collect them
+AFAR, REACH = 100, 100_000  # rows beyond so many times those there are, and beyond so many, nobody will collect
 
 MET: Mapping[Answer, Literal["met", "not met", "insufficient evidence"]] = {
     "yes": "met",
@@ -67,7 +67,7 @@ def non_inferior(
         text = f"INSUFFICIENT EVIDENCE that the student is non-inferior to the teacher: {facts}; {bound} (margin {margin:.3g}). "
         text += _more(found.rows_needed, None, rows.n)
         equal = found.rows_if_equal
-        if equal is not None and equal != found.rows_needed and equal <= IMPRACTICAL * rows.n:
+        if equal is not None and equal != found.rows_needed and equal <= _reach(rows.n):
             text += f" If both are in truth equally good, about {equal:,} rows would show it."
     return Verdict(found.answer, text, rests, margin, found.rows_needed)
 
@@ -154,6 +154,10 @@ def _against(found: Effect, name: str, control: str) -> str:
     return f"INSUFFICIENT EVIDENCE that distillation helped: {facts}. {_more(found.rows_needed, found.seeds_needed, found.rows)}"
 
 
+def _reach(have: int) -> int:
+    return max(AFAR * have, REACH)
+
+
 def _more(rows: int | None, seeds: int | None, have: int) -> str:
     """What would suffice, as a sentence."""
     asked = []
@@ -163,6 +167,6 @@ def _more(rows: int | None, seeds: int | None, have: int) -> str:
         asked.append(f"{rows:,} labelled test rows (there are {have:,})")
     if not asked:
         return "No number of rows is known that would suffice."
-    if rows is not None and rows > IMPRACTICAL * have:
+    if rows is not None and rows > _reach(have):
         return f"The difference seen lies so near the bound that no number of rows in reach would decide it (there are {have:,})."
     return f"About {' and '.join(asked)} would suffice if the difference stays as seen."
