@@ -300,3 +300,18 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
         assert found["best"] == expected.best_epoch
         for name, value in one.state_dict().items():
             torch.testing.assert_close(found["weights"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_signal_between_setting_a_handler_and_the_next_line_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_handler = signal.signal
+
+    def eager(number: int, handler: signal.Handlers | int | None) -> object:
+        before = set_handler(number, handler)
+        if number == signal.SIGINT and handler is not before and before is signal.default_int_handler:
+            os.kill(os.getpid(), signal.SIGINT)
+        return before
+
+    monkeypatch.setattr(signal, "signal", eager)
+    with pytest.raises(Stopped):
+        train(small(), square, ROWS, fit=FIT, seed=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

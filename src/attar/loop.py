@@ -507,9 +507,10 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before = signal.signal(number, self._note)
-                self._before[number] = signal.SIG_DFL if before is None else before
+            # Known before the first is set: a signal may come between setting a handler and hearing what it was before.
+            self._before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
