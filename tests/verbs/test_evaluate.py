@@ -193,6 +193,14 @@ def test_a_handful_of_rows_decides_nothing_and_breaks_nothing(n: int) -> None:
             assert found.helped.answer == "insufficient evidence"
 
 
+def test_rows_of_weight_0_alone_decide_nothing() -> None:
+    data = rows("classification", 1, n=500)
+    data = replace(data, test=replace(data.test, weight=torch.zeros(len(data.test))))
+    found = evaluate(Toy("s", 0.3), Toy("t"), data, arms=arms(1.0), require=require(min_agreement=0.9))
+    assert [found.non_inferior.answer, found.helped.answer] == ["insufficient evidence"] * 2
+    assert [r.answer for r in found.requirements] == ["insufficient evidence"] * 2
+
+
 def test_rare_positives_leave_the_effect_undecided() -> None:
     data = rows("classification", 1)
     labels = torch.zeros(len(data.test), dtype=torch.long)
@@ -268,6 +276,7 @@ def test_a_teacher_that_saw_test_rows_is_refused_before_anyone_is_asked() -> Non
     assert not teacher.asked
     known = evaluate(Toy("s"), Toy("t", training_ids=torch.tensor([5])), data)
     assert not any("training rows are unknown" in limit for limit in known.limits)
+    assert any("trained on 1 of 400 validation rows" in limit for limit in known.limits)
     assert any("training rows are unknown" in limit for limit in evaluate(Toy("s"), Toy("t"), data).limits)
 
 

@@ -237,6 +237,9 @@ def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], r
     limits = []
     if _schooling(teacher) == "unknown":
         limits.append("the teacher's training rows are unknown: if test rows were among them, its figures are too good")
+    learnt = teacher.training_ids if isinstance(teacher, Schooled) else None
+    if learnt is not None and (seen := int(torch.isin(data.valid.ids, learnt).sum())):
+        limits.append(f"the teacher was trained on {seen:,} of {len(data.valid):,} validation rows, on which rules and margins were fixed")
     if look is not None and look > 1:
         limits.append(f"this is look {look} at this test split: what was chosen after an earlier look is judged too kindly")
     if rows.n < rows.count:

@@ -135,7 +135,8 @@ def requirements(
 
 
 def _agreement(least: float, agreement: Figure) -> Requirement:
-    assert agreement.value is not None
+    if agreement.value is None:  # rows of weight 0 alone
+        return Requirement(f"agreement ≥ {least:g}", "insufficient evidence", "It could not be computed.")
     low, high = agreement.low if agreement.low is not None else 0.0, agreement.high if agreement.high is not None else 1.0
     sentence = f"It is {agreement.value:.4f} [{low:.4f}, {high:.4f}]."
     answer = "met" if low >= least else "not met" if high < least else "insufficient evidence"
