@@ -96,6 +96,17 @@ def test_rows_without_a_label_exchange_within_the_teachers_decision() -> None:
     assert not torch.allclose(plain, mixed)
 
 
+def test_rows_with_and_without_a_label_do_not_exchange_with_each_other() -> None:
+    assert TABLE.train.labels is not None
+    labels = TABLE.train.labels.clone()
+    labels[::2] = IGNORE
+    train = replace(TABLE.train, labels=labels)
+    batch = train.batch(all_of(train))
+    plain, mixed = BINARY(batch).output, shuffled(BINARY).over(train)(batch).output
+    for here in (labels == 0, labels == 1, labels == IGNORE):
+        assert torch.allclose(plain[here].sort(0).values, mixed[here].sort(0).values, atol=1e-5)
+
+
 def test_two_outcomes_without_rows_to_exchange_with_are_refused_with_the_way_out() -> None:
     batch = TABLE.train.batch(all_of(TABLE.train))
     with pytest.raises(TeacherError, match=r"over\(data.train\)"):
