@@ -76,6 +76,20 @@ def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: P
         run_job(small(text="student: mlp(width=9)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", resume=True)
 
 
+def test_from_python_a_finished_folder_is_not_the_answer_to_another_question(tmp_path: Path) -> None:
+    teacher = attar.module(attar.students.mlp(width=4, depth=1)(attar.data.arrays(*rows()).read().schema, 0))
+    ask: Any = {"fit": attar.fit(epochs=1, seeds=1), "out": tmp_path / "run", "resume": True}
+    first = attar.run(teacher, attar.students.mlp(width=4, depth=1), attar.data.arrays(*rows()), **ask)
+    again = attar.run(teacher, attar.students.mlp(width=4, depth=1), attar.data.arrays(*rows()), **ask)
+    assert again.certificate is not None
+    assert first.certificate is not None
+    assert again.certificate.to_dict() == first.certificate.to_dict()
+    with pytest.raises(RunError, match=r"student: was mlp\(width=4"):
+        attar.run(teacher, attar.students.mlp(width=5, depth=1), attar.data.arrays(*rows()), **ask)
+    with pytest.raises(RunError, match=r"other data|data: was"):
+        attar.run(teacher, attar.students.mlp(width=4, depth=1), attar.data.arrays(*rows(401)), **ask)
+
+
 def test_an_error_says_which_line_it_is_about(tmp_path: Path) -> None:
     job = small(data=attar.data.table(str(tmp_path / "absent.csv"), label="y"), where=lambda key: f"recipes/x.yaml:2 ({key})")
     with pytest.raises(AttarError, match=r"^recipes/x.yaml:2 \(data\): ") as found:

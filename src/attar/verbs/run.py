@@ -6,11 +6,12 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ from attar.verbs.teach import teach
 __all__ = ["STEPS", "Job", "Result", "read", "run", "run_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
+KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "budget", "require")
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
 
@@ -124,7 +126,15 @@ def run(
         budget=budget,
         require=require,
     )
+    job = replace(job, text=_text(job))
     return run_job(job, out=Path(out) if out is not None else _next_free(Path("runs")), resume=resume, listen=listen)
+
+
+def _text(job: Job) -> str:
+    """A run from Python as the lines a recipe would have; what has no text stands as Python shows it, without its address."""
+    parts = {key: getattr(job, key) for key in KEYS}
+    lines = (f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}" for key, value in parts.items() if value is not None)
+    return "\n".join(["# A run from Python, as it was asked.", *lines]) + "\n"
 
 
 def run_job(
@@ -141,18 +151,18 @@ def run_job(
     A step alone that needs what is not there yet is a RunError that names the step before it. An error says which line it is about.
     """
     _claim(out, job, resume=resume, only=only)
-    if only is None and resume and (done := _finished(out, job)) is not None and until == "evaluate":
-        listen(Event("run", text=f"{out} is complete: nothing was done again"))
-        return _result(done, out)
     wanted = (only,) if only is not None else STEPS[: STEPS.index(until) + 1]
     _need_libraries(wanted)
     steps = _Steps(job, out, resume=resume or only is not None, listen=listen)
+    if only is None and resume and until == "evaluate" and (out / "certificate.json").exists():
+        listen(Event("run", text=f"{out} is complete: nothing was done again"))
+        return _result(Certificate.read(out / "certificate.json"), out)
     certificate = None
     for step in wanted:
         if only is not None:
             _need(step, out, job)
         listen(Event(step, text=""))
-        certificate = getattr(steps, step)() or certificate
+        certificate = steps.do(step) or certificate
     return _result(certificate, out) if certificate is not None else Result(None, out, 0, _next_step(wanted[-1], out))
 
 
@@ -177,7 +187,23 @@ class _Steps:
         self._teacher: Source | None = None
         self._answers: Source | None = None
         self._distilled: Distilled | None = None
+        _same_data(out, self.data)
         _manifest(out, self.data, job)
+
+    def do(self, step: Step) -> Certificate | None:
+        """One step; the last one brings the certificate."""
+        match step:
+            case "teach":
+                self.teach()
+            case "annotate":
+                self.annotate()
+            case "distill":
+                self.distill()
+            case "export":
+                self.export()
+            case "evaluate":
+                return self.evaluate()
+        return None
 
     def teach(self) -> None:
         """The teacher, taught if it is to be taught; as it is otherwise."""
@@ -310,6 +336,17 @@ def _need(step: Step, out: Path, job: Job) -> None:
         raise RunError(f"{step} needs {needs[1]}, which is not there", hint=f"attar {needs[0]} makes it; attar run does every step")
 
 
+def _same_data(out: Path, data: Data) -> None:
+    """Raise RunError where the folder was made from other rows than those that are read now."""
+    path = out / "manifest.json"
+    was = json.loads(path.read_text(encoding="utf-8")).get("data") if path.exists() else None
+    if was not in (None, data.fingerprint):
+        raise RunError(
+            f"{out} was made from other data: rows, labels, splits or augmentation have changed ({was[:12]}, now {data.fingerprint[:12]})",
+            hint="--out names another folder",
+        )
+
+
 def _manifest(out: Path, data: Data, job: Job) -> None:
     """What this run was made of, for whoever wants to make it again; what is known of earlier steps stays."""
     _amend(
@@ -336,11 +373,6 @@ def _code() -> str:
     """The digest of attar's own source files: the same version number may be different code."""
     root = Path(attar.__file__).parent
     return digest(*(part for path in sorted(root.rglob("*.py")) for part in (str(path.relative_to(root)), path.read_bytes())))
-
-
-def _finished(out: Path, job: Job) -> Certificate | None:
-    path = out / "certificate.json"
-    return Certificate.read(path) if path.exists() else None
 
 
 def _result(certificate: Certificate, out: Path) -> Result:
