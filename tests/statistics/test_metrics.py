@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import sklearn.metrics as reference
@@ -84,6 +86,7 @@ def test_many_weightings_at_once_equal_repeated_rows(name: str) -> None:
 def test_recall_at_a_false_positive_rate_is_a_point_of_the_curve() -> None:
     fpr, tpr, _ = reference.roc_curve(POSITIVE, SCORES, drop_intermediate=False)
     assert float(metrics.recall_at_fpr(SCORES, POSITIVE, 0.1)) == pytest.approx(tpr[fpr <= 0.1].max())
+    assert math.isnan(metrics.recall_at_fpr(SCORES, np.ones_like(POSITIVE), 0.1))  # without negatives there is no such rate
 
 
 def test_the_threshold_keeps_the_false_positive_rate_and_is_the_lowest_that_does() -> None:

@@ -383,6 +383,8 @@ def test_an_unknown_control_names_its_neighbours() -> None:
         distill(TEACHER, STUDENT, TABLE, fit=FIT, controls=("labels", "labels"))
     with pytest.raises(NotationError, match="for classes"):
         distill(TEACHER, STUDENT, small_table(200, kind="regression"), fit=FIT, controls=("hard",))
+    with pytest.raises(NotationError, match="'hard' changes what the teacher says, and .* asks no teacher"):
+        distill(TEACHER, STUDENT, TABLE, labels(), fit=FIT, controls=("labels", "hard"))
     many = small_table(200, kind="multilabel")
     never = Watched(module(SmallMLP(many.schema, outcomes=(3, 2)).eval()))
     with pytest.raises(NotationError, match="'shuffled' exchanges answers among rows of one label"):

@@ -146,7 +146,8 @@ def recall_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight: Ar
     found, alarms = np.cumsum(w * hit, axis=-1)[..., ends], np.cumsum(w * (1 - hit), axis=-1)[..., ends]
     all_found, all_alarms = found[..., -1], alarms[..., -1]
     allowed = alarms <= fpr * all_alarms[..., None] * (1 + 1e-12)
-    return _ratio(np.where(allowed, found, 0.0).max(-1), all_found)
+    recall = _ratio(np.where(allowed, found, 0.0).max(-1), all_found)
+    return np.where(all_alarms > 0, recall, np.nan)
 
 
 def threshold_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight: ArrayLike | None = None) -> float:

@@ -59,6 +59,9 @@ class Plan:
                 raise NotationError(f"there is no control {name!r}", hint=near(name, known))
         if len(set(self.controls)) < len(self.controls):
             raise NotationError(f"controls {list(self.controls)}: one is named twice", hint="name each once")
+        if not self.objective.needs_teacher and (idle := [name for name in self.controls if name != "labels"]):
+            what = f"the control {idle[0]!r} changes what the teacher says, and {self.objective!r} asks no teacher"
+            raise NotationError(what, hint='controls: ["labels"]')
         if not len(self.data.train):
             raise DataError("the training split is empty", hint="leave more rows to it: lower test, valid or calibration")
         if not bool(known_rows(self.task, self.data.valid).any()):
