@@ -260,6 +260,11 @@ def test_bfloat16_trains_too() -> None:
     assert next(module.parameters()).dtype == torch.float32
 
 
+def test_a_device_that_torch_does_not_know_is_refused_at_once() -> None:
+    with pytest.raises(StudentError, match="'cudaa'"):
+        fit(device="cudaa")
+
+
 def test_an_unknown_device_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")

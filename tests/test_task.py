@@ -180,6 +180,7 @@ def test_auroc_of_many_classes_is_a_one_vs_rest_mean() -> None:
 def test_the_task_that_a_schema_implies() -> None:
     assert task_for(THREE).outcomes == 3
     assert task_for(NUMBER).kind == "regression"
+    assert task_for(THREE, "multilabel").labels == 3
 
 
 def test_a_metric_that_does_not_fit_is_refused_with_one_that_does() -> None:

@@ -111,6 +111,11 @@ def fit(
         raise StudentError(f"fit(weight_decay={weight_decay}): not negative, please", hint="0.01 is the default, 0 switches it off")
     if clip is not None and not clip > 0:
         raise StudentError(f"fit(clip={clip}): a greatest norm is a positive number", hint="leave clip out to clip nothing")
+    if device != "auto":
+        try:
+            torch.device(device)
+        except RuntimeError:
+            raise StudentError(f"fit(device={device!r}): no device of torch", hint='"auto", "cpu", or one such as "cuda:1"') from None
     return Fit(epochs, lr, batch, seeds, weight_decay, warmup, clip, patience, precision, device, threads)
 
 

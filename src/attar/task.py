@@ -108,7 +108,8 @@ class Task:
         self._need_bound()
         shape = tuple(output.shape)
         if self.kind == "multilabel":
-            if shape[-2:] == (self.labels, 2) and len(shape) > 2:
+            # The number of axes first: a graph that is traced must not learn from (B, L) whether B is L.
+            if len(shape) > 2 and shape[-2:] == (self.labels, 2):
                 return output
             if shape[-1:] == (self.labels,):
                 return torch.stack((torch.zeros_like(output), output), -1)
@@ -301,12 +302,12 @@ def regression(metric: str = "rmse") -> Task:
     return Task("regression", metric)
 
 
-def task_for(schema: Schema) -> Task:
+def task_for(schema: Schema, kind: str = "auto") -> Task:
     """The task that a schema implies, bound: classification where there are classes, else regression.
 
-    A schema does not tell several labels from several classes: multi-label is always asked for by name.
+    kind: of the data, where they are at hand. A schema alone does not tell several labels from several classes, and takes them for classes.
     """
-    return (classification() if schema.classes else regression()).bind(schema)
+    return (multilabel() if kind == "multilabel" else classification() if schema.classes else regression()).bind(schema)
 
 
 _REGRESSION = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2, "spearman": metrics.spearman}

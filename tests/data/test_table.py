@@ -443,3 +443,9 @@ def test_a_schema_is_the_tables_own() -> None:
     schema = frame(rows(), label="y").read().schema
     assert isinstance(schema, Schema)
     assert (schema.kind, schema.shape, schema.label) == ("table", (), "y")
+
+
+def test_a_frame_given_as_a_file_is_told_its_word() -> None:
+    with pytest.raises(DataError, match="got a DataFrame") as found:
+        table(rows(10), label="y").read()  # pyright: ignore[reportArgumentType]  # wrong on purpose
+    assert "frame(" in found.value.hint

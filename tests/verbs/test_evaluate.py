@@ -176,7 +176,7 @@ def test_two_perfect_rankings_of_few_rows_are_no_evidence() -> None:
     found = evaluate(Toy("s"), Toy("t"), data, classification(metric="auroc"), arms=same)
     assert found.quality["auroc"].student.value == 1.0
     assert (found.non_inferior.answer, found.non_inferior.rows_needed) == ("insufficient evidence", 598)
-    assert "About 598 labelled test rows (there are 40) would suffice" in found.non_inferior.sentence
+    assert "About 598 labelled test rows (there are 40) would decide it" in found.non_inferior.sentence
     assert found.helped.answer == "insufficient evidence"
 
 
@@ -216,7 +216,7 @@ def test_rows_out_of_reach_are_not_promised_to_suffice() -> None:
         "The difference seen lies so near the bound that no number of rows in reach would decide it (there are 6,000)."
     )
     assert "About 598 labelled test rows" in _more(598, None, 2)
-    assert "About 30,000 labelled test rows (there are 6,000) would suffice" in _more(30_000, None, 6_000)
+    assert "About 30,000 labelled test rows (there are 6,000) would decide it" in _more(30_000, None, 6_000)
 
 
 def test_distillation_helps_only_if_it_beats_every_control_over_five_seeds() -> None:
@@ -345,6 +345,7 @@ def test_numbers_are_judged_by_their_errors_in_their_unit() -> None:
     assert found.claim["margin"] == pytest.approx(0.2, rel=0.15)  # 1 % of an RMSE of 20
     assert found.non_inferior.answer == "yes"
     assert found.helped.answer == "helped"  # less error is better
+    assert "RMSE −" in found.helped.sentence  # student − control, as in the tables
     assert found.quality["rmse"].better == -1
     assert (found.quality["rmse"].gains["labels"].value or 0) < -5
     assert found.fidelity["correlation"].value == pytest.approx(1, abs=0.02)

@@ -57,6 +57,16 @@ def test_several_labels_are_pairs_of_logits_and_one_probability_each(tmp_path: P
     assert exported.source(data.test.batch(torch.arange(5))).output.shape == (5, 3, 2)
 
 
+def test_two_labels_ship_for_any_number_of_rows(tmp_path: Path) -> None:
+    """As many labels as the rows that a graph is traced with: the number of rows must not be taken for that of labels."""
+    data = small_table(kind="multilabel")
+    schema = replace(data.schema, classes=data.schema.classes[:2])
+    splits = {n: replace(s, labels=s.labels[:, :2], schema=schema) for n, s in data.splits.items() if s.labels is not None}
+    two = replace(data, schema=schema, **splits)
+    exported = check_export(SmallMLP(two.schema, outcomes=(2,)), two, multilabel(), tmp_path / "student")
+    assert exported.source(two.test.batch(torch.arange(5))).output.shape == (5, 2, 2)
+
+
 def test_a_student_with_one_logit_ships_two(table: Data, tmp_path: Path) -> None:
     model = SmallMLP(table.schema, outcomes=(1,))
     exported = check_export(model, table, classification(), tmp_path / "student")

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import attar
-from attar.errors import AttarError, DataError, MissingExtra, RunError
+from attar.errors import AttarError, DataError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
 from attar.verbs.run import STEPS, Job, run_job
 from attar.verbs.show import show
@@ -95,6 +98,41 @@ def test_an_error_says_which_line_it_is_about(tmp_path: Path) -> None:
     with pytest.raises(AttarError, match=r"^recipes/x.yaml:2 \(data\): ") as found:
         run_job(job, out=tmp_path / "run")
     assert isinstance(found.value, DataError)
+
+
+class Guesser:
+    """What scikit-learn would bring."""
+
+    def predict(self, x: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "says", "hint"),
+    [
+        ("teacher", Guesser(), "a Guesser is no source", "estimator"),
+        ("teacher", torch.nn.Linear(2, 2), "a Linear is no source", "module"),
+        ("teacher", "teacher.txt", "'teacher.txt' is no source", "words"),
+        ("student", Guesser(), "a Guesser is neither", "mlp"),
+        ("objective", "kl()", r"'kl\(\)' is no objective", "kl"),
+        ("fit", 3, "3 is no setting", "fit"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused_before_anything_is_written(tmp_path: Path, part: str, wrong: Any, says: str, hint: str) -> None:
+    parts = {"teacher": small().teacher, "student": attar.students.mlp(), "data": attar.data.arrays(*rows()), part: wrong}
+    with pytest.raises(AttarError, match=f"{part}: {says}") as found:
+        attar.run(**parts, out=tmp_path / "run")
+    assert hint in found.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_label_columns_imply_several_labels(tmp_path: Path) -> None:
+    x, y = rows()
+    table = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "left": y, "up": (x[:, 1] > 0).astype(int)})
+    job = small(data=attar.data.frame(table, label=["left", "up"]))
+    with pytest.raises(TeacherError, match="many"):
+        run_job(job, out=tmp_path / "refused")
+    result = run_job(replace(job, teacher=attar.taught(attar.students.mlp(width=8), at="t.safetensors")), out=tmp_path / "run")
+    assert result.certificate is not None
 
 
 def test_a_library_that_a_late_step_lacks_is_named_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

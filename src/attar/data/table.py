@@ -88,6 +88,8 @@ class Table:
 
     def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
         """Read the file, check it and split its rows. Raises DataError for whatever cannot be used."""
+        if not isinstance(self.path, str | Path):
+            raise DataError(f"table(...) reads a file, got a {type(self.path).__name__}", hint="frame(df, label=...) takes a DataFrame")
         return read_frame(_read_file(Path(self.path), self.separator, self.roles.missing or []), self.roles, kind)
 
 

@@ -23,7 +23,7 @@ import attar
 from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Data, Description, as_data
-from attar.errors import AttarError, MissingExtra, RunError
+from attar.errors import AttarError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
 from attar.loop import Fit
@@ -127,7 +127,27 @@ def run(
         require=require,
     )
     job = replace(job, text=_text(job))
+    _check_parts(job)
     return run_job(job, out=Path(out) if out is not None else _next_free(Path("runs")), resume=resume, listen=listen)
+
+
+def _check_parts(job: Job) -> None:
+    """Whether each part is of its kind; a recipe's are by their words."""
+    teacher, student = job.teacher, job.student
+    if not isinstance(teacher, Source | Taught):
+        hint = "attar.estimator(model)" if hasattr(teacher, "predict") else "`attar words teacher` lists them"
+        hint = "attar.module(net)" if isinstance(teacher, nn.Module) else hint
+        raise TeacherError(f"teacher: {_a(teacher)} is no source of answers", hint=hint)
+    if not callable(student):
+        raise StudentError(f"student: {_a(student)} is neither a module nor a builder of one", hint="attar.students.mlp()")
+    if job.objective is not None and not isinstance(job.objective, Objective | Term):
+        raise ObjectiveError(f"objective: {_a(job.objective)} is no objective", hint="0.9 * attar.kl() + 0.1 * attar.labels()")
+    if job.fit is not None and not isinstance(job.fit, Fit):
+        raise StudentError(f"fit: {_a(job.fit)} is no setting of training", hint="attar.fit(epochs=40)")
+
+
+def _a(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def _text(job: Job) -> str:
@@ -172,7 +192,7 @@ def read(job: Job) -> tuple[Data, Task]:
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
-        return data, (job.task or task_for(data.schema)).bind(data.schema)
+        return data, (job.task or task_for(data.schema, data.kind)).bind(data.schema)
 
 
 class _Steps:

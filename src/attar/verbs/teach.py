@@ -65,7 +65,7 @@ def teach(
     Raises RunError, which says what differs, if another teacher lies at `at`; DataError if training rows are also evaluation rows or no
     row has a label; TeacherError if a builder cannot learn this task.
     """
-    task = (task or task_for(data.schema)).bind(data.schema)
+    task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     at = Path(at if at is not None else teacher.at)
     grows = isinstance(teacher.builder, Growing)
     fit = fit or Fit()

@@ -58,7 +58,7 @@ def evaluate(
     The claim, decision rules and temperatures are fixed before the test rows are asked.
     Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row.
     """
-    task = (task or task_for(data.schema)).bind(data.schema)
+    task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     _check(task, teacher, data, require)
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))

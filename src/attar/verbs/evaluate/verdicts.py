@@ -83,7 +83,7 @@ def against(draws: Drawn, models: Mapping[Who, Model], rows: Rows, task: Task, m
             continue
         found = effect(arms[STUDENT], seeds, draws, task.metric, rows, better=task.better(task.metric), margin=margin)
         rests = Figure.of(found.difference, found.low, found.high, n=found.seeds, how="paired by seeds and rows; t over seeds and rows")
-        sentence = _against(found, metric_name(task.metric), CONTROLS.get(arm, f"the control {arm!r}"))
+        sentence = _against(found, metric_name(task.metric), CONTROLS.get(arm, f"the control {arm!r}"), task.better(task.metric))
         verdicts[arm] = Verdict(found.answer, sentence, rests, margin, found.rows_needed, found.seeds_needed)
     return verdicts
 
@@ -101,7 +101,7 @@ def helped(each: Mapping[str, Verdict], models: Mapping[Who, Model]) -> Verdict:
     seeds = [v.seeds_needed for v in decisive if v.seeds_needed is not None]
     return Verdict(
         worst.answer,
-        "; ".join(v.sentence for v in decisive),
+        " ".join(v.sentence if v.sentence.endswith(".") else f"{v.sentence}." for v in decisive) if len(decisive) > 1 else worst.sentence,
         worst.difference,
         worst.margin,
         max(rows) if rows else None,
@@ -143,9 +143,11 @@ def _agreement(least: float, agreement: Figure) -> Requirement:
     return Requirement(f"agreement ≥ {least:g}", answer, sentence)
 
 
-def _against(found: Effect, name: str, control: str) -> str:
-    interval = f" [{signed(found.low)}, {signed(found.high)}]" if math.isfinite(found.high - found.low) else ""
-    facts = f"{name} {signed(found.difference)}{interval} over {control} ({found.seeds} seed{'s' if found.seeds != 1 else ''})"
+def _against(found: Effect, name: str, control: str, better: float) -> str:
+    """better: −1 for a metric of which less is better, whose difference is told as the tables tell it."""
+    low, high = sorted((better * found.low, better * found.high))
+    interval = f" [{signed(low)}, {signed(high)}]" if math.isfinite(high - low) else ""
+    facts = f"{name} {signed(better * found.difference)}{interval} over {control} ({found.seeds} seed{'s' if found.seeds != 1 else ''})"
     if found.answer == "helped":
         return f"DISTILLATION HELPED: {facts}"
     if found.answer == "hurt":
@@ -170,4 +172,4 @@ def _more(rows: int | None, seeds: int | None, have: int) -> str:
         return "No number of rows is known that would suffice."
     if rows is not None and rows > _reach(have):
         return f"The difference seen lies so near the bound that no number of rows in reach would decide it (there are {have:,})."
-    return f"About {' and '.join(asked)} would suffice if the difference stays as seen."
+    return f"About {' and '.join(asked)} would decide it if the difference stays as seen."

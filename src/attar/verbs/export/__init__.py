@@ -107,7 +107,7 @@ def export(
     """
     _need_libraries()
     at = Path(at)
-    task = (task or task_for(data.schema)).bind(data.schema)
+    task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     if deploy not in ("float", "int8"):
         raise ExportError(f"deploy={deploy!r}", hint='"float" or "int8"')
     claim(at)
