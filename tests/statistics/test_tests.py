@@ -65,6 +65,13 @@ def test_an_interval_without_width_is_no_evidence_on_few_rows() -> None:
     assert tests.seed_effect([0.0] * 5, 0.0, [0.0] * 5, margin=0.005, rows=598).answer == "no difference"
 
 
+def test_thirty_rows_are_a_floor_not_a_promise() -> None:
+    """19 rows without a disagreement, margin 0.005: the wide bounds ask for far more than the thirty that are the least."""
+    few = tests.non_inferiority(0.0, -0.125, 0.125, 0.076, margin=0.005, rows=19)
+    assert few.rows_needed is not None
+    assert few.rows_needed > 10_000
+
+
 def test_fewer_than_thirty_rows_decide_nothing() -> None:
     for low, high in ((-0.001, 0.2), (-0.9, -0.2)):
         found = tests.non_inferiority((low + high) / 2, low, high, 0.05, margin=0.005, rows=29)

@@ -88,13 +88,16 @@ def non_inferiority(difference: float, low: float, high: float, se: float, *, ma
     Fewer than thirty rows never suffice.
     """
     enough = rows_to_rule_out(margin) if se == 0 and low > -margin else FEWEST_ROWS
+    as_seen, if_equal = _rows(se, difference + margin, rows), _rows(se, margin, rows)
     if rows < enough:
-        return NonInferiority("insufficient evidence", difference, low, high, margin, rows, enough, enough)
+        if low > -margin or high < -margin:  # only the floor is missing
+            as_seen = if_equal = enough
+        as_seen, if_equal = (None if n is None else max(enough, n) for n in (as_seen, if_equal))
+        return NonInferiority("insufficient evidence", difference, low, high, margin, rows, as_seen, if_equal)
     if low > -margin:
         return NonInferiority("yes", difference, low, high, margin, rows)
     if high < -margin:
         return NonInferiority("no", difference, low, high, margin, rows)
-    as_seen, if_equal = _rows(se, difference + margin, rows), _rows(se, margin, rows)
     return NonInferiority("insufficient evidence", difference, low, high, margin, rows, as_seen, if_equal)
 
 
