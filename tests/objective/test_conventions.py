@@ -69,13 +69,14 @@ def the(name: str, conventions: Conventions) -> Check:
 def test_what_is_right_passes_every_check():
     found = run(stored=Signal(good(X).half().float()))
     assert found.ok
-    assert [c.verdict for c in found.checks] == ["ok"] * 6, "\n".join(found.lines())
+    assert [c.verdict for c in found.checks] == ["ok"] * 7, "\n".join(found.lines())
     assert [c.name for c in found.checks] == [
         "teacher frozen",
         "store aligned",
         "class order",
         "kl at equality",
         "kl temperature",
+        "weights",
         "balance",
     ]
     found.raise_if_failed()
@@ -252,6 +253,13 @@ def test_a_term_lost_beside_the_others_is_warned_of():
     assert found.ok
 
 
+@pytest.mark.parametrize(("goal", "said"), [(lambda: 0 * kl(), "nothing to learn"), (lambda: kl() + -0.5 * labels(), "labels weighs -0.5")])
+def test_weights_that_teach_nothing_or_the_contrary_are_found(goal: Callable[[], Objective], said: str):
+    found = the("weights", run(goal=goal()))
+    assert found.verdict == "failed"
+    assert said in found.text
+
+
 def test_a_ramp_counts_at_its_larger_end():
     assert the("balance", run(goal=ramp(0, 1) * kl() + ramp(1, 0) * labels())).verdict == "ok"
 
@@ -268,9 +276,9 @@ def test_the_balance_is_the_ratio_of_gradient_norms_at_the_weights():
     assert shares["mse"] / shares["labels"] == pytest.approx(float(norms["mse"] / norms["labels"]), rel=1e-4)
 
 
-def test_without_a_teacher_only_the_balance_is_looked_at():
+def test_without_a_teacher_only_weights_and_balance_are_looked_at():
     found = check(labels(), student(), None, BATCH, TASK)
-    assert [(c.name, c.verdict) for c in found.checks] == [("balance", "skipped")]
+    assert [(c.name, c.verdict) for c in found.checks] == [("weights", "ok"), ("balance", "skipped")]
 
 
 def test_regression_and_multi_label_have_conventions_too():

@@ -79,6 +79,25 @@ def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: P
         run_job(small(text="student: mlp(width=9)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", resume=True)
 
 
+def test_a_run_that_failed_before_any_work_leaves_its_folder_free(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError):
+        run_job(small(data=attar.data.table(str(tmp_path / "absent.csv"), label="y"), text="data: a\n"), out=out)
+    assert not out.exists()
+    assert run_job(small(text="data: b\n"), out=out, until="teach").certificate is None
+
+
+def test_what_a_certificate_is_held_against_may_change_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_job(small(text="student: a\n"), out=out)
+    result = run_job(small(text="student: a\nbudget: tight\n", budget=attar.budget(size_mb=1e-6)), out=out, only="evaluate")
+    assert result.exit_code == 3
+    assert result.certificate is not None
+    assert result.certificate.identity["look"] == 2
+    with pytest.raises(RunError, match="another recipe"):
+        run_job(small(text="student: b\n"), out=out, only="evaluate")
+
+
 def test_from_python_a_finished_folder_is_not_the_answer_to_another_question(tmp_path: Path) -> None:
     teacher = attar.module(attar.students.mlp(width=4, depth=1)(attar.data.arrays(*rows()).read().schema, 0))
     ask: Any = {"fit": attar.fit(epochs=1, seeds=1), "out": tmp_path / "run", "resume": True}
@@ -157,6 +176,7 @@ def test_the_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
     assert "not taught yet" in parts["teacher"]
     assert any(line.startswith("✗ size_mb") for line in parts["cost"])
     assert any("equality" in line for line in parts["conventions"])
+    assert not any("teacher frozen" in line or "class order" in line for line in parts["conventions"])
 
 
 def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:

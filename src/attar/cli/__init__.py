@@ -23,7 +23,8 @@ __all__ = ["app", "main"]
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 an error that is explained · 2 wrong usage · "
-    "3 done, but `require` is not met or the evidence does not suffice · 130, 143 stopped by Ctrl-C or SIGTERM."
+    "3 done, but what `require` or `budget` asks is not met, or the evidence for it does not suffice · "
+    "130, 143 stopped by Ctrl-C or SIGTERM."
 )
 
 app = typer.Typer(

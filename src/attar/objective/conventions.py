@@ -98,6 +98,7 @@ def check(
     - teacher: its answers carry no gradient, come out the same twice, row by row as in a batch, and asking leaves its fingerprint alone.
     - store: rows answered live equal the stored ones within the store's precision.
     - class order: no permutation of the teacher's outcomes fits the labels significantly better than their own order.
+    - weights: no term has a negative one, which would push the student away from what it is to learn, and not all are zero.
     - balance: no term pulls at the student's weights less than a thousandth as hard as the strongest; a warning, for it may be meant, and
       a student that starts from its teacher has nothing to be pulled to. Ramps count at their larger end.
     """
@@ -118,6 +119,7 @@ def check(
         if answered is not None:
             checks.extend(_equal(goal, seen, answered, batch, task))
             checks.extend(_tempered(goal, answered, batch))
+        checks.append(_weights(goal))
         checks.append(_balance(goal, seen, answered, batch, student))
     return Conventions(tuple(checks))
 
@@ -264,6 +266,20 @@ def _tempered(goal: Objective, teacher: Signal, batch: Batch) -> list[Check]:
             hint = f"order={term.order} is the power of T: 2 for what is quadratic near equality, 1 for what is linear"
             checks.append(Check(f"{name} temperature", "failed", text, values, hint=hint))
     return checks
+
+
+def _weights(goal: Objective) -> Check:
+    ends = {name: [number_in(w.at(progress)) for progress in (0.0, 1.0)] for name, w in zip(goal.names, goal.weights, strict=True)}
+    least, most = min(min(e) for e in ends.values()), max(max(e) for e in ends.values())
+    values = {name: max(e) for name, e in ends.items()}
+    if least < 0:
+        wrong = next(name for name, e in ends.items() if min(e) < 0)
+        return Check("weights", "failed", f"{wrong} weighs {least:g}: it pushes the student away", values, hint="weights are 0 or more")
+    if most == 0:
+        return Check(
+            "weights", "failed", "every weight is 0: there is nothing to learn", values, hint="1.0 * kl(), or leave the weight out"
+        )
+    return Check("weights", "ok", "none is negative, not all are 0", values)
 
 
 def _balance(goal: Objective, student: Signal, teacher: Signal | None, batch: Batch, model: nn.Module) -> Check:

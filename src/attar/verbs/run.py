@@ -208,6 +208,9 @@ class _Steps:
         self._answers: Source | None = None
         self._distilled: Distilled | None = None
         _same_data(out, self.data)
+        out.mkdir(parents=True, exist_ok=True)
+        if job.text:
+            write_atomic(out / "recipe.yaml", job.text)
         _manifest(out, self.data, job)
 
     def do(self, step: Step) -> Certificate | None:
@@ -312,25 +315,30 @@ class _Steps:
 
 
 def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
-    """Make the folder this job's; refuse one that is there already, or that belongs to another recipe."""
+    """Refuse a folder that is there already, or that belongs to another recipe; nothing is made yet, for the data may not be readable.
+
+    A folder in which no step has left anything belongs to nobody. What a certificate is held against may change when it is made anew.
+    """
     recipe = out / "recipe.yaml"
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
-    if out.exists() and any(out.iterdir()):
-        if not resume and only is None:
-            raise RunError(f"{out} is there already, and a run is never overwritten", hint="--resume goes on with it; --out names another")
-        if recipe.exists() and job.text and (was := recipe.read_text(encoding="utf-8")) != job.text:
-            changes = _difference(was, job.text)
-            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if job.text and not recipe.exists():
-        write_atomic(recipe, job.text)
+    if not out.exists() or {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
+        return
+    if not resume and only is None:
+        raise RunError(f"{out} is there already, and a run is never overwritten", hint="--resume goes on with it; --out names another")
+    if recipe.exists() and job.text:
+        free = ("budget", "require") if only == "evaluate" else ()
+        if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
+            hint = "--out names another folder, or remove this one" + (
+                "" if free else "; budget and require alone may change: attar evaluate"
+            )
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
 
 
-def _difference(was: str, now: str) -> str:
-    """The lines in which two resolved recipes differ, key by key."""
+def _difference(was: str, now: str, free: Sequence[str] = ()) -> str:
+    """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in free]
     return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
 
 
@@ -359,7 +367,9 @@ def _need(step: Step, out: Path, job: Job) -> None:
 def _same_data(out: Path, data: Data) -> None:
     """Raise RunError where the folder was made from other rows than those that are read now."""
     path = out / "manifest.json"
-    was = json.loads(path.read_text(encoding="utf-8")).get("data") if path.exists() else None
+    if not path.exists() or {entry.name for entry in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
+        return
+    was = json.loads(path.read_text(encoding="utf-8")).get("data")
     if was not in (None, data.fingerprint):
         raise RunError(
             f"{out} was made from other data: rows, labels, splits or augmentation have changed ({was[:12]}, now {data.fingerprint[:12]})",

@@ -28,7 +28,7 @@ from attar.verbs.teach import teach
 __all__ = ["show"]
 
 ROWS = 512  # of the training split, shown to teacher and student: enough for the class order to be told from chance
-STAND_IN = ("teacher", "store", "class order")  # checks that say nothing of a teacher that is not there yet
+STAND_IN = ("teacher frozen", "store aligned", "class order")  # checks that say nothing of a teacher that is not there yet
 
 
 def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> list[tuple[str, list[str]]]:
