@@ -78,7 +78,7 @@ def plain(data: Data, builder: Student, answers: Tensor, epochs: int) -> tuple[n
         model.eval()
         with torch.no_grad():
             score = float((model(valid).argmax(-1) == truth).float().mean())
-        if score > best:
+        if score >= best:
             best, kept = score, {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(kept)
     return model, time.perf_counter() - start
