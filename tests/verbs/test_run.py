@@ -162,6 +162,20 @@ def test_a_library_that_a_late_step_lacks_is_named_before_the_first(tmp_path: Pa
     assert not (tmp_path / "run" / "teacher.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"student": attar.students.lightgbm(), "objective": attar.jsd()}, "trees regress logits"),
+        ({"controls": ("label",)}, "no control 'label'"),
+        ({"objective": attar.labels(), "controls": ("hard",)}, "asks no teacher"),
+    ],
+)
+def test_what_distill_would_refuse_is_refused_before_the_teacher_is_taught(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(AttarError, match=said):
+        run_job(small(**changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_required_decides_the_exit_code(tmp_path: Path) -> None:
     result = run_job(small(budget=attar.budget(size_mb=1e-6)), out=tmp_path / "run")
     assert result.exit_code == 3

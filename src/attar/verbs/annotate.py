@@ -19,13 +19,12 @@ from attar.progress import Event, Listener, silent
 from attar.signal import NOTHING, Batch, Schema, Signal, Source
 from attar.sources.cached import Cached
 from attar.store import Identity, Precision, Store, Writer, estimate
-from attar.task import Task, classification, multilabel, regression
+from attar.task import Task, task_for
 
 __all__ = ["annotate"]
 
 SPLITS = ("train", "valid", "calibration", "test")
 PATIENCE_S = 1800.0  # how long one of several processes waits for the others while nothing new is written
-TASKS = {"classification": classification, "multilabel": multilabel, "regression": regression}
 
 
 def annotate(
@@ -61,7 +60,7 @@ def annotate(
     """
     views = data.views if views is None else views
     _check(data, splits, views)
-    task = (task or TASKS[data.kind]()).bind(data.schema)
+    task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     chosen: Precision = precision or ("float32" if task.kind == "regression" else "float16")
     identity = Identity(source.fingerprint, data.augmentation, tuple(sorted(taps)), chosen)
     wanted = [_Wanted(data.splits[name], view) for name in splits for view in range(views + 1 if name == "train" else 1)]

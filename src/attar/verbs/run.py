@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,11 +29,11 @@ from attar.loop import Fit
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
 from attar.report import write_report
-from attar.signal import Source, Student
+from attar.signal import NOTHING, Source, Student
 from attar.sources import Taught, module
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
-from attar.verbs.distill import Distilled, distill
+from attar.verbs.distill import Distilled, distill, precheck
 from attar.verbs.evaluate import evaluate
 from attar.verbs.export import export
 from attar.verbs.teach import teach
@@ -114,7 +113,7 @@ def run(
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
     >>> print(result.certificate)                                      # doctest: +SKIP
     """
-    job = Job(
+    asked = Job(
         data=data,
         teacher=teacher,
         student=student,
@@ -126,8 +125,8 @@ def run(
         budget=budget,
         require=require,
     )
-    job = replace(job, text=_text(job))
-    _check_parts(job)
+    _check_parts(asked)
+    job = replace(asked, text=_text(asked))
     return run_job(job, out=Path(out) if out is not None else _next_free(Path("runs")), resume=resume, listen=listen)
 
 
@@ -187,12 +186,15 @@ def run_job(
 
 
 def read(job: Job) -> tuple[Data, Task]:
-    """The data of a job, read, and its task, bound to them."""
+    """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
-        return data, (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+        task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+    with job.about("student"):
+        precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
+    return data, task
 
 
 class _Steps:
@@ -200,7 +202,6 @@ class _Steps:
 
     def __init__(self, job: Job, out: Path, *, resume: bool, listen: Listener) -> None:
         self.job, self.out, self.resume, self.listen = job, out, resume, listen
-        self.started = time.perf_counter()
         self.data, self.task = read(job)
         for note in self.data.notes:
             listen(Event("data", text=note))
@@ -253,7 +254,8 @@ class _Steps:
         if self._answers is None:
             assert self._teacher is not None
             with self.job.about("teacher"):
-                self._answers = annotate(self._teacher, self.data, at=self.out / "answers", task=self.task, listen=self.listen)
+                taps = NOTHING if self.job.objective is None else self.job.objective.teacher_taps
+                self._answers = annotate(self._teacher, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
 
     def distill(self) -> None:
         """The student and its controls, trained over the seeds."""

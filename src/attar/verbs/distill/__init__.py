@@ -22,16 +22,15 @@ from attar.progress import Event, Listener, silent
 from attar.signal import Source, Student
 from attar.sources.cached import Cached
 from attar.students import Trees
-from attar.task import Task, classification, multilabel, regression
+from attar.task import Task, task_for
 from attar.verbs.distill.folder import Arm, Folder
-from attar.verbs.distill.grow import Nothing, blend_of, grow
+from attar.verbs.distill.grow import Nothing, grow
 from attar.verbs.distill.judge import Judge
 from attar.verbs.distill.plan import Plan
 from attar.verbs.distill.rows import Rows
 
-__all__ = ["Arm", "Distilled", "distill"]
+__all__ = ["Arm", "Distilled", "distill", "precheck"]
 
-TASKS = {"classification": classification, "multilabel": multilabel, "regression": regression}
 SAMPLE = 256  # rows on which the conventions are tested, the teacher asked live
 
 
@@ -89,11 +88,38 @@ def distill(
     >>> done = distill(teacher, attar.students.mlp(), data, out="runs/credit")     # doctest: +SKIP
     >>> [(arm.name, arm.seed, arm.valid["auroc"]) for arm in done.arms]            # doctest: +SKIP
     """
-    rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
-    task = (task or TASKS[rows.kind]()).bind(rows.schema)
-    goal = as_objective(objective) if objective is not None else as_objective(read(task.objective, vars(words)))
-    plan = Plan(teacher, student, rows, goal, task, fit or Fit(), tuple(controls), listen)
+    plan = _plan(teacher, student, data, objective, task, fit, controls, listen)
     return Distilling(plan, Folder(Path(out), resume) if out is not None else None).run()
+
+
+def precheck(
+    teacher: Source,
+    student: Student | nn.Module,
+    data: Any,
+    objective: Objective | Term | None = None,
+    *,
+    task: Task | None = None,
+    fit: Fit | None = None,
+    controls: Sequence[str] = ("labels",),
+) -> None:
+    """Raise now what `distill` would raise without asking the teacher, so that nobody teaches for an hour to hear it."""
+    _plan(teacher, student, data, objective, task, fit, controls, silent).check()
+
+
+def _plan(
+    teacher: Source,
+    student: Student | nn.Module,
+    data: Any,
+    objective: Objective | Term | None,
+    task: Task | None,
+    fit: Fit | None,
+    controls: Sequence[str],
+    listen: Listener,
+) -> Plan:
+    rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
+    task = (task or task_for(rows.schema, rows.kind)).bind(rows.schema)
+    goal = as_objective(objective) if objective is not None else as_objective(read(task.objective, vars(words)))
+    return Plan(teacher, student, rows, goal, task, fit or Fit(), tuple(controls), listen)
 
 
 class Distilling:
@@ -137,7 +163,6 @@ class Distilling:
             need_finite(live(batch, plan.objective.teacher_taps).output)
         student = plan.build(0)
         if isinstance(student, Trees):
-            blend_of(plan.objective)
             student = Nothing(plan.task.labels or plan.task.outcomes)
         return check(plan.objective, student, live, batch, plan.task, stored)
 

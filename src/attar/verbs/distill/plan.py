@@ -19,7 +19,9 @@ from attar.objective.terms import Labels
 from attar.progress import Listener
 from attar.signal import Schooled, Source, Student
 from attar.sources.controls import hard, shuffled, smooth
+from attar.students import Trees
 from attar.task import Task
+from attar.verbs.distill.grow import blend_of
 from attar.verbs.distill.judge import known_rows
 from attar.verbs.distill.rows import Rows
 
@@ -76,6 +78,8 @@ class Plan:
         if self.task.kind == "multilabel" and "shuffled" in self.controls:
             what = "the control 'shuffled' exchanges answers among rows of one label, these have many"
             raise NotationError(what, hint='controls: ["hard"]')
+        if isinstance(self.build(0), Trees):
+            blend_of(self.objective)
         self._no_leak()
 
     def _no_leak(self) -> None:

@@ -1,0 +1,76 @@
+"""Where measured defaults come from: `python benchmarks/defaults.py` shows each beside its neighbours. Test rows are never read.
+
+- `lightgbm(...)`: log loss and AUROC of out-of-fold answers to the training rows of the credit recipe, without its synthetic ones.
+- `fit(lr=...)`: the task's metric on validation rows, mean over seeds, of students distilled from a taught teacher, on both recipes' data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import attar
+from attar.cost import machine
+from attar.data import Data, rotate, shift
+from attar.sources import Taught
+
+CREDIT = Path(__file__).parent.parent / "recipes" / "data" / "credit.csv.gz"
+RATES = (1e-3, 3e-3, 5e-3, 8e-3)
+TREES = (
+    attar.lightgbm(),
+    attar.lightgbm(learning_rate=0.1),
+    attar.lightgbm(leaves=31, learning_rate=0.03),
+    attar.lightgbm(leaves=31),
+    attar.lightgbm(min_rows=100),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="students for each learning rate")
+    options = parser.parse_args()
+    print(f"python {' '.join(sys.argv)} · {machine()}")
+    credit = attar.data.table(str(CREDIT), label="default").read("classification")
+    digits = attar.data.mnist5k(test=0.4, augment=[shift(2), rotate(10)]).read()
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        trees(credit, at)
+        auroc = attar.classification(metric="auroc").bind(credit.schema)
+        rates(
+            "credit, mlp(64 × 3)", credit, auroc, attar.taught(attar.lightgbm(), at="teacher.txt"), attar.students.mlp(), at, options.seeds
+        )
+        accuracy = attar.classification().bind(digits.schema)
+        net = attar.taught(attar.students.cnn(width=56), at="teacher.safetensors")
+        rates("digits, cnn(16 × 3)", digits, accuracy, net, attar.students.cnn(), at, options.seeds)
+
+
+def trees(data: Data, at: Path) -> None:
+    """A line for each setting of the boosted teacher."""
+    task = attar.classification(metric="auroc").bind(data.schema)
+    rows = data.train.batch(torch.arange(len(data.train)))
+    print(f"\nout of fold on {len(data.train):,} training rows, one seed")
+    for number, builder in enumerate(TREES):
+        teacher = attar.teach(attar.taught(builder, at="teacher.txt"), data, task, at=at / f"trees-{number}.txt")
+        assert rows.labels is not None
+        found = task.measure(teacher(rows).output, rows.labels)
+        print(f"  log loss {found['log_loss']:.4f}  AUROC {found['auroc']:.4f}  {builder}")
+
+
+def rates(name: str, data: Data, task: attar.Task, teacher: Taught, student: attar.Student, at: Path, seeds: int) -> None:
+    """A line for each learning rate."""
+    taught = attar.teach(teacher, data, task, at=at / teacher.at)
+    answers = attar.annotate(taught, data, task=task)
+    print(f"\n{name}: {task.metric} on {len(data.valid):,} validation rows, {seeds} seeds")
+    for rate in RATES:
+        arms = attar.distill(answers, student, data, task=task, fit=attar.fit(lr=rate, seeds=seeds), controls=()).arms
+        valid = [arm.valid[task.metric] for arm in arms]
+        print(f"  lr {rate:g}  mean {statistics.mean(valid):.4f}  ({', '.join(f'{v:.4f}' for v in valid)})")
+
+
+if __name__ == "__main__":
+    main()
