@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,31 @@ def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path)
     third = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
     assert third.returncode == 1
     assert "never overwritten" in third.stderr
+
+
+TOY = """\
+data: table("rows.csv", label="y")
+teacher: taught({builder}, at="{at}", folds=2)
+student: mlp(width=8, depth=1)
+fit: fit(epochs=2, seeds=1)
+"""
+
+
+@pytest.mark.parametrize(("builder", "at"), [("lightgbm(trees=8)", "teacher.txt"), ("mlp(width=16, depth=1)", "teacher.safetensors")])
+def test_two_processes_do_one_job_in_one_folder(builder: str, at: str, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    rows = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]
+    lines = ["a,b,y", *(f"{a:.4f},{b:.4f},{'yes' if a + b > 0 else 'no'}" for a, b in rows)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "toy.yaml").write_text(TOY.format(builder=builder, at=at), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "attar", "run", "toy.yaml"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "--out", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= FOLDER
+    assert done.stdout.count("look 1 at this test split") == 1  # one process talks, and the split was opened once
+    alone = [sys.executable, "-m", "attar", "run", "toy.yaml", "--out", "alone"]
+    subprocess.run(alone, cwd=tmp_path, capture_output=True, timeout=300, env=environment, check=True)
+    assert (tmp_path / "run" / at).read_bytes() == (tmp_path / "alone" / at).read_bytes()

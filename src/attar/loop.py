@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from attar.files import replacing
 from attar.notation import say
 from attar.progress import Event, Listener, silent
 
-__all__ = ["Fit", "Stopped", "Trained", "choose_threads", "device_of", "fit", "order_of", "processes", "train", "using_threads"]
+__all__ = ["Fit", "Stopped", "Trained", "alone", "choose_threads", "device_of", "fit", "order_of", "processes", "train", "using_threads"]
 
 Loss = Callable[[nn.Module, Tensor, int, float], tuple[Tensor, Mapping[str, Tensor]]]
 """(module, (B,) row positions, epoch counted from 1, progress 0..1) → (total (), parts by name, each ())."""
@@ -240,9 +241,24 @@ def order_of(rows: int, steps: int, seed: int, epoch: int) -> tuple[Tensor, ...]
     return torch.randperm(rows, generator=generator).tensor_split(steps)
 
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
 def processes() -> tuple[int, int]:
-    """(rank of this process, how many train together), as torchrun tells them."""
+    """(rank of this process, how many train together), as torchrun tells them; (0, 1) within `alone()`."""
+    if _ALONE.get():
+        return 0, 1
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process trains by itself, though torchrun started several: for what only one of them does."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 @dataclass

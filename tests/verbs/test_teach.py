@@ -145,6 +145,28 @@ def test_validation_rows_choose_the_number_of_rounds(tmp_path: Path) -> None:
     assert loss[0] < loss[1]
 
 
+def test_of_few_rounds_each_number_is_tried(tmp_path: Path) -> None:
+    """Teachers of 1, 2 … 8 rounds, none of them chosen by anybody, show which number the choice among 8 must fall on."""
+    task = classification(metric="log_loss").bind(DATA.schema)
+    blind = replace(DATA, valid=replace(DATA.valid, labels=None))
+    rows = DATA.valid.batch(torch.arange(len(DATA.valid)))
+
+    def grown(rounds: int):
+        return lightgbm(trees=2 * rounds, leaves=8, min_rows=2, learning_rate=0.9, row_share=1.0, l2=0.0)
+
+    losses = []
+    for rounds in range(1, 9):
+        whole = teach(taught(grown(rounds), at=str(tmp_path / f"{rounds}.txt"), folds=2), blind)
+        losses.append(task.measure(whole(rows).output, labels(DATA.valid))["log_loss"])
+    said: list[Event] = []
+    source = teach(taught(grown(8), at=str(tmp_path / "chosen.txt"), folds=2), DATA, listen=said.append)
+    assert isinstance(source, TaughtTrees)
+    best = 1 + min(range(8), key=losses.__getitem__)
+    assert best < 8
+    assert source.rounds == (best, best)
+    assert any(f"{best} of 8 rounds" in event.text for event in said)
+
+
 def labels(split: Split) -> Tensor:
     assert split.labels is not None
     return split.labels

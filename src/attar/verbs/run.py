@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from attar.data import Data, Description, as_data
 from attar.errors import AttarError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
-from attar.loop import Fit
+from attar.loop import Fit, alone, processes
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
 from attar.report import write_report
@@ -127,6 +128,8 @@ def run(
     )
     _check_parts(asked)
     job = replace(asked, text=_text(asked))
+    if out is None and processes()[1] > 1:
+        raise RunError("several processes need a folder that all of them know", hint='out="runs/credit"')
     return run_job(job, out=Path(out) if out is not None else _next_free(Path("runs")), resume=resume, listen=listen)
 
 
@@ -169,20 +172,54 @@ def run_job(
 
     A step alone that needs what is not there yet is a RunError that names the step before it. An error says which line it is about.
     """
-    _claim(out, job, resume=resume, only=only)
     wanted = (only,) if only is not None else STEPS[: STEPS.index(until) + 1]
     _need_libraries(wanted)
-    steps = _Steps(job, out, resume=resume or only is not None, listen=listen)
-    if only is None and resume and until == "evaluate" and (out / "certificate.json").exists():
-        listen(Event("run", text=f"{out} is complete: nothing was done again"))
-        return _result(Certificate.read(out / "certificate.json"), out)
-    certificate = None
-    for step in wanted:
-        if only is not None:
-            _need(step, out, job)
-        listen(Event(step, text=""))
-        certificate = steps.do(step) or certificate
+    with _together() as company:
+        if company.first:
+            _claim(out, job, resume=resume, only=only)
+        company.wait()
+        steps = _Steps(job, out, company, resume=resume or only is not None, listen=listen if company.first else silent)
+        if only is None and resume and until == "evaluate" and (out / "certificate.json").exists():
+            listen(Event("run", text=f"{out} is complete: nothing was done again"))
+            return _result(Certificate.read(out / "certificate.json"), out)
+        certificate = None
+        for step in wanted:
+            if only is not None:
+                _need(step, out, job)
+            steps.listen(Event(step, text=""))
+            certificate = steps.do(step) or certificate
     return _result(certificate, out) if certificate is not None else Result(None, out, 0, _next_step(wanted[-1], out))
+
+
+@dataclass(frozen=True)
+class _Company:
+    """The processes that torchrun started together, or the only one there is. All annotate and distil; the first does the rest."""
+
+    rank: int
+    world: int
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[_Company]:
+    rank, world = processes()
+    mine = world > 1 and not torch.distributed.is_initialized()
+    if mine:  # a teacher may be taught for a day while the others wait
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(days=7))
+    try:
+        yield _Company(rank, world)
+    finally:
+        if mine and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def read(job: Job) -> tuple[Data, Task]:
@@ -200,8 +237,8 @@ def read(job: Job) -> tuple[Data, Task]:
 class _Steps:
     """The steps of one job in one folder; each makes what it needs of the earlier ones, which is quick where they are done."""
 
-    def __init__(self, job: Job, out: Path, *, resume: bool, listen: Listener) -> None:
-        self.job, self.out, self.resume, self.listen = job, out, resume, listen
+    def __init__(self, job: Job, out: Path, company: _Company, *, resume: bool, listen: Listener) -> None:
+        self.job, self.out, self.company, self.resume, self.listen = job, out, company, resume, listen
         self.data, self.task = read(job)
         for note in self.data.notes:
             listen(Event("data", text=note))
@@ -209,10 +246,13 @@ class _Steps:
         self._answers: Source | None = None
         self._distilled: Distilled | None = None
         _same_data(out, self.data)
-        out.mkdir(parents=True, exist_ok=True)
-        if job.text:
-            write_atomic(out / "recipe.yaml", job.text)
-        _manifest(out, self.data, job)
+        company.wait()
+        if company.first:
+            out.mkdir(parents=True, exist_ok=True)
+            if job.text:
+                write_atomic(out / "recipe.yaml", job.text)
+            _manifest(out, self.data, job)
+        company.wait()
 
     def do(self, step: Step) -> Certificate | None:
         """One step; the last one brings the certificate."""
@@ -236,17 +276,14 @@ class _Steps:
         teacher = self.job.teacher
         with self.job.about("teacher"):
             if isinstance(teacher, Taught):
-                at = Path(teacher.at)
-                teacher = teach(
-                    teacher,
-                    self.data,
-                    self.task,
-                    at=at if at.is_absolute() else self.out / at,
-                    resume=self.resume,
-                    listen=self.listen,
-                )
+                if not self.company.first:
+                    self.company.wait()  # then it is there, and only opened
+                with alone():
+                    teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
+                if self.company.first:
+                    self.company.wait()
             self._teacher = teacher
-        _amend(self.out, teacher=teacher.fingerprint)
+        self._amend(teacher=teacher.fingerprint)
 
     def annotate(self) -> None:
         """The teacher's answers to every split, in the folder's store."""
@@ -275,27 +312,39 @@ class _Steps:
                     resume=self.resume,
                     listen=self.listen,
                 )
-            _amend(self.out, threads=self._distilled.threads, conventions=self._distilled.conventions.as_dict())
+            self._amend(threads=self._distilled.threads, conventions=self._distilled.conventions.as_dict())
+
+    def _amend(self, **facts: object) -> None:
+        if self.company.first:
+            _amend(self.out, **facts)
 
     def export(self) -> None:
         """The folder that ships."""
         self.distill()
         assert self._distilled is not None
-        with self.job.about("student"):
-            export(
-                self._distilled.student,
-                self.data,
-                self.task,
-                at=self.out / "student",
-                deploy=self.job.deploy,
-                listen=self.listen,
-            )
+        if self.company.first:
+            with self.job.about("student"):
+                export(
+                    self._distilled.student,
+                    self.data,
+                    self.task,
+                    at=self.out / "student",
+                    deploy=self.job.deploy,
+                    listen=self.listen,
+                )
+        self.company.wait()
 
     def evaluate(self) -> Certificate:
         """The certificate of the folder that ships, and its page."""
         self.distill()
         if not (self.out / "student" / "student.json").exists():
             self.export()
+        if self.company.first:
+            self._judge()
+        self.company.wait()
+        return Certificate.read(self.out / "certificate.json")
+
+    def _judge(self) -> None:
         assert self._distilled is not None
         assert self._answers is not None
         arms: dict[str, list[Source]] = {}
@@ -313,7 +362,6 @@ class _Steps:
             listen=self.listen,
         )
         write_report(certificate, self.out)
-        return certificate
 
 
 def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:

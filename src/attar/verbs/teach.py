@@ -189,7 +189,8 @@ class _Teaching:
         asked = self.data.valid.batch(known)
         rows = members[0].matrix(asked)
         best, kept, start, total = float("inf"), most, 0, np.zeros(0)
-        for end in np.unique(np.linspace(0, most, STAGES + 1).round().astype(int)[1:]).tolist():
+        ends = np.unique(np.linspace(0, most, STAGES + 1).round().astype(int))
+        for end in ends[ends > 0].tolist():  # no rounds at all would be a range that LightGBM takes for all of them
             grown = [m.raw(rows, asked, start, end - start) for m in members if m.booster.current_iteration() > start]
             total = np.sum(grown, 0) / len(members) + (total if total.size else 0.0) if grown else total
             loss = self._loss(members[0].logits(total, asked), asked)
