@@ -37,6 +37,7 @@ class Term(nn.Module, abc.ABC):
     """Compares two signals, one number for each position; the kinds of comparison below it are final.
 
     needs_teacher: whether `measure` looks at the teacher at all.
+    compares_outputs: whether it compares the answers themselves, which must then have one shape; terms of taps alone do not.
     min_outcomes: with fewer the idea is empty, and the term refuses.
     keeps: the properties that hold, and no others do.
     student_taps, teacher_taps: module paths whose activations `measure` reads.
@@ -45,6 +46,7 @@ class Term(nn.Module, abc.ABC):
     """
 
     needs_teacher: ClassVar[bool] = True
+    compares_outputs: ClassVar[bool] = True
     min_outcomes: ClassVar[int] = 1
     keeps: ClassVar[frozenset[Property]] = frozenset()
     student_taps: frozenset[str] = NOTHING
@@ -63,7 +65,7 @@ class Term(nn.Module, abc.ABC):
             if teacher is None:
                 raise ObjectiveError(f"{self!r} needs a teacher, there is none", hint="labels() does without")
             ours, theirs = tuple(student.output.shape), tuple(teacher.output.shape)
-            if ours != theirs:
+            if self.compares_outputs and ours != theirs:
                 raise ObjectiveError(
                     f"{self!r}: the student answers {ours}, the teacher {theirs}", hint="one outcome axis for both, in one order"
                 )
