@@ -1,10 +1,13 @@
 """What the student is taught: terms that compare, weights that scale them, and their sum."""
 
 from attar.objective.algebra import Distiller, Loss, Objective, Property, Term, as_objective, blend
+from attar.objective.align import Align, Aligned
 from attar.objective.terms import alpha_beta, jsd, kl, labels, mse, reverse_kl, skew_kl, total_variation
 from attar.objective.weights import Weight, ramp
 
 __all__ = [
+    "Align",
+    "Aligned",
     "Distiller",
     "Loss",
     "Objective",
