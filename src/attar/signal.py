@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +22,74 @@ __all__ = [
     "Source",
     "Stored",
     "Student",
+    "Texts",
     "Weighed",
 ]
 
 IGNORE = -100  # the label of a row whose class is not known; for numbers it is NaN
 NOTHING: frozenset[str] = frozenset()  # no taps
 
-Inputs = Mapping[str, Tensor] | Tensor
+Inputs = Mapping[str, Any] | Tensor  # a block is a Tensor, or Texts; whoever reads a block by its name knows which
+
+
+class Texts(Sequence[str]):
+    """N texts as one block of a batch: picked by position like a tensor, so that code that deals rows need not know what they are.
+
+    >>> texts = Texts(["a", "b", "c"])
+    >>> list(texts.index_select(0, torch.tensor([2, 0]))), texts[1]
+    (['c', 'a'], 'b')
+    """
+
+    def __init__(self, texts: Sequence[str] | np.ndarray) -> None:
+        if isinstance(texts, np.ndarray):
+            self._held = texts
+        else:
+            self._held = np.empty(len(texts), dtype=object)
+            self._held[:] = list(texts)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held.tolist())
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice | Tensor | np.ndarray) -> Texts: ...
+    def __getitem__(self, at: int | slice | Tensor | np.ndarray) -> str | Texts:
+        if isinstance(at, int):
+            return self._held[at]
+        return Texts(self._held[at.cpu().numpy() if isinstance(at, Tensor) else at])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Texts) and np.array_equal(self._held, other._held)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, which is never a key
+
+    def __repr__(self) -> str:
+        return f"Texts({self._held.tolist()!r})" if len(self) <= 4 else f"<{len(self):,} texts>"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._held.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Texts are at home on the CPU, wherever the tensors made of them go."""
+        return torch.device("cpu")
+
+    def index_select(self, dim: int, index: Tensor) -> Texts:
+        """The texts at (B,) positions; dim is 0, as for a tensor."""
+        assert dim == 0
+        return self[index]
+
+    def to(self, device: torch.device | str) -> Texts:
+        """Itself: texts do not move."""
+        return self
+
+    def tolist(self) -> list[str]:
+        return self._held.tolist()
 
 
 @dataclass(frozen=True)
@@ -55,16 +117,18 @@ class Schema:
 
     kind: "table": inputs are {"numbers": (B, N) float32 or float64, NaN where missing; "categories": (B, M) int64 codes}, each in
         the order of `columns`; an absent block is absent from the mapping. "images": inputs are (B, channels, height, width) uint8.
-        "tensor": inputs are (B, *shape) float32.
+        "tensor": inputs are (B, *shape) float32. "text": inputs are {name: Texts of B} for each of `texts`; a text that is not there is "".
     columns: of a table, in the order of the file, the label left out.
     shape: of one row of images or tensors; () for a table.
     pixel_mean, pixel_std: per channel, in units of 0..255.
     classes: names in the order of the outcome axis; () for a regression. Multi-label: the names of the L labels.
     label: what is predicted, by name.
     label_mean, label_std: of a regression's label.
+    texts: names of the texts of a row, in order: ("sentence1", "sentence2") of a pair.
+    embeds: a vector for each text is asked, and the label, where there is one, is a score of the first text with the second.
     """
 
-    kind: Literal["table", "images", "tensor"]
+    kind: Literal["table", "images", "tensor", "text"]
     columns: tuple[Column, ...] = ()
     shape: tuple[int, ...] = ()
     pixel_mean: tuple[float, ...] = ()
@@ -73,6 +137,8 @@ class Schema:
     label: str = "label"
     label_mean: float = 0.0
     label_std: float = 1.0
+    texts: tuple[str, ...] = ()
+    embeds: bool = False
 
     @property
     def numbers(self) -> tuple[Column, ...]:

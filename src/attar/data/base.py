@@ -19,7 +19,7 @@ from attar.signal import IGNORE, Batch, Inputs, Schema
 
 __all__ = ["Data", "Description", "Kind", "Memory", "Split", "assemble"]
 
-Kind = Literal["classification", "multilabel", "regression"]
+Kind = Literal["classification", "multilabel", "regression", "embedding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Split:
     weight: (N,) float32, or None where all rows weigh alike.
     rows: (B,) positions → inputs of these rows as they are.
     seen: (B,) positions, (B,) ids, (B,) views → inputs as augmented; None where nothing is augmented.
+    mask: (N, K) bool, which texts of a row are there, where each is answered by itself; None: all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Split:
     schema: Schema
     rows: Callable[[Tensor], Inputs]
     seen: Callable[[Tensor, Tensor, Tensor], Inputs] | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,6 +78,7 @@ class Split:
         return Batch(
             inputs=inputs,
             labels=None if labels is None else labels.index_select(0, index),
+            mask=None if self.mask is None else self.mask.index_select(0, index),
             weight=None if weight is None else weight.index_select(0, index),
             ids=ids,
             views=views,

@@ -35,6 +35,8 @@ def as_logits(output: Tensor, batch: Batch, who: str, order: Tensor | None = Non
     schema = batch.schema
     if schema is None:
         return output if order is None else output.index_select(-1, order.to(output.device))
+    if schema.embeds:
+        return _as_vectors(output, schema, who)
     many = batch.labels is not None and batch.labels.ndim == 2
     outcomes = max(len(schema.classes), 1)
     if outcomes == 2 and output.shape[1:] == (1,) and not many:
@@ -49,6 +51,17 @@ def as_logits(output: Tensor, batch: Batch, who: str, order: Tensor | None = Non
     if order is not None:
         output = output.index_select(-1, order.to(output.device))
     return torch.stack((torch.zeros_like(output), output), -1) if many else output
+
+
+def _as_vectors(output: Tensor, schema: Schema, who: str) -> Tensor:
+    """(B, D) of rows of one text, or (B, K, D) → (B, K, D)."""
+    texts = max(len(schema.texts), 1)
+    vectors = output.unsqueeze(1) if output.ndim == 2 and texts == 1 else output
+    if vectors.ndim != 3 or vectors.shape[1] != texts:
+        raise TeacherError(
+            f"{who} answers {tuple(output.shape[1:])} for each row, asked is a vector for each of {texts} texts", hint=f"({texts}, D) a row"
+        )
+    return vectors
 
 
 def log_probabilities(probabilities: np.ndarray, floor: float = FLOOR) -> Tensor:

@@ -44,6 +44,8 @@ class Reading:
 
     def inputs(self, batch: Batch) -> Inputs:
         """The batch's inputs as the model wants them: same kind, columns in its order, its category codes."""
+        if self.schema.kind == "text":
+            return self._texts(batch)
         if self.schema.kind != "table":
             if not isinstance(batch.inputs, Tensor):
                 raise TeacherError(f"{self.name} reads {self.schema.kind} of shape {self.schema.shape}, got a table")
@@ -68,6 +70,14 @@ class Reading:
             read["categories"] = torch.stack([c if t is None else t[c] for c, t in zip(columns, plan.codes, strict=True)], 1)
         return read
 
+    def _texts(self, batch: Batch) -> Inputs:
+        if batch.schema is not None:
+            self._plan(batch.schema)
+        if isinstance(batch.inputs, Tensor) or not set(self.schema.texts) <= set(batch.inputs):
+            there = "a tensor" if isinstance(batch.inputs, Tensor) else _some(tuple(batch.inputs))
+            raise TeacherError(f"{self.name} reads the texts {_some(self.schema.texts)}, got {there}")
+        return {name: batch.inputs[name] for name in self.schema.texts}
+
     def output(self, output: Tensor, schema: Schema | None) -> Tensor:
         """(B, C, ...) in the model's order of classes → the data's order."""
         if schema is None or (order := self._plan(schema).outcomes) is None:
@@ -86,6 +96,9 @@ class Reading:
         mine = self.schema
         if schema.kind != mine.kind:
             raise TeacherError(f"{self.name} reads {_kind(mine)}, the data are {_kind(schema)}")
+        if mine.texts != schema.texts:
+            hint = "name the columns of the file as they were named then: text=[…]"
+            raise TeacherError(f"{self.name} reads the texts {_some(mine.texts)}, the data have {_some(schema.texts)}", hint=hint)
         if mine.kind != "table" and schema.shape != mine.shape:
             self._refuse_shape(schema.shape)
         if mine.kind == "table":
@@ -152,7 +165,7 @@ def schema_from_json(value: Mapping[str, Any]) -> Schema:
     try:
         known = json.loads(json.dumps(value))  # a copy of plain lists
         columns = tuple(Column(**{**c, "categories": tuple(c["categories"])}) for c in known.pop("columns"))
-        texts = {k: tuple(known.pop(k)) for k in ("shape", "pixel_mean", "pixel_std", "classes")}
+        texts = {k: tuple(known.pop(k)) for k in ("shape", "pixel_mean", "pixel_std", "classes", "texts") if k in known}
         return Schema(columns=columns, **texts, **known)
     except (KeyError, TypeError) as error:
         raise TeacherError(f"a schema that does not read: {error}", hint="export again") from error
@@ -171,7 +184,7 @@ def _codes(mine: Column, data: Column) -> Tensor | None:
 
 
 def _kind(schema: Schema) -> str:
-    return "a table" if schema.kind == "table" else f"{schema.kind} of shape {schema.shape}"
+    return {"table": "a table", "text": "text"}.get(schema.kind) or f"{schema.kind} of shape {schema.shape}"
 
 
 def _some(names: tuple[str, ...]) -> str:
