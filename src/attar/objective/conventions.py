@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attar.errors import AttarError, ObjectiveError, StoreError, TeacherError
 from attar.objective.algebra import Objective, Term, as_objective
-from attar.objective.terms import Divergence
+from attar.objective.tempered import Tempered
 from attar.objective.weights import number_in
 from attar.signal import Batch, Signal, Source
 from attar.tap import observe
@@ -249,17 +249,20 @@ def _tempered(goal: Objective, teacher: Signal, batch: Batch) -> list[Check]:
     noise = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(0), dtype=theirs.dtype).to(theirs.device)
     high = 100 * float(theirs.abs().max().clamp(min=1.0))
     for name, term in _named(goal):
-        if not isinstance(term, Divergence):
+        if not isinstance(term, Tempered):
             continue
         pulls = []
         for temperature in (high, 2 * high):
             hot = term.at(temperature)
             hot.build(Signal(theirs), Signal(theirs), term.task)
             pulls.append(_pull(hot, theirs + noise, theirs, batch)[1])
+        if not any(pulls) and (batch.labels is None or not bool(term.task.known(batch.labels).any())):
+            checks.append(Check(f"{name} temperature", "skipped", "no known label in the batch"))
+            continue
         ratio = pulls[0] / pulls[1] if pulls[1] else math.nan
         values = {"ratio": ratio, "temperature": number_in(term.temperature)}
         if abs(ratio - 1) < 0.05:
-            text = f"T{'²' if term.order == 2 else ''} in place: the gradient does not depend on a high temperature (ratio {ratio:.3f})"
+            text = f"{('no T', 'T', 'T²')[term.order]} in place: the gradient does not depend on a high temperature (ratio {ratio:.3f})"
             checks.append(Check(f"{name} temperature", "ok", text, values))
         else:
             text = f"{term!r}: doubling a high temperature divides the gradient by {ratio:.2f}, not by 1"
@@ -269,7 +272,7 @@ def _tempered(goal: Objective, teacher: Signal, batch: Batch) -> list[Check]:
 
 
 def _weights(goal: Objective) -> Check:
-    ends = {name: [number_in(w.at(progress)) for progress in (0.0, 1.0)] for name, w in zip(goal.names, goal.weights, strict=True)}
+    ends = {name: w.extremes for name, w in zip(goal.names, goal.weights, strict=True)}
     least, most = min(min(e) for e in ends.values()), max(max(e) for e in ends.values())
     values = {name: max(e) for name, e in ends.items()}
     if least < 0:

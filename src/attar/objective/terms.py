@@ -13,7 +13,8 @@ from attar import functional
 from attar.errors import ObjectiveError
 from attar.notation import say
 from attar.objective.algebra import Property, Term
-from attar.objective.weights import Knob, number_in
+from attar.objective.tempered import Tempered
+from attar.objective.weights import number_in
 from attar.signal import Batch, Signal
 from attar.task import Task
 
@@ -24,7 +25,7 @@ LIKENESS: frozenset[Property] = ROWWISE.union({"zero"})
 
 
 @final
-class Divergence(Term):
+class Divergence(Tempered):
     """Any divergence of tempered probabilities, in the canonical unit: T^order · D(p_T ‖ q_T), summed over outcomes.
 
     word: the name. formula: (log p, log q, **arguments) → (...), the teacher first, as in `attar.functional`.
@@ -52,20 +53,9 @@ class Divergence(Term):
         temperature: float | Tensor = 1.0,
         order: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(word, temperature)
         self._formula = formula
-        self._word, self.formula, self.arguments, self.order = word, formula, dict(arguments or {}), order
-        if isinstance(temperature, Tensor):
-            self._temperature: float | Knob = Knob(temperature)
-        elif 0 < temperature < math.inf:
-            self._temperature = float(temperature)
-        else:
-            raise ObjectiveError(f"{word}(temperature={temperature:g})", hint="0 < temperature < ∞; 1 leaves logits as they are")
-
-    @property
-    def temperature(self) -> float | Tensor:
-        """T: the number, or the tensor behind the buffer `_temperature.value`."""
-        return self._temperature.value if isinstance(self._temperature, Knob) else self._temperature
+        self.formula, self.arguments, self.order = formula, dict(arguments or {}), order
 
     def build(self, student: Signal, teacher: Signal | None, task: Task) -> None:
         super().build(student, teacher, task)
@@ -81,10 +71,7 @@ class Divergence(Term):
         temperature = self.temperature
         log_p = functional.log_probabilities(teacher.output, temperature)
         log_q = functional.log_probabilities(student.output, temperature)
-        measured = self._formula(log_p, log_q, **self.arguments)
-        if isinstance(temperature, float) and temperature == 1.0:
-            return measured
-        return measured * temperature**self.order
+        return self.in_unit(self._formula(log_p, log_q, **self.arguments))
 
     def __repr__(self) -> str:
         return say(self._word, **self.arguments, temperature=number_in(self.temperature))
