@@ -23,7 +23,7 @@ from attar.signal import Inputs
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Bags", "TextModel", "TextReading", "Tokens", "text_reading_from"]
+__all__ = ["TOKENIZER", "Bags", "TextFeed", "TextModel", "TextReading", "Tokens", "text_reading_from"]
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
@@ -222,35 +222,87 @@ class Bags:
         return {}
 
 
+@dataclass(frozen=True, eq=False)
+class TextFeed:
+    """What of a row is read together, and whose answer it is: the way from a batch's texts to a graph's tensors and back.
+
+    names: of the texts of a row, in order (Schema.texts).
+    each: whether every text of a row is answered by itself: (B, K, D), zeros where a text is not there. Otherwise the texts of a row
+        are read together, as one or as a pair: (B, C).
+    """
+
+    reading: TextReading
+    names: tuple[str, ...] = ("text",)
+    each: bool = False
+
+    def rows(self, inputs: Inputs) -> list[Row]:
+        """What is read, one entry for each answer: rows; with `each` the texts that are there, row by row."""
+        columns = self._columns(inputs)
+        if self.each:
+            return [(text,) for row in zip(*columns, strict=True) for text in row if text]
+        return list(zip(*columns, strict=True))
+
+    def arrays(self, inputs: Inputs, *, keep: bool = True) -> dict[str, np.ndarray]:
+        """`rows` as int64 arrays (N, L) by name; `keep=False` reads them anew, as a cost is measured."""
+        return self.reading.arrays(self.rows(inputs), keep=keep)
+
+    def spread(self, answers: Tensor, inputs: Inputs) -> Tensor:
+        """(N, D) answers → (B, K, D) with `each`, zeros where a text is not there; otherwise as they are."""
+        if not self.each:
+            return answers
+        there = torch.tensor([[bool(text) for text in row] for row in zip(*self._columns(inputs), strict=True)], device=answers.device)
+        if bool(there.all()):
+            return answers.reshape(*there.shape, -1)
+        return answers.new_zeros(*there.shape, answers.shape[-1]).masked_scatter(there.unsqueeze(-1), answers)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back, beside the reading's files."""
+        return {"names": list(self.names), "each": self.each, "reading": self.reading.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], folder: Path) -> TextFeed:
+        """What `to_json` described, its files in `folder`. Raises TeacherError where it does not read."""
+        return cls(text_reading_from(value["reading"], folder), tuple(value["names"]), value["each"])
+
+    def _columns(self, inputs: Inputs) -> list[Sequence[str]]:
+        if isinstance(inputs, Tensor) or not set(self.names) <= set(inputs):
+            there = "one tensor" if isinstance(inputs, Tensor) else ", ".join(map(repr, inputs))
+            raise TeacherError(f"this model reads the texts {', '.join(map(repr, self.names))}, and is given {there}")
+        return [list(inputs[name]) for name in self.names]
+
+
 class TextModel(nn.Module):
     """A network that reads text: `reading` makes its tensors of raw rows, `net` answers these.
 
     net: a module whose forward takes the reading's tensors by name, (N, L) int64, and answers (N, C) logits or (N, D) vectors.
-    names: of the texts of a row, in order (Schema.texts).
-    each: whether every text of a row is answered by itself: (B, K, D), zeros where a text is not there. Otherwise the texts of a row
-        are read together, as one or as a pair: (B, C).
+    names, each: see `TextFeed`, which it holds as `feed`.
 
     Takes `Batch.inputs`: {name: B texts}. The tokenizer is no part of its weights; an exported folder has it beside the graph.
     """
 
     def __init__(self, reading: TextReading, net: nn.Module, names: Sequence[str] = ("text",), *, each: bool = False) -> None:
         super().__init__()
-        self.reading, self.net, self.names, self.each = reading, net, tuple(names), each
+        self.feed, self.net = TextFeed(reading, tuple(names), each), net
+
+    @property
+    def reading(self) -> TextReading:
+        return self.feed.reading
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.feed.names
+
+    @property
+    def each(self) -> bool:
+        return self.feed.each
 
     def extra_repr(self) -> str:
         return f"reading={type(self.reading).__name__} {self.reading.fingerprint}, names={self.names}, each={self.each}"
 
-    def rows(self, inputs: Inputs) -> list[Row]:
-        """What is read, one entry for each answer of `net`: rows; with `each` the texts that are there, row by row."""
-        columns = self._columns(inputs)
-        if self.each:
-            return [(text,) for row in zip(*columns, strict=True) for text in row if text]
-        return list(zip(*columns, strict=True))
-
     def tensors(self, inputs: Inputs, *, keep: bool = True) -> dict[str, Tensor]:
-        """`rows` as the net's tensors, on the net's device."""
+        """The texts as the net's tensors, on the net's device."""
         device = next(chain(self.net.parameters(), self.net.buffers()), torch.empty(0)).device
-        return {name: torch.from_numpy(a).to(device) for name, a in self.reading.arrays(self.rows(inputs), keep=keep).items()}
+        return {name: torch.from_numpy(a).to(device) for name, a in self.feed.arrays(inputs, keep=keep).items()}
 
     def positions(self, inputs: Inputs) -> Tensor:
         """(N, L) bool: which tokens are real, for taps of token states."""
@@ -261,22 +313,7 @@ class TextModel(nn.Module):
 
     def answer(self, inputs: Inputs, *, keep: bool = True) -> Tensor:
         """The forward; `keep=False` tokenises anew, as a cost is measured."""
-        if not self.each:
-            return self.net(**self.tensors(inputs, keep=keep))
-        return self.spread(self.net(**self.tensors(inputs, keep=keep)), inputs)
-
-    def spread(self, answers: Tensor, inputs: Inputs) -> Tensor:
-        """(N, D) answers to the texts that are there → (B, K, D), zeros elsewhere."""
-        there = torch.tensor([[bool(text) for text in row] for row in zip(*self._columns(inputs), strict=True)], device=answers.device)
-        if bool(there.all()):
-            return answers.reshape(*there.shape, -1)
-        return answers.new_zeros(*there.shape, answers.shape[-1]).masked_scatter(there.unsqueeze(-1), answers)
-
-    def _columns(self, inputs: Inputs) -> list[Sequence[str]]:
-        if isinstance(inputs, Tensor) or not set(self.names) <= set(inputs):
-            there = "one tensor" if isinstance(inputs, Tensor) else ", ".join(map(repr, inputs))
-            raise TeacherError(f"this model reads the texts {', '.join(map(repr, self.names))}, and is given {there}")
-        return [list(inputs[name]) for name in self.names]
+        return self.feed.spread(self.net(**self.tensors(inputs, keep=keep)), inputs)
 
 
 def text_reading_from(value: Mapping[str, Any], folder: Path) -> TextReading:

@@ -17,9 +17,10 @@ from torch import Tensor
 from attar.errors import MissingExtra, TeacherError, TrustError, near
 from attar.identity import digest
 from attar.notation import InPath, say
-from attar.reading import Reading, schema_from_json
-from attar.signal import NOTHING, Batch, Schema, Signal
-from attar.sources.answers import FLOOR, as_logits, checked, no_taps, order_of
+from attar.reading import Reading, TextFeed, Tokens, schema_from_json
+from attar.reading.text import TOKENIZER
+from attar.signal import NOTHING, Batch, Schema, Signal, Texts
+from attar.sources.answers import FLOOR, as_logits, checked, no_taps, order_of, take
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
 
 MANIFEST = "student.json"
-FOLDER_VERSION = 1  # of student.json; raised when its meaning changes
+FOLDER_VERSION = 2  # of student.json; raised when its meaning changes
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime itself brings
+NUMBERS = ("prediction", "embeddings")  # outputs of an exported student that are no logits
+AT_ONCE = 64  # rows of text in one question: padded to the longest, a thousand would take a gigabyte
 PROBE = 64  # rows that tell probabilities from logits
 
 Form = Literal["logits", "probabilities", "chances", "numbers"]
@@ -42,6 +45,8 @@ def onnx(
     threads: int = 1,
     mean: list[float] | None = None,
     std: list[float] | None = None,
+    tokenizer: InPath | None = None,
+    max_length: int = 128,
 ) -> Onnx:
     """The source that answers from `path`: a folder written by `export`, one of its files, or any ONNX classifier.
 
@@ -52,11 +57,15 @@ def onnx(
     output: name of the output that answers, where a graph has several; probabilities and logits are told apart by what it answers.
     threads: of ONNX Runtime.
     mean, std: by channel, in units of 0..1: a graph that takes float images gets (pixel / 255 − mean) / std.
+    tokenizer: of a graph that takes tokens: a tokenizer.json, or a folder that has one; an exported folder brings its own. max_length:
+        of its rows in tokens. Where such a graph answers states of tokens, (N, L, D), their mean over real tokens is the answer.
     Raises TeacherError for a damaged file, TrustError for custom operators or data outside the folder, MissingExtra.
 
     Probabilities become log p, floored at p = 1e-7. Reads no gradient and no taps.
     """
-    return Onnx(str(path), classes=None if classes is None else tuple(classes), output=output, threads=threads, mean=mean, std=std)
+    named = None if classes is None else tuple(classes)
+    where = None if tokenizer is None else str(tokenizer)
+    return Onnx(str(path), classes=named, output=output, threads=threads, mean=mean, std=std, tokenizer=where, max_length=max_length)
 
 
 class Onnx:
@@ -76,8 +85,11 @@ class Onnx:
         threads: int = 1,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        tokenizer: str | None = None,
+        max_length: int = 128,
     ) -> None:
-        self._said = say("onnx", path, classes=classes, output=output, threads=None if threads == 1 else threads, mean=mean, std=std)
+        counted = {"threads": None if threads == 1 else threads, "max_length": None if tokenizer is None else max_length}
+        self._said = say("onnx", path, classes=classes, output=output, mean=mean, std=std, tokenizer=tokenizer, **counted)
         self.threads = threads
         self.file, self.manifest = _find(Path(path))
         content = self.file.read_bytes()
@@ -88,17 +100,25 @@ class Onnx:
             self.reading = Reading(schema_from_json(self.manifest["schema"]), f"the student of {self.file.parent.name or path}")
         graph = _Graph.read(content, self.file)
         self._graph = graph
+        self._text: TextFeed | None = None
+        if self.manifest is not None and self.manifest["text"] is not None:
+            self._text = TextFeed.from_json(self.manifest["text"], self.file.parent)
+        self._tokens: Tokens | None = None if tokenizer is None else _tokens(Path(tokenizer), max_length, graph.inputs)
         self._session: InferenceSession | None = None
         self._pid = -1
-        self.size_bytes = len(content) + graph.external_bytes
+        beside = 0 if self._text is None else sum(map(len, self._text.reading.files().values()))
+        self.size_bytes = len(content) + graph.external_bytes + beside
         self.parameters: int | None = self.manifest["parameters"] if self.manifest is not None else graph.parameters
-        self.fingerprint = digest("onnx", graph.digest, list(classes or ()), output, mean, std) if self.manifest is None else graph.digest
+        self.fingerprint = graph.digest
+        if self.manifest is None:
+            read = None if self._tokens is None else self._tokens.fingerprint
+            self.fingerprint = digest("onnx", graph.digest, list(classes or ()), output, mean, std, read)
         self.classes = classes or (self.reading.schema.classes if self.reading is not None else graph.classes)
         self._explicit = classes is not None
         self._checked: Schema | None = None
         self._pixels = None if mean is None and std is None else (mean or [0.0], std or [1.0])
         self.output = self._choose_output(output)
-        self._form: Form | None = None if self.manifest is None else "numbers" if self.output == "prediction" else "logits"
+        self._form: Form | None = None if self.manifest is None else "numbers" if self.output in NUMBERS else "logits"
 
     def __repr__(self) -> str:
         return self._said
@@ -121,6 +141,11 @@ class Onnx:
         if self.reading is not None:
             self.reading.check(schema)
             return
+        if schema.kind == "text":
+            if self._tokens is None:
+                raise TeacherError(f"{self.file.name} is given texts", hint='tokenizer="folder" says how it reads them')
+            self._order(schema)
+            return
         inputs = {i.name: i for i in self.session.get_inputs()}
         if schema.kind == "table":
             wanted = {n for n, columns in (("numbers", schema.numbers), ("categories", schema.categories)) if columns}
@@ -141,6 +166,8 @@ class Onnx:
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         """The logits of a batch, (B, C) float32, outcomes in the order of the data's classes; of a regression the number (B, 1)."""
         no_taps(taps, self._who)
+        if (feed := self._feed(batch)) is not None:
+            return self._read_texts(feed, batch)
         feeds = self._feeds(batch)
         form = self._form or self._probe(feeds, batch.schema)
         raw = checked(self._run(feeds, len(batch)), self._who)
@@ -150,13 +177,47 @@ class Onnx:
         return Signal(as_logits(output, batch, self._who, None if form == "numbers" else self._order(batch.schema)))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
-        """The bare call of the runtime on arrays that lie ready: what a deployment pays per call."""
+        """The bare call of the runtime on arrays that lie ready: what a deployment pays per call; of text, tokenising is part of it."""
+        if (feed := self._feed(batch)) is not None:
+            return partial(self._answer_texts, feed, batch, keep=False)
         feeds = self._feeds(batch)
         session = self.session
         step = self._fixed_rows()
         if step is not None and step != len(batch):
             return partial(self._run, feeds, len(batch))
         return partial(session.run, [self.output], feeds)
+
+    def _feed(self, batch: Batch) -> TextFeed | None:
+        """How the texts of a batch are read; None where they are no texts."""
+        if self._text is not None:
+            return self._text
+        if isinstance(batch.inputs, Tensor) or not any(isinstance(block, Texts) for block in batch.inputs.values()):
+            return None
+        if batch.schema is not None:
+            self.check(batch.schema)
+        if self._tokens is None:
+            raise TeacherError(f"{self.file.name} is given texts", hint='tokenizer="folder" says how it reads them')
+        names = tuple(batch.inputs) if batch.schema is None else batch.schema.texts
+        return TextFeed(self._tokens, names, batch.schema is not None and batch.schema.embeds)
+
+    def _read_texts(self, feed: TextFeed, batch: Batch) -> Signal:
+        answers = [self._answer_texts(feed, take(batch, i)) for i in torch.arange(len(batch)).split(AT_ONCE)]
+        output = torch.cat([torch.from_numpy(checked(a.numpy(), self._who)) for a in answers])
+        if self.reading is not None:
+            self.reading.inputs(batch)  # refuses other texts than it was made for
+            output = self.reading.output(output, batch.schema)
+            return Signal(as_logits(output, batch, self._who))
+        return Signal(as_logits(output, batch, self._who, self._order(batch.schema)))
+
+    def _answer_texts(self, feed: TextFeed, batch: Batch, *, keep: bool = True) -> Tensor:
+        arrays = feed.arrays(batch.inputs, keep=keep)
+        if not len(next(iter(arrays.values()))):
+            raise TeacherError(f"{self.file.name}: none of {len(batch)} rows has a text", hint="leave empty rows out")
+        answer = torch.from_numpy(self._answer(arrays))
+        if self._tokens is not None and answer.ndim == 3:
+            real = torch.from_numpy(arrays["attention_mask"]).unsqueeze(-1)
+            answer = (answer * real).sum(1) / real.sum(1).clamp(min=1)
+        return feed.spread(answer, batch.inputs)
 
     def _feeds(self, batch: Batch) -> dict[str, np.ndarray]:
         """The arrays of a batch by input name, in the types that the graph takes."""
@@ -218,7 +279,7 @@ class Onnx:
             if wanted not in usable:
                 raise TeacherError(f"{self.file.name} has no output {wanted!r} of numbers", hint=near(wanted, usable))
             return wanted
-        for name in (lambda n: n in ("logits", "prediction"), lambda n: "logit" in n.lower(), lambda n: "prob" in n.lower()):
+        for name in (lambda n: n in ("logits", *NUMBERS), lambda n: "logit" in n.lower(), lambda n: "prob" in n.lower()):
             if found := [n for n in usable if name(n)]:
                 return found[0]
         if len(usable) != 1:
@@ -271,6 +332,7 @@ class _Graph:
     classes: tuple[str, ...]
     parameters: int | None
     external_bytes: int
+    inputs: tuple[str, ...]
 
     @classmethod
     def read(cls, content: bytes, file: Path) -> _Graph:
@@ -294,8 +356,21 @@ class _Graph:
         classes = _class_names(model)
         if _drop_zipmap(model) or places:
             content = model.SerializeToString()
+        inputs = tuple(i.name for i in model.graph.input)
         mark = parts[0] if len(parts) == 1 else digest(*parts)
-        return cls(content, mark, classes, _parameters(model), external)
+        return cls(content, mark, classes, _parameters(model), external, inputs)
+
+
+def _tokens(path: Path, max_length: int, inputs: tuple[str, ...]) -> Tokens:
+    """The tokenizer at a path, for a graph that takes these inputs."""
+    file = path / TOKENIZER if path.is_dir() else path
+    known = ("input_ids", "attention_mask", "token_type_ids")
+    if not {"input_ids", "attention_mask"} <= set(inputs) <= set(known):
+        raise TeacherError(f"a tokenizer for a graph that takes {_some(inputs)}", hint=f"it makes {_some(known)}")
+    try:
+        return Tokens(file.read_text(encoding="utf-8"), max_length, tuple(n for n in known if n in inputs))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TeacherError(f"no tokenizer at {file}: {error}", hint=f"a {TOKENIZER}, or the folder that has one") from error
 
 
 def bytes_digest(content: bytes) -> str:
@@ -331,12 +406,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise TeacherError(f"{path} has schema version {version!r}, this attar reads {FOLDER_VERSION}", hint="export again")
     if seal(manifest)["digest"] != manifest.get("digest"):
         raise TeacherError(f"{path} was changed after export: its digest does not fit", hint="export again")
-    for name, entry in manifest["files"].items():
+    digests = {name: entry["digest"] for name, entry in manifest["files"].items()} | manifest["beside"]
+    for name, wanted in digests.items():
         if not (folder / name).is_file():
             raise TeacherError(f"{folder / name} is missing", hint="copy the whole folder, or export again")
-        if (found := bytes_digest((folder / name).read_bytes())) != entry["digest"]:
+        if (found := bytes_digest((folder / name).read_bytes())) != wanted:
             raise TeacherError(
-                f"{folder / name} was changed after export: digest {found[:12]}…, expected {entry['digest'][:12]}…", hint="export again"
+                f"{folder / name} was changed after export: digest {found[:12]}…, expected {wanted[:12]}…", hint="export again"
             )
     return manifest
 

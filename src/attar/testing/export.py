@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attar.data import Data
+from attar.reading import TextFeed
 from attar.signal import Batch
-from attar.sources.onnx import DOMAINS, Onnx, open_graph
+from attar.sources.onnx import DOMAINS, Onnx, open_graph, read_manifest
 from attar.task import Task
 from attar.verbs.export import Exported, export
 
@@ -64,23 +65,36 @@ def _check_graph(path: Path, exported: Exported, data: Data, task: Task, batch: 
     assert all(t.data_location != t.EXTERNAL for t in model.graph.initializer)
     assert b".py" not in content, "the graph tells of files of the machine that made it"
     session = open_graph(content, 1, path)
-    names = {"numbers", "categories"} if data.schema.kind == "table" else {"pixels"} if data.schema.kind == "images" else {"inputs"}
-    assert {i.name for i in session.get_inputs()} <= names
+    assert {i.name for i in session.get_inputs()} <= _INPUTS[data.schema.kind]
     assert all(not isinstance(i.shape[0], int) for i in session.get_inputs()), "the number of rows is fixed"
     outputs = [o.name for o in session.get_outputs()]
     said = {p.key: p.value for p in model.metadata_props}
     assert json.loads(said["attar.classes"]) == list(data.schema.classes)
     assert [c["name"] for c in json.loads(said["attar.columns"])] == [c.name for c in data.schema.columns]
     assert float(said["attar.temperature"]) == exported.files[path.name].temperature
-    if task.kind == "regression":
-        assert outputs == ["prediction"]
+    if task.kind in ("regression", "embedding"):
+        assert outputs == ["prediction" if task.kind == "regression" else "embeddings"]
         return
     assert outputs == ["logits", "probabilities"]
-    inputs = batch.inputs
-    feeds = {i.name: (inputs if isinstance(inputs, Tensor) else inputs[i.name]).numpy() for i in session.get_inputs()}
+    feeds = _feeds(exported, batch, [i.name for i in session.get_inputs()])
     logits, p = (np.asarray(a) for a in session.run(outputs, feeds))
     expected = torch.softmax(torch.from_numpy(logits), -1).numpy()
     np.testing.assert_allclose(p, expected[..., 1] if task.kind == "multilabel" else expected, atol=1e-6)
+
+
+_INPUTS = {
+    "table": {"numbers", "categories"},
+    "images": {"pixels"},
+    "tensor": {"inputs"},
+    "text": {"input_ids", "attention_mask", "token_type_ids"},
+}
+
+
+def _feeds(exported: Exported, batch: Batch, names: list[str]) -> dict[str, np.ndarray]:
+    inputs, text = batch.inputs, read_manifest(exported.folder)["text"]
+    if text is not None:
+        return TextFeed.from_json(text, exported.folder).arrays(inputs)
+    return {name: (inputs if isinstance(inputs, Tensor) else inputs[name]).numpy() for name in names}
 
 
 def _row(batch: Batch, i: int) -> Batch:

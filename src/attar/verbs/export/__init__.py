@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,14 +21,14 @@ from attar.identity import digest_file
 from attar.progress import Event, Listener, silent
 from attar.reading import schema_to_json
 from attar.signal import Batch
-from attar.sources.onnx import FOLDER_VERSION, MANIFEST, Onnx, open_graph, seal
+from attar.sources.onnx import FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
 from attar.statistics.calibration import fit_temperature
 from attar.students.trees import Trees
 from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
 from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet
-from attar.verbs.export.rows import HOLES, named, parity_rows, take
+from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
 from attar.verbs.export.trees import count, from_trees
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Parity:
     """How an exported graph's raw answers differ from the student's own.
 
     rows: asked. max_difference, mean_difference: of logits (of a regression's numbers). scale: the largest |logit|, at least 1.
-    agreement: share of rows, 0..1, on which both decide alike; of a regression 1 where numbers agree within the tolerance.
+    agreement: share of rows, 0..1, on which both decide alike; of numbers and vectors, the share within the tolerance.
     """
 
     rows: int
@@ -96,8 +96,9 @@ def export(
 ) -> Exported:
     """Write `model` to the folder `at` as student.onnx, student.int8.onnx and student.json; the folder appears whole or not at all.
 
-    The graph takes `numbers` (N, n) float32 and `categories` (N, m) int64, `pixels` (N, C, H, W) uint8, or `inputs` (N, ...) float32,
-    for any N. It answers `logits`, already divided by a temperature, and `probabilities`; for a regression `prediction` (N, 1).
+    The graph takes `numbers` (N, n) float32 and `categories` (N, m) int64, `pixels` (N, C, H, W) uint8, `inputs` (N, ...) float32, or
+    of text `input_ids`, `attention_mask` (N, tokens) int64, which the tokenizer beside it makes; for any N. It answers `logits`, already
+    divided by a temperature, and `probabilities`; for a regression `prediction` (N, 1), for texts to embed `embeddings` (N, D).
     The temperature minimises −log p of the labels of the validation rows, fitted on the answers of each graph by itself.
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
@@ -117,7 +118,7 @@ def export(
         raw, own = from_trees(model, rows, task) if isinstance(model, Trees) else from_torch(model, rows, task)
     _need_finite(own, "the student itself")
     with explain_disk(at), replacing(at) as folder:
-        shipping = _Shipping(folder, data, task, rows, own)
+        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model))
         files = {FLOAT: shipping.ship(raw, FLOAT, "float32")}
         if (drift := files[FLOAT].parity).max_difference > TOLERANCE * drift.scale:
             raise ExportError(
@@ -146,6 +147,7 @@ class _Shipping:
     task: Task
     rows: Batch
     own: np.ndarray
+    feed: Feed
     notes: list[str] = field(default_factory=list)
 
     def ship(self, raw: ModelProto, name: str, precision: Literal["float32", "int8"]) -> File:
@@ -154,7 +156,7 @@ class _Shipping:
         temperature = self._temperature(raw)
         content = finished(raw, temperature, precision, self.task, self.data.schema)
         write(self.folder / name, content)
-        answer = self._ask(content, named(self.rows)) * temperature
+        answer = self._ask(content, [self.rows]) * temperature
         _need_finite(answer, name)
         return File(precision, len(content), temperature, self._parity(answer), digest_file(self.folder / name))
 
@@ -179,16 +181,14 @@ class _Shipping:
     def _temperature(self, raw: ModelProto) -> float:
         """The temperature that suits the validation labels best on this graph's answers; 1 where there are none, and a note."""
         valid, task = self.data.valid, self.task
-        if task.kind == "regression":
+        if task.kind in ("regression", "embedding"):
             return 1.0
         if valid.labels is None or not bool((known := task.known(valid.labels)).any()):
             note = "no validation row has a label: the temperature is 1, probabilities are as the student says them"
             if note not in self.notes:
                 self.notes.append(note)
             return 1.0
-        content = raw.SerializeToString()
-        answers = [self._ask(content, named(valid.batch(index))) for index in torch.arange(len(valid)).split(4096)]
-        logits = np.concatenate(answers)
+        logits = self._ask(raw.SerializeToString(), (valid.batch(index) for index in torch.arange(len(valid)).split(4096)))
         labels = torch.where(known, valid.labels, -1).numpy()
         _need_finite(logits, "the graph on validation rows")
         weight = None
@@ -196,13 +196,16 @@ class _Shipping:
             weight = np.broadcast_to(valid.weight.numpy().reshape(-1, *[1] * (labels.ndim - 1)), labels.shape)
         return float(np.float32(fit_temperature(logits, labels, weight)))
 
-    def _ask(self, content: bytes, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(open_graph(content, 1, FLOAT).run([output_name(self.task)], dict(feeds))[0])
+    def _ask(self, content: bytes, batches: Iterable[Batch]) -> np.ndarray:
+        """A graph's answers to rows, one after the other."""
+        session, name, feed = open_graph(content, 1, FLOAT), output_name(self.task), self.feed
+        pieces = [piece for batch in batches for piece in feed.pieces(batch)]
+        return np.concatenate([feed.answers(np.asarray(session.run([name], feed.arrays(p))[0]), p) for p in pieces])
 
     def _parity(self, answer: np.ndarray) -> Parity:
         difference = np.abs(answer.astype(np.float64) - self.own)
         scale = max(1.0, float(np.abs(self.own).max()))
-        if self.task.kind == "regression":
+        if self.task.kind in ("regression", "embedding"):
             same = difference <= TOLERANCE * scale
         else:
             same = (self.task.decide(torch.from_numpy(answer)) == self.task.decide(torch.from_numpy(self.own))).numpy()
@@ -211,10 +214,9 @@ class _Shipping:
     def _company(self, temperature: float) -> str:
         """A sentence on how much an int8 answer depends on the rows asked with it: its activations share one scale."""
         content = (self.folder / INT8).read_bytes()
-        session, name = open_graph(content, 1, INT8), output_name(self.task)
-        asked = {n: a[:HOLES] for n, a in named(self.rows).items()}
-        together = np.asarray(session.run([name], asked)[0])
-        alone = [np.asarray(session.run([name], {n: a[i : i + 1] for n, a in asked.items()})[0]) for i in range(len(together))]
+        some = take(self.rows, slice(0, HOLES))
+        together = self._ask(content, [some])
+        alone = [self._ask(content, [take(some, slice(i, i + 1)) for i in range(len(together))])]
         most = float(np.abs(np.concatenate(alone) - together).max()) * temperature
         return f"{INT8}: activations are scaled by call, so that a row's raw answer moves by up to {most:.2g} with the rows asked beside it"
 
@@ -245,15 +247,23 @@ def _describe(shipping: _Shipping, student: str, parameters: int, certified: str
             inputs.append({"name": "categories", "dtype": "int64", "shape": ["batch", len(schema.categories)]})
     elif schema.kind == "images":
         inputs.append({"name": "pixels", "dtype": "uint8", "shape": ["batch", *schema.shape]})
+    elif shipping.feed.text is not None:
+        inputs += [{"name": n, "dtype": "int64", "shape": ["batch", "tokens"]} for n in shipping.feed.text.reading.names]
     else:
         inputs.append({"name": "inputs", "dtype": "float32", "shape": ["batch", *schema.shape]})
+    text = shipping.feed.text
+    beside = {} if text is None else text.reading.files()
+    for name, content in beside.items():
+        write(shipping.folder / name, content)
     versions = {n: metadata.version(n) for n in ("attar", "torch", "onnx", "onnxscript", "onnxruntime")}
     manifest = {
         "schema_version": FOLDER_VERSION,
         "certified": certified,
         "task": repr(task),
         "inputs": inputs,
-        "outputs": ["prediction"] if task.kind == "regression" else ["logits", "probabilities"],
+        "outputs": [output_name(task)] if task.kind in ("regression", "embedding") else ["logits", "probabilities"],
+        "text": None if text is None else text.to_json(),
+        "beside": {name: bytes_digest(content) for name, content in beside.items()},
         "schema": schema_to_json(schema),
         "student": student,
         "parameters": parameters,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attar.errors import RunError
+from attar.reading.text import TOKENIZER
 from attar.sources.onnx import MANIFEST
 
 __all__ = ["FLOAT", "INT8", "claim", "replacing", "write"]
@@ -20,7 +21,7 @@ def claim(at: Path) -> None:
     """Refuse a place that holds anything but an exported folder; clear away what a killed export left beside it."""
     if at.exists() and not at.is_dir():
         raise RunError(f"{at} is a file, not a folder", hint="choose another place")
-    if at.is_dir() and (other := sorted(p.name for p in at.iterdir() if p.name not in (FLOAT, INT8, MANIFEST))):
+    if at.is_dir() and (other := sorted(p.name for p in at.iterdir() if p.name not in (FLOAT, INT8, MANIFEST, TOKENIZER))):
         raise RunError(f"{at} holds other things: {', '.join(other[:5])}", hint="export replaces its folder whole: choose an empty place")
     for left in at.parent.glob(f".{at.name}.*.old"):
         if not at.exists() and not _alive(left):

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ExportError
+from attar.reading import TextModel
 from attar.signal import Batch, Schema
 from attar.task import Task
-from attar.verbs.export.rows import named
+from attar.verbs.export.rows import Feed, take
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["OPSET", "asked", "finished", "from_torch", "output_name", "quantised", "quiet", "traced"]
+__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "traced"]
 
 OPSET = 18  # what torch writes without conversion; any ONNX Runtime from 1.14 on reads it
 WHOLE = frozenset({"pixels", "inputs"})  # inputs that are one tensor, not a block of a table
@@ -39,36 +40,33 @@ class _Flat(nn.Module):
         self.student, self.task, self.names, self.canonical = student, task, tuple(names), canonical
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        output = self.student(tensors[0] if set(self.names) <= WHOLE else dict(zip(self.names, tensors, strict=True)))
+        if isinstance(self.student, TextModel):
+            output = self.student.net(**dict(zip(self.names, tensors, strict=True)))
+        else:
+            output = self.student(tensors[0] if set(self.names) <= WHOLE else dict(zip(self.names, tensors, strict=True)))
         return output if self.canonical else self.task.canonical(output)
 
 
 def from_torch(model: nn.Module, rows: Batch, task: Task) -> tuple[ModelProto, np.ndarray]:
-    """The graph with its raw output, and the model's own answers to `rows`, (R, C) or (R, L, 2)."""
+    """The graph with its raw output, and the model's own answers to `rows`, (R, C), (R, L, 2) or (R, K, D)."""
     student = copy.deepcopy(model).cpu().float().eval()
-    arrays = named(rows)
-    output, answer = asked(student, arrays, task)
-    flat = _Flat(student, task, list(arrays), canonical=answer.shape == output.shape)
-    return traced(flat, arrays, output_name(task), type(model).__name__), answer.numpy()
-
-
-def asked(student: nn.Module, arrays: Mapping[str, np.ndarray], task: Task) -> tuple[Tensor, Tensor]:
-    """What a student answers to arrays by input name, as it is and canonical."""
-    tensors = {n: torch.from_numpy(a) for n, a in arrays.items()}
     with torch.no_grad():
-        output = student(next(iter(tensors.values())) if set(tensors) <= WHOLE else tensors)
-        return output, task.canonical(output)
+        output = torch.cat([student(piece.inputs) for piece in Feed.of(student).pieces(rows)])
+        answer = task.canonical(output)
+    arrays = Feed.of(student).arrays(take(rows, slice(-2, None)))  # of text, odd ones: long, so that no size is 1
+    flat = _Flat(student, task, list(arrays), canonical=task.kind == "embedding" or answer.shape == output.shape)
+    return traced(flat, arrays, output_name(task), type(model).__name__, tokens=isinstance(student, TextModel)), answer.numpy()
 
 
-def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: str) -> ModelProto:
-    """The graph of a module that takes these arrays one by one, for any number of rows, stripped. Raises ExportError."""
-    batch = torch.export.Dim("batch")
+def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: str, *, tokens: bool = False) -> ModelProto:
+    """The graph of a module that takes these arrays one by one, for any number of rows (and tokens), stripped. Raises ExportError."""
+    free = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("tokens", min=2)} if tokens else {})
     try:
         program = torch.onnx.export(
             flat.eval(),
             tuple(torch.from_numpy(a[:2]) for a in arrays.values()),  # two rows: torch takes the sizes 0 and 1 for constants
             dynamo=True,
-            dynamic_shapes=(tuple({0: batch} for _ in arrays),),
+            dynamic_shapes=(tuple(free for _ in arrays),),
             input_names=list(arrays),
             output_names=[output],
             opset_version=OPSET,
@@ -129,7 +127,7 @@ def finished(raw: ModelProto, temperature: float, precision: str, task: Task, sc
 
     model = copy.deepcopy(raw)
     graph = model.graph
-    if task.kind != "regression":
+    if task.kind not in ("regression", "embedding"):
         _temper(model, temperature)
         shape = ["batch", task.labels, 2] if task.kind == "multilabel" else ["batch", task.outcomes]
         if task.kind == "multilabel":
@@ -179,7 +177,7 @@ def _temper(model: ModelProto, temperature: float) -> None:
 
 def output_name(task: Task) -> str:
     """What a graph's raw output is called."""
-    return "prediction" if task.kind == "regression" else "logits"
+    return {"regression": "prediction", "embedding": "embeddings"}.get(task.kind, "logits")
 
 
 @contextmanager

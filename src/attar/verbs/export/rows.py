@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.data import Data
-from attar.signal import Batch, Inputs
+from attar.reading import TextFeed, TextModel
+from attar.signal import Batch, Inputs, Texts
 
-__all__ = ["HOLES", "named", "parity_rows", "take"]
+__all__ = ["HOLES", "Feed", "parity_rows", "take"]
 
 ROWS = 1024  # at most; where the validation split is shorter, training rows are added up to ENOUGH
 ENOUGH = 256
+TEXTS_AT_ONCE = 64  # rows of text in one question: a thousand padded to the longest would take a gigabyte
+ODD_TEXTS = ("", " ", "né 漢字 🙂 ﬁ", "a" * 300, "again and " * 300)
 HOLES = 64  # rows of a table that are asked once more, with values missing and categories never seen
 
 
 def parity_rows(data: Data) -> Batch:
-    """Validation rows, training rows where these are few, and of a table some rows again with values missing."""
+    """Validation rows, training rows where these are few; of a table some rows again with values missing, of text a few odd ones."""
     batch = data.valid.batch(torch.arange(min(len(data.valid), ROWS)))
     if len(batch) < ENOUGH:
         more = data.train.batch(torch.arange(min(len(data.train), ENOUGH - len(batch))))
         batch = Batch(_joined(batch.inputs, more.inputs), schema=data.schema)
-    if not isinstance(batch.inputs, Tensor):
+    if data.schema.kind == "text":
+        batch = Batch(_joined(batch.inputs, {name: Texts(ODD_TEXTS) for name in data.schema.texts}))
+    elif not isinstance(batch.inputs, Tensor):
         batch = Batch(_joined(batch.inputs, _with_holes(take(batch, slice(0, HOLES)).inputs)), schema=data.schema)
     return Batch(batch.inputs, schema=data.schema)
 
@@ -43,13 +48,36 @@ def _with_holes(inputs: Inputs) -> Inputs:
     return holed
 
 
-def named(batch: Batch) -> dict[str, np.ndarray]:
-    """A batch's arrays by the names and in the types of the graph's inputs."""
-    if isinstance(batch.inputs, Tensor):
-        array = batch.inputs.cpu().numpy()
-        return {"pixels": array} if array.dtype == np.uint8 else {"inputs": array.astype(np.float32)}
-    types = {"numbers": np.float32, "categories": np.int64}
-    return {n: batch.inputs[n].cpu().numpy().astype(t) for n, t in types.items() if n in batch.inputs and batch.inputs[n].shape[1]}
+@dataclass(frozen=True)
+class Feed:
+    """A batch → the arrays of a graph's inputs by name, piece by piece, and the graph's answers → rows again. text: of a text model."""
+
+    text: TextFeed | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Feed:
+        """As this student reads."""
+        return cls(model.feed if isinstance(model, TextModel) else None)
+
+    def pieces(self, batch: Batch) -> list[Batch]:
+        """The batch, or as much of it at a time as memory bears."""
+        if self.text is None:
+            return [batch]
+        return [take(batch, slice(i, i + TEXTS_AT_ONCE)) for i in range(0, len(batch), TEXTS_AT_ONCE)]
+
+    def arrays(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The arrays, in the types of the graph's inputs."""
+        if self.text is not None:
+            return self.text.arrays(batch.inputs)
+        if isinstance(batch.inputs, Tensor):
+            array = batch.inputs.cpu().numpy()
+            return {"pixels": array} if array.dtype == np.uint8 else {"inputs": array.astype(np.float32)}
+        types = {"numbers": np.float32, "categories": np.int64}
+        return {n: batch.inputs[n].cpu().numpy().astype(t) for n, t in types.items() if n in batch.inputs and batch.inputs[n].shape[1]}
+
+    def answers(self, raw: np.ndarray, batch: Batch) -> np.ndarray:
+        """What the graph answers → one answer for each row of the batch."""
+        return raw if self.text is None else self.text.spread(torch.from_numpy(raw), batch.inputs).numpy()
 
 
 def take(batch: Batch, rows: slice) -> Batch:
@@ -63,4 +91,4 @@ def _joined(a: Inputs, b: Inputs) -> Inputs:
         assert isinstance(b, Tensor)
         return torch.cat((a, b))
     assert not isinstance(b, Tensor)
-    return {n: torch.cat((a[n], b[n])) for n in a}
+    return {n: Texts([*a[n], *b[n]]) if isinstance(a[n], Texts) else torch.cat((a[n], b[n])) for n in a}

@@ -7,14 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from attar.errors import MissingExtra
 from attar.signal import Batch
 from attar.students.trees import Trees
 from attar.task import Task
-from attar.verbs.export.graph import OPSET, asked, output_name, traced
-from attar.verbs.export.rows import named
+from attar.verbs.export.graph import OPSET, output_name, traced
+from attar.verbs.export.rows import Feed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,8 +29,9 @@ def from_trees(model: Trees, rows: Batch, task: Task) -> tuple[ModelProto, np.nd
     """The graph with its raw output, and the trees' own answers to `rows`, (R, C) or (R, L, 2)."""
     from onnx import TensorProto, helper, numpy_helper
 
-    arrays = named(rows)
-    _, answer = asked(model, arrays, task)
+    arrays = Feed().arrays(rows)
+    with torch.no_grad():
+        answer = task.canonical(model(rows.inputs))
     graph = traced(_Read(copy.deepcopy(model.read).cpu(), tuple(arrays)), arrays, "matrix", type(model).__name__)
     columns = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     scores = []
