@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attar.functional import mse, squared_error
+from attar.functional import cosine, mse, squared_error
 
 
 def logits(seed: int, *shape: int) -> torch.Tensor:
@@ -29,9 +29,24 @@ def test_gradients_are_those_of_the_value():
     theirs, ours = logits(0, 3, 4).requires_grad_(), logits(1, 3, 4).requires_grad_()
     assert torch.autograd.gradcheck(mse, (theirs, ours))
     assert torch.autograd.gradcheck(squared_error, (theirs, ours))
+    assert torch.autograd.gradcheck(cosine, (theirs, ours))
 
 
 def test_half_precision_is_widened_before_it_is_squared():
     theirs = torch.tensor([[300.0, -300.0]], dtype=torch.float16)
     assert float(mse(theirs, -theirs)) == 600.0**2
     assert float(squared_error(theirs, -theirs)) == 600.0**2
+
+
+def test_cosine_is_half_the_squared_distance_of_unit_vectors():
+    theirs, ours = logits(0, 3, 4), logits(1, 3, 4)
+    unit = [v / v.norm(dim=-1, keepdim=True) for v in (theirs, ours)]
+    assert torch.allclose(cosine(theirs, ours), (unit[0] - unit[1]).square().sum(-1) / 2)
+    assert torch.allclose(cosine(3 * theirs, 0.1 * ours), cosine(theirs, ours))
+
+
+def test_a_vector_of_length_zero_has_a_cosine_and_a_gradient():
+    ours = torch.zeros(2, 4).requires_grad_()
+    cosine(torch.ones(2, 4), ours).sum().backward()
+    assert ours.grad is not None
+    assert float(ours.grad.abs().max()) <= 1

@@ -1,6 +1,6 @@
 """Formulas as in the papers: tensors in, tensors out, one number for each position, never reduced over positions."""
 
-from attar.functional.distances import mse, squared_error
+from attar.functional.distances import cosine, mse, squared_error
 from attar.functional.divergences import (
     alpha_beta,
     jsd,
@@ -12,19 +12,46 @@ from attar.functional.divergences import (
     skew_reverse_kl,
     total_variation,
 )
+from attar.functional.rankings import margin_mse
+from attar.functional.relations import (
+    attention_kl,
+    attention_map,
+    attention_transfer,
+    cka,
+    relation_kl,
+    rkd_angle,
+    rkd_distance,
+    similarity,
+    similarity_kl,
+    similarity_mse,
+    similarity_preserving,
+)
 from attar.functional.targets import dkd, rest_cross_entropy, rest_kl, split, target_cross_entropy, target_kl
 
 __all__ = [
     "alpha_beta",
+    "attention_kl",
+    "attention_map",
+    "attention_transfer",
+    "cka",
+    "cosine",
     "dkd",
     "jsd",
     "kl",
     "kl_to_finite",
     "log_probabilities",
+    "margin_mse",
     "mse",
+    "relation_kl",
     "rest_cross_entropy",
     "rest_kl",
     "reverse_kl",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity",
+    "similarity_kl",
+    "similarity_mse",
+    "similarity_preserving",
     "skew_kl",
     "skew_reverse_kl",
     "split",

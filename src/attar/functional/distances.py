@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["mse", "squared_error"]
+__all__ = ["cosine", "mse", "squared_error"]
 
 
 def mse(target: Tensor, output: Tensor) -> Tensor:
@@ -29,6 +29,24 @@ def squared_error(target: Tensor, output: Tensor) -> Tensor:
     tensor([2.])
     """
     return (_wide(output) - _wide(target)).square().mean(-1)
+
+
+def cosine(target: Tensor, output: Tensor) -> Tensor:
+    """1 − cos of the angle between two vectors, 0..2; (..., D), (..., D) → (...). A vector of length 0 has cosine 0 with any.
+
+    DistilBERT's third loss, arXiv:1910.01108, and sentence encoders'. Half the squared distance of the unit vectors: lengths do not matter.
+
+    >>> cosine(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
+    tensor([0., 1.])
+    """
+    return 1 - (_unit(output) * _unit(target)).sum(-1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Of length 1; 0 stays 0, and its gradient is of ordinary size."""
+    wide = _wide(vectors)
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return wide / length.masked_fill(length == 0, 1.0)
 
 
 def _wide(values: Tensor) -> Tensor:
