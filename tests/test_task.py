@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 import torch
+from scipy.stats import pearsonr, spearmanr
 from torch.nn import functional
 
 from attar.errors import DataError, EvidenceError, NotationError, ObjectiveError
-from attar.signal import IGNORE, Schema
-from attar.task import Task, classification, multilabel, regression, task_for
+from attar.signal import IGNORE, Schema, Texts
+from attar.task import Task, classification, embedding, multilabel, regression, task_for
 
 BINARY = Schema("table", classes=("no", "yes"))
 THREE = Schema("table", classes=("a", "b", "c"))
@@ -210,3 +211,76 @@ def test_a_task_that_does_not_fit_the_data_is_refused() -> None:
 def test_metrics_without_a_known_label_are_refused() -> None:
     with pytest.raises(EvidenceError, match="none of 2 rows"):
         classification().bind(BINARY).measure(torch.zeros(2, 2), torch.full((2,), IGNORE))
+
+
+PAIRS = Schema("text", texts=("one", "two"), embeds=True, label="score", label_mean=2.5, label_std=1.5)
+
+
+def test_an_embedding_is_a_vector_for_each_text_of_whatever_width() -> None:
+    task = embedding().bind(PAIRS)
+    for width in (3, 384):
+        out = torch.zeros(5, 2, width)
+        assert task.canonical(out) is out
+    assert embedding().bind(Schema("text", texts=("text",), embeds=True)).canonical(torch.zeros(5, 7)).shape == (5, 1, 7)
+    with pytest.raises(ObjectiveError, match=r"\(5, 7\).*each of 2 texts"):
+        task.canonical(torch.zeros(5, 7))
+    assert task_for(PAIRS) == task
+    assert repr(embedding(metric="recall_at_k", k=3)) == 'embedding(metric="recall_at_k", k=3)'
+
+
+def test_scores_are_correlated_with_the_cosine_of_a_pair() -> None:
+    task = embedding().bind(PAIRS)
+    out, scores = torch.randn(30, 2, 4, generator=generator()), torch.rand(30, generator=generator(1)) * 5
+    cosine = functional.cosine_similarity(out[:, 0], out[:, 1], dim=-1).numpy()
+    found = task.measure(out, scores)
+    assert found == pytest.approx({"spearman": spearmanr(cosine, scores)[0], "pearson": pearsonr(cosine, scores)[0]})
+    assert list(found) == ["spearman", "pearson"]
+    unknown = scores.clone()
+    unknown[10:] = math.nan
+    assert task.measure(out, unknown) == pytest.approx(task.measure(out[:10], scores[:10]))
+
+
+def test_recall_needs_pairs_and_no_scores_but_a_score_of_nothing_says_not_relevant() -> None:
+    task = embedding(metric="recall_at_k", k=1).bind(PAIRS)
+    out = torch.eye(4).repeat(1, 2).reshape(4, 2, 4)
+    figures = task.figures(out, None)
+    assert float(figures["recall_at_k"](np.ones(4))) == 1
+    mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
+    assert task.judged(None, 4, mask).tolist() == [True, False, True, True]
+    assert task.judged(torch.tensor([1.0, 1.0, 0.0, math.nan]), 4, mask).tolist() == [True, False, False, True]
+
+
+def test_texts_that_are_equal_have_equal_numbers() -> None:
+    numbers = embedding().bind(PAIRS).which_texts({"one": Texts(["a", "b", "\ud800"]), "two": Texts(["b", "a", "c"])})
+    assert numbers is not None
+    assert numbers.shape == (3, 2)
+    assert numbers[0, 0] == numbers[1, 1]
+    assert numbers[1, 0] == numbers[0, 1]
+    assert len(numbers.unique()) == 4
+
+
+def test_the_loss_of_a_score_is_the_squared_distance_of_the_cosine_from_where_it_lies_among_scores() -> None:
+    task = embedding().bind(PAIRS)
+    out = torch.tensor([[[1.0, 0], [1, 0]], [[1, 0], [0, 1]], [[1, 0], [1, 0]], [[0, 0], [0, 1]]]).requires_grad_()
+    loss = task.label_loss(out, torch.tensor([4.0, 2.5, math.nan, 100.0]))
+    assert loss.tolist() == pytest.approx([0.2**2, 0.5**2, 0, 1])
+    (grad,) = torch.autograd.grad(loss.sum(), out)
+    assert torch.isfinite(grad).all()
+    assert not grad[2].any()
+
+
+def test_what_an_embedding_cannot_be_asked_is_said() -> None:
+    single = embedding().bind(Schema("text", texts=("text",), embeds=True))
+    with pytest.raises(ObjectiveError, match="two texts"):
+        single.label_loss(torch.zeros(2, 1, 3), torch.zeros(2))
+    with pytest.raises(EvidenceError, match="decides nothing"):
+        single.decide(torch.zeros(2, 1, 3))
+    assert not single.judged(torch.zeros(2), 2).any()
+    with pytest.raises(DataError, match="embedding"):
+        embedding().bind(BINARY)
+    with pytest.raises(DataError, match="vector for each text"):
+        regression().bind(PAIRS)
+    with pytest.raises(NotationError, match="k=0"):
+        embedding(k=0)
+    with pytest.raises(NotationError, match="has no metric"):
+        embedding(metric="accuracy")

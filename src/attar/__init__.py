@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
         taught,
         xgboost,
     )
-    from attar.task import Task, classification, multilabel, regression
+    from attar.task import Task, classification, embedding, multilabel, regression
     from attar.verbs.annotate import annotate
     from attar.verbs.distill import distill
     from attar.verbs.evaluate import evaluate
@@ -85,7 +85,7 @@ _HOME = {
             "taught",
             "xgboost",
         ),
-        "attar.task": ("Task", "classification", "multilabel", "regression"),
+        "attar.task": ("Task", "classification", "embedding", "multilabel", "regression"),
         "attar.verbs.annotate": ("annotate",),
         "attar.verbs.distill": ("distill",),
         "attar.verbs.evaluate": ("evaluate",),
@@ -121,6 +121,7 @@ __all__ = [
     "classification",
     "data",
     "distill",
+    "embedding",
     "ensemble",
     "estimator",
     "evaluate",

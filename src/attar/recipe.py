@@ -59,7 +59,12 @@ DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
 
 KEYS: Mapping[str, _Key] = {
     "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
-    "task": _Key("what is asked, and how it is judged", ("attar.task",), ("classification", "multilabel", "regression"), "attar.task:Task"),
+    "task": _Key(
+        "what is asked, and how it is judged",
+        ("attar.task",),
+        ("classification", "multilabel", "regression", "embedding"),
+        "attar.task:Task",
+    ),
     "teacher": _Key(
         "whose answers are learned",
         ("attar.sources", "attar.students"),

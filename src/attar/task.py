@@ -14,41 +14,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attar.errors import DataError, EvidenceError, NotationError, ObjectiveError, near
+from attar.identity import digest
 from attar.notation import say
-from attar.signal import IGNORE, Schema
-from attar.statistics import metrics
+from attar.signal import IGNORE, Inputs, Schema, Texts
+from attar.statistics import metrics, vectors
 
-__all__ = ["Kind", "Task", "classification", "multilabel", "regression", "task_for"]
+__all__ = ["Kind", "Task", "classification", "embedding", "multilabel", "regression", "task_for"]
 
-Kind = Literal["classification", "multilabel", "regression"]
+Kind = Literal["classification", "multilabel", "regression", "embedding"]
 Figure = Callable[[NDArray], NDArray]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "auroc", "average_precision", "recall_at_fpr", "log_loss", "brier"),
     "multilabel": ("average_precision", "auroc", "accuracy", "log_loss", "brier"),
     "regression": ("rmse", "mae", "r2", "spearman"),
+    "embedding": ("spearman", "pearson", "recall_at_k"),
 }
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate"})
 OBJECTIVES = {
     "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "regression": "blend(mse(), labels(), weight=0.9)",
+    "embedding": "mse()",
 }
+# Where a score of mean size, and one a standard deviation above it, lie as a cosine: what dividing the scores of STS-B by 5 makes of them
+# (0.54 and 0.29 on its training rows). Rank correlation does not see the scale; a squared error needs one that a cosine can reach.
+MIDDLE, SPREAD = 0.5, 0.3
 
 
 @dataclass(frozen=True, repr=False)
 class Task:
     """A question with its rules; `repr` is the recipe word that made it.
 
-    kind: "classification" (binary is two outcomes), "multilabel" (each label is two outcomes), "regression" (one number).
+    kind: "classification" (binary is two outcomes), "multilabel" (each label is two outcomes), "regression" (one number),
+        "embedding" (a vector for each text of a row).
     metric: the primary metric, by which students are chosen and the claim is made.
     threshold: of the positive class, which is the last one (of no, yes or 0, 1 the right one): it is decided where
         p ≥ threshold. None decides the likeliest outcome.
     recall_at_fpr: the rule "as many positives as a false-positive rate of so much allows, 0..1": `fix` turns it into a threshold on
         validation rows, one for each model.
-    outcomes: size of the last axis of a canonical answer: classes; 2 for multi-label; 1 for a regression; 0 until bound.
+    outcomes: size of the last axis of a canonical answer: classes; 2 for multi-label; 1 for a regression; 0 until bound. Of an embedding
+        it is 1, too: its coordinates are no outcomes that compete, and student and teacher may have different numbers of them.
     labels: how many labels a multi-label row has; 0 otherwise.
     cut: the threshold that `fix` found, as log-odds: of a probability near 1 too few digits are left.
+    k: of `recall_at_k`. texts: how many vectors a row of an embedding has; 0 otherwise. scores: mean and standard deviation of the
+        scores that training rows carry.
     """
 
     kind: Kind
@@ -58,8 +68,13 @@ class Task:
     outcomes: int = 0
     labels: int = 0
     cut: float | None = None
+    k: int = 10
+    texts: int = 0
+    scores: tuple[float, float] = (0.0, 1.0)
 
     def __repr__(self) -> str:
+        if self.kind == "embedding":
+            return say(self.kind, metric=self.metric, k=self.k)
         if self.kind != "classification":
             return say(self.kind, metric=self.metric)
         threshold = None if self.recall_at_fpr is not None else self.threshold
@@ -78,6 +93,13 @@ class Task:
     def bind(self, schema: Schema) -> Task:
         """The same task on these data: outcomes filled in. Raises DataError where task and data do not fit each other."""
         classes = len(schema.classes)
+        if self.kind == "embedding":
+            if not schema.embeds:
+                what = "have classes" if classes else f"ask for a number, {schema.label!r}"
+                raise DataError(f"task embedding, but these data {what}", hint="embed=True of text(...) asks for vectors")
+            return replace(self, outcomes=1, texts=max(len(schema.texts), 1), scores=(schema.label_mean, schema.label_std or 1.0))
+        if schema.embeds:
+            raise DataError(f"task {self.kind}, but these data ask for a vector for each text", hint="task: embedding()")
         if self.kind == "regression":
             if classes:
                 raise DataError(
@@ -102,11 +124,21 @@ class Task:
     def canonical(self, output: Tensor) -> Tensor:
         """Logits with the outcomes last: one logit z of two outcomes becomes [0, z], (B, L) of multi-label (B, L, 2), numbers (B, 1).
 
+        Of an embedding (B, K, D), the vector of each of K texts; (B, D) where a row has one text.
         For teacher and student alike, so that softmax-KL is Bernoulli-KL. Looks at shapes alone, never at values.
         Raises ObjectiveError where the last axis is not the outcomes.
         """
         self._need_bound()
         shape = tuple(output.shape)
+        if self.kind == "embedding":
+            if len(shape) == 2 and self.texts == 1:
+                return output.unsqueeze(-2)
+            if len(shape) == 3 and shape[1] == self.texts:
+                return output
+            raise ObjectiveError(
+                f"answer of shape {shape}, expected a vector for each of {self.texts} texts: (rows, {self.texts}, coordinates)",
+                hint="a row's texts are embedded each by itself",
+            )
         if self.kind == "multilabel":
             # The number of axes first: a graph that is traced must not learn from (B, L) whether B is L.
             if len(shape) > 2 and shape[-2:] == (self.labels, 2):
@@ -133,13 +165,34 @@ class Task:
         """(...) → (...) bool: where the label is known (not IGNORE, not NaN)."""
         return ~torch.isnan(labels) if labels.dtype.is_floating_point else labels != IGNORE
 
+    def judged(self, labels: Tensor | None, rows: int, mask: Tensor | None = None) -> Tensor:
+        """(N,) bool: by which of so many rows the metrics can be told; of many labels of a row one is enough.
+
+        mask: (N, K) bool, which texts of a row are there. Metrics of scores need the score and the first two texts. `recall_at_k` needs
+        these two alone, a query and a document that is relevant to it; where there are scores, one of 0 or less says that it is not.
+        """
+        if self.kind != "embedding":
+            if labels is None:
+                return torch.zeros(rows, dtype=torch.bool)
+            return self.known(labels).reshape(rows, -1).any(1)
+        if self.texts < 2 or (labels is None and self.metric != "recall_at_k"):
+            return torch.zeros(rows, dtype=torch.bool)
+        there = torch.ones(rows, dtype=torch.bool) if mask is None else mask[:, :2].all(1)
+        if labels is None:
+            return there
+        return there & ~(labels <= 0) if self.metric == "recall_at_k" else there & self.known(labels)
+
     def label_loss(self, output: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Loss of each known label, 0 where unknown: (..., C), (...) → (...). Cross-entropy in nats, or squared error.
 
+        Of an embedding, (B, K, D), (B,) → (B,): the squared distance of the cosine of the first two texts from their score, which is
+        moved and scaled so that training scores have the mean 0.5 and the standard deviation 0.3, and cut at −1 and 1.
         smoothing: share of the target spread evenly over all outcomes that are not impossible (−inf), 0..1; classes only.
         A regression's error is in the label's unit, squared. No branch looks at values: safe in compiled and batched steps.
         """
         output = self.canonical(output)
+        if self.kind == "embedding":
+            return self._score_loss(output, labels, smoothing)
         if self.kind == "classification" and output.dim() == 2 and not smoothing:  # the same in one kernel: this is in every step
             return torch.nn.functional.cross_entropy(output, labels, reduction="none", ignore_index=IGNORE)
         known = self.known(labels)
@@ -158,8 +211,14 @@ class Task:
         return torch.where(known, loss, 0)
 
     def score(self, output: Tensor) -> Tensor:
-        """Log-odds of the positive of two outcomes, by which rows are ranked: (..., 2) → (...); a regression's number as it is."""
+        """Log-odds of the positive of two outcomes, by which rows are ranked: (..., 2) → (...); a regression's number as it is.
+
+        Of an embedding, (B, K, D) → (B,), the cosine of the first two texts; 0 where one of them is not there.
+        """
         output = self.canonical(output)
+        if self.kind == "embedding":
+            self._need_pairs("a score")
+            return torch.nn.functional.cosine_similarity(output[:, 0], output[:, 1], dim=-1)
         if self.outcomes == 1:
             return output[..., 0]
         if self.outcomes != 2:
@@ -169,9 +228,12 @@ class Task:
     def decide(self, output: Tensor) -> Tensor:
         """The decision on each answer: (..., C) → (...) int64 class, or the number of a regression.
 
-        The likeliest outcome, or the positive one where its probability reaches `threshold`.
+        The likeliest outcome, or the positive one where its probability reaches `threshold`. Raises EvidenceError of an embedding, which
+        decides nothing.
         """
         output = self.canonical(output)
+        if self.kind == "embedding":
+            raise EvidenceError("an embedding decides nothing", hint="its vectors are compared by their cosines")
         if self.kind == "regression":
             return output[..., 0]
         if self.threshold is None:
@@ -200,19 +262,23 @@ class Task:
         on validation rows wants it. Raises EvidenceError where no label is known.
         """
         out, y = torch.as_tensor(output), torch.as_tensor(labels)
-        known = self.known(y)
-        rows = known.any(-1) if self.kind == "multilabel" else known
+        rows = self.judged(y, len(y))
         if not bool(rows.any()):
             raise EvidenceError(f"none of {len(y)} rows has a known label", hint="metrics need labels")
         w = np.ones(int(rows.sum())) if weight is None else _numpy(torch.as_tensor(weight)[rows])
         return {name: float(figure(w)) for name, figure in self.figures(out[rows], y[rows]).items()}
 
-    def figures(self, output: Tensor, labels: Tensor) -> dict[str, Figure]:
+    def figures(self, output: Tensor, labels: Tensor | None, texts: Tensor | None = None) -> dict[str, Figure]:
         """Every metric as a function of row weights, (N,) → () or (R, N) → (R,); the primary metric first.
 
-        output: (N, ..., C) or as a model answers; labels: all known, but for some of a multi-label row.
+        output: (N, ..., C) or as a model answers; labels: all known, but for some of a multi-label row; None for `recall_at_k`, which
+        needs none. texts: (N, K) of `which_texts`, so that a document that comes twice is one; None takes all as different.
         """
-        out, y = self.canonical(output.detach()), _numpy(labels)
+        out = self.canonical(output.detach())
+        if self.kind == "embedding":
+            return self._figures_of_vectors(out, labels, texts)
+        assert labels is not None
+        y = _numpy(labels)
         if self.kind == "multilabel":
             found = self._figures_of_labels(_numpy(out), y, _numpy(self.known(labels)))
         elif self.kind == "regression":
@@ -220,6 +286,13 @@ class Task:
         else:
             found = self._figures_of_classes(_numpy(out), y, _numpy(self.decide(out)))
         return {self.metric: found[self.metric]} | found
+
+    def which_texts(self, inputs: Inputs) -> Tensor | None:
+        """(B, K) int64 for the texts of B rows, in which equal texts have equal numbers; None where rows hold no texts by name."""
+        if self.kind != "embedding" or isinstance(inputs, Tensor) or not all(isinstance(block, Texts) for block in inputs.values()):
+            return None
+        columns = [[int(digest(text, size=8), 16) - (1 << 63) for text in block] for block in inputs.values()]
+        return torch.tensor(columns, dtype=torch.int64).T
 
     def better(self, metric: str) -> int:
         """+1 where more of the metric is better, −1 where less is."""
@@ -257,6 +330,28 @@ class Task:
             "brier": metrics.brier_rows(logits, safe),
         }
         return found | {name: partial(metrics.mean, (value * known).sum(-1), parts=parts) for name, value in rows.items()}
+
+    def _figures_of_vectors(self, out: Tensor, labels: Tensor | None, texts: Tensor | None) -> dict[str, Figure]:
+        self._need_pairs(f"metric {self.metric}")
+        if self.metric == "recall_at_k":
+            same = None if texts is None else _numpy(texts)
+            hits, reciprocal = vectors.retrieved(_numpy(out[:, 0]), _numpy(out[:, 1]), self.k, same)
+            return {"recall_at_k": partial(metrics.mean, hits), "reciprocal_rank": partial(metrics.mean, reciprocal)}
+        assert labels is not None  # `judged` has no row without
+        scores, y = _numpy(self.score(out)), _numpy(labels)
+        found: dict[str, Figure] = {"spearman": partial(metrics.spearman, scores, y), "pearson": partial(metrics.pearson, scores, y)}
+        return {self.metric: found[self.metric]} | found
+
+    def _score_loss(self, output: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        if smoothing:
+            raise ObjectiveError(f"label smoothing {smoothing:g} of scores", hint="smoothing is for classes; leave it out")
+        known, (mean, spread) = self.known(labels), self.scores
+        target = (MIDDLE + SPREAD * (torch.where(known, labels, mean) - mean) / spread).clamp(-1, 1)
+        return torch.where(known, (self.score(output) - target.to(output.dtype)) ** 2, 0)
+
+    def _need_pairs(self, what: str) -> None:
+        if self.texts < 2:
+            raise ObjectiveError(f"{what} of embeddings needs rows of two texts, these have one", hint='texts=["sentence1", "sentence2"]')
 
     def _need_bound(self) -> None:
         if not self.outcomes:
@@ -302,11 +397,32 @@ def regression(metric: str = "rmse") -> Task:
     return Task("regression", metric)
 
 
+def embedding(metric: str = "spearman", k: int = 10) -> Task:
+    """A vector for each text of a row, so that texts that mean alike have a large cosine.
+
+    metric: spearman, pearson: correlation of the cosine of a row's two texts with its score (of STS-B, say); recall_at_k: a row is a
+        query and a document that is relevant to it, which counts as found where at most k − 1 other documents are nearer to the query.
+        All distinct documents of the split are candidates; the query itself and what else is relevant to it do not compete.
+    k: of recall_at_k.
+
+    Rows of one text, or without scores, teach as well; where a split has no row to tell the metric by, fidelity to the teacher stands in.
+
+    >>> embedding()
+    embedding(metric="spearman", k=10)
+    """
+    _check_metric("embedding", metric)
+    if k < 1:
+        raise NotationError(f"k={k}: recall among how many?", hint="k=10")
+    return Task("embedding", metric, k=k)
+
+
 def task_for(schema: Schema, kind: str = "auto") -> Task:
-    """The task that a schema implies, bound: classification where there are classes, else regression.
+    """The task that a schema implies, bound: an embedding where it is asked, classification where there are classes, else regression.
 
     kind: of the data, where they are at hand. A schema alone does not tell several labels from several classes, and takes them for classes.
     """
+    if schema.embeds:
+        return embedding().bind(schema)
     return (multilabel() if kind == "multilabel" else classification() if schema.classes else regression()).bind(schema)
 
 
