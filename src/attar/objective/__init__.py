@@ -2,6 +2,9 @@
 
 from attar.objective.algebra import Distiller, Loss, Objective, Property, Term, as_objective, blend
 from attar.objective.align import Align, Aligned
+from attar.objective.balancing import balance
+from attar.objective.gating import gate
+from attar.objective.targets import dkd, nkd, virtual_teacher
 from attar.objective.terms import alpha_beta, jsd, kl, labels, mse, reverse_kl, skew_kl, total_variation
 from attar.objective.weights import Weight, ramp
 
@@ -16,13 +19,18 @@ __all__ = [
     "Weight",
     "alpha_beta",
     "as_objective",
+    "balance",
     "blend",
+    "dkd",
+    "gate",
     "jsd",
     "kl",
     "labels",
     "mse",
+    "nkd",
     "ramp",
     "reverse_kl",
     "skew_kl",
     "total_variation",
+    "virtual_teacher",
 ]

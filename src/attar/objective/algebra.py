@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from attar.errors import ObjectiveError
-from attar.objective.weights import Dial, Number, Weight, as_weight
+from attar.objective.balancing import pull
+from attar.objective.weights import Number, Weight, as_weight
 from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.tap import observe
 from attar.task import Task, classification, multilabel, regression, task_for
@@ -127,23 +128,41 @@ class Objective(nn.Module):
         self.weights = tuple(weight for weight, _ in pairs)
         self.terms = nn.ModuleList(term for _, term in pairs)
         self._parts = pairs  # the same again, typed, and without a look-up by name in each step
-        self.knobs = nn.ModuleList({id(w.knob): w.knob for w in self.weights if isinstance(w, Dial)}.values())
+        self.knobs = nn.ModuleList({id(part): part for w in self.weights for part in w.held}.values())
         self.student_taps: frozenset[str] = frozenset().union(*(t.student_taps for _, t in pairs))
         self.teacher_taps: frozenset[str] = frozenset().union(*(t.teacher_taps for _, t in pairs))
-        self.needs_teacher = any(t.needs_teacher for _, t in pairs)
+        self.needs_teacher = any(t.needs_teacher or w.needs_teacher for w, t in pairs)
+        self.balanced = tuple((s, every, t) for w, t in pairs for s, every in w.measured)
+        self.reference = next((t for w, t in pairs if not w.measured), None)
         self.names = _names([t.word for _, t in pairs])
         self.task: Task | None = None
 
     def build(self, student: Signal, teacher: Signal | None, task: Task) -> Objective:
         """Shows one pair of signals to every term, which makes its projectors or refuses with ObjectiveError. Returns itself."""
+        if self.needs_teacher and teacher is None and (asking := [w for w, t in self._parts if w.needs_teacher and not t.needs_teacher]):
+            raise ObjectiveError(f"{asking[0]!r} asks a teacher, there is none", hint='gate("labelled") does without')
+        if self.balanced and self.reference is None:
+            raise ObjectiveError(f"{self!r} has no term to be balanced against", hint="balance() * x + y: the first without balance is it")
         student, teacher = _canonical(student, task), None if teacher is None else _canonical(teacher, task)
-        for _, term in self._parts:
+        for weight, term in self._parts:
+            weight.check(task)
             term.build(student, teacher, task)
         self.task = task
         return self
 
-    def forward(self, student: Signal, teacher: Signal | None, batch: Batch, progress: float = 1.0) -> Loss:
-        """Signals of the same rows → Loss. progress: share of training done, 0..1, for ramps. No gradient reaches the teacher."""
+    def forward(
+        self,
+        student: Signal,
+        teacher: Signal | None,
+        batch: Batch,
+        progress: float = 1.0,
+        trained: Sequence[Tensor] | None = None,
+    ) -> Loss:
+        """Signals of the same rows → Loss. No gradient reaches the teacher.
+
+        progress: share of training done, 0..1, for ramps. trained: the student's weights, by whose gradients `balance` measures; a
+        Distiller hands them over.
+        """
         if self.task is None:
             raise ObjectiveError("an objective that has not been built", hint="objective.build(student_signal, teacher_signal, task) first")
         student = _canonical(student, self.task)
@@ -155,12 +174,19 @@ class Objective(nn.Module):
         if counts is not None:
             student = _blank(student, counts)
             teacher = None if teacher is None else _blank(teacher, counts)
+        if self.balanced and self.training and torch.is_grad_enabled():
+            self._balance(student, teacher, batch, counts, trained)
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for name, (weight, term) in zip(self.names, self._parts, strict=True):
-            value = _mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight)
+            measured = term.measure(student, teacher, batch)
+            value = _mean(measured, counts, term.known(batch), batch.weight)
             parts[name] = value.detach()
-            factor = weight.at(progress)
+            if weight.by_rows:
+                gated = _gated(measured, weight.rows(progress, teacher, batch, self.task), weight, term)
+                value, factor = _mean(gated, counts, term.known(batch), batch.weight), 1.0
+            else:
+                factor = weight.at(progress)
             if total is None:
                 total = value if isinstance(factor, float) and factor == 1.0 else value * factor
             elif isinstance(factor, float):
@@ -169,6 +195,24 @@ class Objective(nn.Module):
                 total = total + value * factor
         assert total is not None  # an objective has a term, by construction
         return Loss(total, parts)
+
+    def _balance(
+        self, student: Signal, teacher: Signal | None, batch: Batch, counts: Tensor | None, trained: Sequence[Tensor] | None
+    ) -> None:
+        """Measures what is due: the gradients of the reference and of the balanced terms, before they meet in one loss."""
+        if trained is None:
+            raise ObjectiveError("balance() compares gradients, and nobody said whose", hint="objective(..., trained=[*net.parameters()])")
+        due = [(scale, term) for scale, every, term in self.balanced if scale.due(every)]
+        if not due:
+            return
+        assert self.reference is not None  # `build` has seen to it
+
+        def pulls(term: Term) -> Tensor:
+            return pull(_mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight), trained)
+
+        reference = pulls(self.reference)
+        for scale, term in due:
+            scale.note(reference, pulls(term))
 
     def __add__(self, other: Term | Objective) -> Objective:
         if not isinstance(other, Term | Objective):
@@ -240,7 +284,11 @@ class Distiller(nn.Module):
 
     def forward(self, batch: Batch, teacher: Signal | None = None, progress: float = 1.0) -> Loss:
         """One step's loss: rows and the teacher's answers to them → Loss. progress: share of training done, 0..1, for ramps."""
-        return self.objective(observe(self.student, batch, self.objective.student_taps), teacher, batch, progress)
+        objective = self.objective
+        student = observe(self.student, batch, objective.student_taps)
+        if objective.balanced:
+            return objective(student, teacher, batch, progress, [p for p in self.student.parameters() if p.requires_grad])
+        return objective(student, teacher, batch, progress)
 
 
 def as_objective(value: Term | Objective) -> Objective:
@@ -257,8 +305,9 @@ def as_objective(value: Term | Objective) -> Objective:
 def blend(first: Term | Objective, second: Term | Objective, weight: float | Tensor | Weight = 0.9) -> Objective:
     """`weight * first + (1 − weight) * second`: one number to search, for a share of the teacher against the labels.
 
-    weight: of the first, 0..1; a number, a `ramp`, or a 0-dimensional tensor. 0.9 is what Hinton's followers use on CIFAR-100 (mdistiller,
-    RepDistiller), with terms in attar's unit. It does not carry over to references that average over outcomes or leave out T².
+    weight: of the first, 0..1; a number, a `ramp`, a `gate`, or a 0-dimensional tensor. 0.9 is what Hinton's followers use on CIFAR-100
+        (mdistiller, RepDistiller), with terms in attar's unit. It does not carry over to references that average over outcomes or leave
+        out T².
 
     >>> from attar.objective import kl, labels
     >>> blend(kl(temperature=2), labels(), weight=0.9)
@@ -334,6 +383,18 @@ def _mean(positions: Tensor, counts: Tensor | None, known: Tensor | None, weight
         weight = _spread(weight, dims)
         positions, total = positions * weight, (weight * counts).sum().to(positions.dtype)
     return positions.sum() / total.clamp(min=torch.finfo(total.dtype).tiny)  # 0 / tiny is 0 where nothing counts
+
+
+def _gated(measured: Tensor, factors: float | Tensor, weight: Weight, term: Term) -> Tensor:
+    """Numbers of positions, (...) or (B,), times the factor of each; where that is 0 neither a value nor a gradient is left."""
+    if measured.dim() == 0:
+        raise ObjectiveError(
+            f"{weight!r} weighs rows, and {term!r} gives one number for the whole batch", hint="weigh it by a number or a ramp"
+        )
+    assert isinstance(factors, Tensor)  # who differs from row to row says so with a tensor
+    if factors.shape != measured.shape:  # of a row that the term takes as a whole, or by other positions: the mean over its own
+        factors = _spread(factors.flatten(1).mean(1) if factors.dim() > 1 else factors, measured.dim())
+    return measured.masked_fill(factors == 0, 0.0) * factors.to(measured.dtype)
 
 
 def _infer(batch: Batch, student: Signal) -> Task:

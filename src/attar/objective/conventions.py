@@ -100,7 +100,7 @@ def check(
     - class order: no permutation of the teacher's outcomes fits the labels significantly better than their own order.
     - weights: no term has a negative one, which would push the student away from what it is to learn, and not all are zero.
     - balance: no term pulls at the student's weights less than a thousandth as hard as the strongest; a warning, for it may be meant, and
-      a student that starts from its teacher has nothing to be pulled to. Ramps count at their larger end.
+      a student that starts from its teacher has nothing to be pulled to. Ramps count at their larger end, balanced terms not at all.
     """
     goal = copy.deepcopy(as_objective(objective))
     checks: list[Check] = []
@@ -291,6 +291,8 @@ def _balance(goal: Objective, student: Signal, teacher: Signal | None, batch: Ba
         return Check("balance", "skipped", "one term" if trained else "the student has nothing to train")
     pulls: dict[str, float] = {}
     for name, weight, (_, term) in zip(goal.names, goal.weights, _named(goal), strict=True):
+        if weight.measured:
+            continue  # it will pull as was asked
         value = Objective([(weight, term)])
         value.task = goal.task
         size = max((abs(number_in(weight.at(progress))), progress) for progress in (0.0, 1.0))  # the larger end of a ramp

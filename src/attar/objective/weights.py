@@ -1,26 +1,66 @@
-"""How much a term counts: a number, a number that follows the training, or a tensor that a cohort can replace."""
+"""How much a term counts: a number, a number that follows the training, or a tensor that a cohort can replace.
+
+Two more kinds are made of these: `gating` has the one that differs from row to row, `balancing` the one that is measured.
+"""
 
 from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from attar.errors import ObjectiveError
 from attar.notation import say
+from attar.signal import Batch, Signal
+from attar.task import Task
 
 __all__ = ["Dial", "Knob", "Number", "Ramp", "Weight", "as_weight", "number_in", "ramp"]
 
 
 class Weight(abc.ABC):
-    """The factor of a term; final kinds below. `weight * term` is an objective."""
+    """The factor of a term; final kinds below. `weight * term` is an objective.
+
+    composite: made of other weights, so that it takes any factor into itself.
+    by_rows: differs from row to row: then `rows` is asked, not `at`.
+    """
+
+    composite: ClassVar[bool] = False
+    by_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def at(self, progress: float) -> float | Tensor:
         """The factor at this share of training, 0..1."""
+
+    def rows(self, progress: float, teacher: Signal | None, batch: Batch, task: Task) -> float | Tensor:
+        """The factor of each position, (...) as far as `batch` and the teacher's answers tell them apart; the same for all by default."""
+        return self.at(progress)
+
+    def check(self, task: Task) -> None:
+        """Raise ObjectiveError where this weight means nothing for the task."""
+        return
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher's answers decide it."""
+        return False
+
+    @property
+    def held(self) -> tuple[nn.Module, ...]:
+        """What it keeps in tensors, which move and are saved with the objective."""
+        return ()
+
+    @property
+    def measured(self) -> tuple[tuple[Any, int], ...]:
+        """What of it is measured while training, and every how many steps; see `balancing`."""
+        return ()
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """The factors between which it moves."""
+        return tuple(number_in(self.at(progress)) for progress in (0.0, 1.0))
 
     @abc.abstractmethod
     def scaled(self, factor: Weight) -> Weight:
@@ -73,6 +113,8 @@ class Ramp(Weight):
         return self.start + (self.stop - self.start) * min(max(progress / self.until, 0.0), 1.0)
 
     def scaled(self, factor: Weight) -> Weight:
+        if factor.composite:
+            return factor.scaled(self)
         if not isinstance(factor, Number):
             raise ObjectiveError(f"{self!r} * {factor!r}: a ramp is scaled by plain numbers only", hint="fold both into one ramp")
         return Ramp(_tidy(self.start * factor.value), _tidy(self.stop * factor.value), self.until)
@@ -93,6 +135,10 @@ class Dial(Weight):
     def __init__(self, knob: Knob, scale: float = 1.0, offset: float = 0.0) -> None:
         self.knob, self.scale, self.offset = knob, scale, offset
 
+    @property
+    def held(self) -> tuple[nn.Module, ...]:
+        return (self.knob,)
+
     def at(self, progress: float) -> Tensor:
         value = self.knob.value
         if self.scale != 1.0:
@@ -100,6 +146,8 @@ class Dial(Weight):
         return value + self.offset if self.offset else value
 
     def scaled(self, factor: Weight) -> Weight:
+        if factor.composite:
+            return factor.scaled(self)
         if not isinstance(factor, Number):
             raise ObjectiveError(f"{self!r} * {factor!r}: a tensor weight is scaled by plain numbers only", hint="multiply the tensors")
         return Dial(self.knob, self.scale * factor.value, self.offset * factor.value)
