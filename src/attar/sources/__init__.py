@@ -12,8 +12,10 @@ from attar.sources.module import module
 from attar.sources.onnx import onnx
 from attar.sources.taught import Taught, taught
 from attar.sources.trees import lightgbm, xgboost
+from attar.sources.vision import Pretrained, timm, torchvision
 
 __all__ = [
+    "Pretrained",
     "Taught",
     "cached",
     "ensemble",
@@ -25,5 +27,7 @@ __all__ = [
     "shuffled",
     "smooth",
     "taught",
+    "timm",
+    "torchvision",
     "xgboost",
 ]

@@ -5,5 +5,6 @@
 from attar.students.cnn import cnn
 from attar.students.mlp import mlp
 from attar.students.trees import Trees, forest, lightgbm
+from attar.students.vision import timm, torchvision
 
-__all__ = ["Trees", "cnn", "forest", "lightgbm", "mlp"]
+__all__ = ["Trees", "cnn", "forest", "lightgbm", "mlp", "timm", "torchvision"]
