@@ -65,6 +65,10 @@ class Convolutional(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = Head(channels, schema)
 
+    def tap_names(self) -> dict[str, str]:
+        """stageN is the N-th map, at stride 2 to the N; `embedding` its mean over the image, which the head reads."""
+        return {**{f"stage{i // 3 + 1}": f"features.{i + 2}" for i in range(0, len(self.features), 3)}, "embedding": "head:in"}
+
     def forward(self, inputs: Inputs) -> Tensor:
         if not isinstance(inputs, Tensor):
             raise StudentError(f"this student reads images, and is given {sorted(inputs)}", hint="mlp() reads tables")

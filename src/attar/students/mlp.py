@@ -72,6 +72,12 @@ class Perceptron(nn.Module):
         self.hidden = nn.Sequential(*layers)
         self.head = Head(width, schema)
 
+    def tap_names(self) -> dict[str, str]:
+        """hidden.0 is what the first layer reads, hidden.k what the k-th passes on; `hidden` and `embedding` what the head reads."""
+        ends = [i for i, layer in enumerate(self.hidden, 1) if i == len(self.hidden) or isinstance(self.hidden[i], nn.Linear)]
+        blocks = {f"hidden.{k}": f"hidden.{end - 1}" for k, end in enumerate(ends, 1)}
+        return {"hidden.0": "hidden:in", **blocks, "hidden": "hidden", "embedding": "head:in"}
+
     def forward(self, inputs: Inputs) -> Tensor:
         return self.head(self.hidden(self.read(inputs)))
 

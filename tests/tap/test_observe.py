@@ -85,8 +85,9 @@ def test_the_model_itself_is_not_a_tap():
 
 def test_a_module_run_twice_is_refused():
     net = Net()
-    with pytest.raises(TapError, match="'first' is run more than once"):
+    with pytest.raises(TapError, match="'first' is run 2 times for one answer") as caught:
         observe(net, BATCH, frozenset({"first"}))
+    assert "'first#0' to 'first#1'" in caught.value.hint
     assert hooks(net) == 0
 
 
