@@ -1,5 +1,6 @@
 """Formulas as in the papers: tensors in, tensors out, one number for each position, never reduced over positions."""
 
+from attar.functional.correlations import class_relation, decorrelation, pearson, row_relation
 from attar.functional.distances import cosine, mse, squared_error
 from attar.functional.divergences import (
     alpha_beta,
@@ -7,11 +8,14 @@ from attar.functional.divergences import (
     kl,
     kl_to_finite,
     log_probabilities,
+    power_sum,
     reverse_kl,
     skew_kl,
     skew_reverse_kl,
+    standardise,
     total_variation,
 )
+from attar.functional.gaussians import gaussian_kl
 from attar.functional.rankings import margin_mse
 from attar.functional.relations import (
     attention_kl,
@@ -34,20 +38,26 @@ __all__ = [
     "attention_map",
     "attention_transfer",
     "cka",
+    "class_relation",
     "cosine",
+    "decorrelation",
     "dkd",
+    "gaussian_kl",
     "jsd",
     "kl",
     "kl_to_finite",
     "log_probabilities",
     "margin_mse",
     "mse",
+    "pearson",
+    "power_sum",
     "relation_kl",
     "rest_cross_entropy",
     "rest_kl",
     "reverse_kl",
     "rkd_angle",
     "rkd_distance",
+    "row_relation",
     "similarity",
     "similarity_kl",
     "similarity_mse",
@@ -56,6 +66,7 @@ __all__ = [
     "skew_reverse_kl",
     "split",
     "squared_error",
+    "standardise",
     "target_cross_entropy",
     "target_kl",
     "total_variation",

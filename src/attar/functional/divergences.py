@@ -21,9 +21,11 @@ __all__ = [
     "kl",
     "kl_to_finite",
     "log_probabilities",
+    "power_sum",
     "reverse_kl",
     "skew_kl",
     "skew_reverse_kl",
+    "standardise",
     "total_variation",
 ]
 
@@ -43,6 +45,40 @@ def log_probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tens
     if not (isinstance(temperature, float) and temperature == 1.0):  # z / 1 is z: two kernels less
         logits = logits / temperature
     return torch.log_softmax(logits, -1)
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """(z − mean z) / std z over the last axis, (..., C) → (..., C), in float32 at least. Sun et al. 2024, arXiv:2403.01427.
+
+    The standard deviation is the unbiased one, as in the authors' code. Order and relative spacing stay, confidence goes: |Z| ≤ (C−1)/√C.
+    Outcomes of −inf are absent: they count in neither, and stay. Where logits do not vary, or by no more than rounding, Z is 0 without a
+    gradient. The authors' code divides by std z + 1e-7 instead, so that a head that starts at zero gets a gradient of 1e7.
+
+    >>> standardise(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
+    tensor([[-1.,  0.,  1.],
+            [ 0.,  0.,  0.]])
+    """
+    if logits.dtype in _HALF:
+        logits = logits.float()
+    absent = logits == -math.inf
+    z = logits.masked_fill(absent, 0.0)
+    n = (~absent).sum(-1, keepdim=True).to(z.dtype)
+    gap = (z - z.sum(-1, keepdim=True) / n.clamp(min=1)).masked_fill(absent, 0.0)
+    variance = gap.square().sum(-1, keepdim=True) / (n - 1).clamp(min=1)
+    flat = variance <= (4 * torch.finfo(z.dtype).eps * z.detach().abs().amax(-1, keepdim=True)) ** 2
+    found = gap * variance.masked_fill(flat, 1.0).rsqrt()
+    return found.masked_fill(flat, 0.0).masked_fill(absent, -math.inf)
+
+
+def power_sum(log_p: Tensor, power: float) -> Tensor:
+    """Σ pᵞ, how smooth a distribution is; (..., C) → (...). 1 for a certain one, C^(1−γ) for a uniform one. WTTM, arXiv:2402.11148.
+
+    power: γ, 0 < γ < 1. The normaliser of the power transform pᵞ/Σpᵞ, which is softmax at temperature 1/γ. Outcomes of −inf add nothing.
+
+    >>> power_sum(torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]]).log(), 0.5)
+    tensor([2., 1.])
+    """
+    return torch.logsumexp(power * log_p, -1).exp()
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from attar import functional
-from attar.errors import ObjectiveError
+from attar.errors import ObjectiveError, near
 from attar.notation import say
 from attar.objective.algebra import Property, Term
 from attar.objective.tempered import Tempered
@@ -32,9 +32,11 @@ class Decoupled(Tempered):
 
     def __init__(self, alpha: float, beta: float, temperature: float | Tensor, target: Target) -> None:
         super().__init__("dkd", temperature)
+        _check_target("dkd", target)
         if min(alpha, beta) < 0 or alpha == beta == 0 or not math.isfinite(alpha + beta):
             raise ObjectiveError(f"dkd(alpha={alpha:g}, beta={beta:g})", hint="both 0 or more, one of them above 0")
-        self.alpha, self.beta, self.target = float(alpha), float(beta), target
+        self.alpha, self.beta = float(alpha), float(beta)
+        self.target: Target = target
 
     def at(self, temperature: float | Tensor) -> Decoupled:
         return Decoupled(self.alpha, self.beta, temperature, self.target)
@@ -62,9 +64,11 @@ class Normalised(Tempered):
 
     def __init__(self, gamma: float, temperature: float | Tensor, target: Target) -> None:
         super().__init__("nkd", temperature)
+        _check_target("nkd", target)
         if not 0 <= gamma < math.inf:
             raise ObjectiveError(f"nkd(gamma={gamma:g})", hint="0 or more; the paper takes 1.5")
-        self.gamma, self.target = float(gamma), target
+        self.gamma = float(gamma)
+        self.target: Target = target
 
     def at(self, temperature: float | Tensor) -> Normalised:
         return Normalised(self.gamma, temperature, self.target)
@@ -72,10 +76,10 @@ class Normalised(Tempered):
     def measure(self, student: Signal, teacher: Signal | None, batch: Batch) -> Tensor:
         assert teacher is not None  # the objective has seen to it
         target, known = _target(self, self.target, teacher, batch)
-        cold = [functional.log_probabilities(s.output) for s in (teacher, student)]
-        hot = [functional.log_probabilities(s.output, self.temperature) for s in (teacher, student)]
-        rest = self.in_unit(functional.rest_cross_entropy(*hot, target))
-        return _where(known, functional.target_cross_entropy(*cold, target) + self.gamma * rest)
+        log_p, log_q = (functional.log_probabilities(s.output) for s in (teacher, student))
+        hot_p, hot_q = (functional.log_probabilities(s.output, self.temperature) for s in (teacher, student))
+        rest = self.in_unit(functional.rest_cross_entropy(hot_p, hot_q, target))
+        return _where(known, functional.target_cross_entropy(log_p, log_q, target) + self.gamma * rest)
 
     def known(self, batch: Batch) -> Tensor | None:
         return _known(self, batch) if self.target == "label" else None
@@ -123,11 +127,11 @@ def dkd(alpha: float = 1.0, beta: float = 2.0, temperature: float | Tensor = 4.0
         L = T² [α KL(b_p ‖ b_q) + β KL(p̂ ‖ q̂)],   b = (p_y, 1 − p_y),   p̂ over the C − 1 outcomes that are not y;  p, q at temperature T
 
     alpha: of the target half (TCKD), how sure of y. 1, the paper's.
-    beta: of the other half (NCKD), which of the rest is less wrong; in plain `kl` it has weight 1 − p_y, next to nothing where the teacher is
-        sure. The paper takes 8 for most CIFAR-100 pairs and tunes it from 1 to 10. 2 is the default because 8 cost a small student of ten
+    beta: of the other half (NCKD), which of the rest is less wrong; in plain `kl` its weight is 1 − p_y, next to nothing where the teacher
+        is sure. The paper takes 8 for most CIFAR-100 pairs and tunes it from 1 to 10. 2 is the default because 8 cost a small student of ten
         classes 8 to 10 points in our pilot, and 2 from 2 points to nothing: search it, upwards for large students and many classes.
     temperature: T; 4, the paper's, and what beta was tried at.
-    target: "label" sees a row from its label, and rows without one take no part; "teacher" from the teacher's likeliest outcome, so that all
+    target: "label" sees a row from its label, and rows without one take no part; "teacher" from the teacher's likeliest outcome, so all
         rows do. The two differ where the teacher is wrong.
 
     Three outcomes at least. The paper adds it to the labels' cross-entropy, at full weight, with a warm-up over 20 of 240 epochs:
@@ -149,9 +153,9 @@ def nkd(gamma: float = 1.5, temperature: float | Tensor = 1.0, target: Target = 
     temperature: T of the rest; 1, the paper's.
     target: as of `dkd`.
 
-    The paper's total is `labels() + nkd()`. Both halves are cross-entropies, the teacher's entropy is left in, as the paper has it: the value
-    at its minimum is not 0, and the first half draws q_y to 1, past p_y. `dkd` compares p_y with q_y instead, and stops there. Three outcomes
-    at least.
+    The paper's total is `labels() + nkd()`. Both halves are cross-entropies with the teacher's entropy left in, as the paper has them: at
+    its minimum the value is not 0, and the first half draws q_y to 1, past p_y. `dkd` compares p_y with q_y instead, and stops there. Three
+    outcomes at least.
 
     >>> nkd()
     nkd(gamma=1.5, temperature=1.0, target="label")
@@ -175,6 +179,11 @@ def virtual_teacher(accuracy: float = 0.99, temperature: float | Tensor = 20.0) 
     virtual_teacher(accuracy=0.99, temperature=20.0)
     """
     return VirtualTeacher(accuracy, temperature)
+
+
+def _check_target(word: str, target: str) -> None:
+    if target not in get_args(Target):
+        raise ObjectiveError(f"{word}(target={target!r})", hint=near(target, get_args(Target)))
 
 
 def _target(term: Term, target: Target, teacher: Signal, batch: Batch) -> tuple[Tensor, Tensor | None]:
