@@ -6,6 +6,7 @@ from attar.data.base import Data, Description, Split
 from attar.data.images import images, mnist5k
 from attar.data.munge import Munge, munge
 from attar.data.table import frame, table
+from attar.data.text import text
 
 __all__ = [
     "Augmentation",
@@ -26,4 +27,5 @@ __all__ = [
     "rotate",
     "shift",
     "table",
+    "text",
 ]

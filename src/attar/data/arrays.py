@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attar.data.augment import Augmentation
-from attar.data.base import Data, Description, Memory, assemble, fingerprint
+from attar.data.base import Asked, Data, Description, Memory, assemble, fingerprint
 from attar.data.deal import Shares, deal
 from attar.data.ids import tensor_ids, text_key
 from attar.data.images import checked_views, pixels_data
@@ -58,7 +58,7 @@ class Arrays:
         shape = " × ".join(map(str, self.inputs.shape))
         return say("arrays", names=self.names, **self.how.words()).replace("(", f"(<{shape}>, ", 1)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Check the arrays and split their rows. Raises DataError for whatever cannot be used."""
         if self.inputs.ndim == 2:
             return self._table().read(kind)
@@ -114,7 +114,7 @@ class Items:
     def __repr__(self) -> str:
         return say("dataset", **self.how.words()).replace("(", f"(<{type(self.dataset).__name__} of {len(self.dataset):,}>, ", 1)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Ask for every item, check and split them. Raises DataError for whatever cannot be used."""
         count = len(self.dataset)
         if count == 0:
@@ -225,7 +225,7 @@ def dataset(
     return Items(dataset, classes, _how(unlabelled, Shares(valid, calibration, test), seed, augment, views))
 
 
-def as_data(x: Any, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+def as_data(x: Any, kind: Asked = "auto") -> Data:
     """Data from whatever means data: Data, a description, (frame, label), (inputs, labels), or a torch Dataset.
 
     Raises DataError for anything else.

@@ -17,9 +17,10 @@ from attar.errors import DataError
 from attar.identity import digest
 from attar.signal import IGNORE, Batch, Inputs, Schema
 
-__all__ = ["Data", "Description", "Kind", "Memory", "Split", "assemble"]
+__all__ = ["Asked", "Data", "Description", "Kind", "Memory", "Split", "assemble", "fingerprint"]
 
 Kind = Literal["classification", "multilabel", "regression", "embedding"]
+Asked = Literal["auto", "classification", "multilabel", "regression", "embedding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,14 @@ class Split:
         if self.labels is None:
             return False
         return not bool((self.labels.isnan() if self.labels.is_floating_point() else self.labels == IGNORE).any())
+
+    @cached_property
+    def labelled(self) -> int:
+        """How many rows have a label; of several labels, at least one."""
+        if self.labels is None:
+            return 0
+        known = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != IGNORE
+        return int(known.reshape(len(known), -1).any(-1).sum())
 
     def batch(self, index: Tensor, views: Tensor | None = None) -> Batch:
         """The rows at (B,) int64 positions, each in its (B,) int64 view; without views as they are, which is view 0.
@@ -92,7 +101,11 @@ class Data:
     """What a distillation is given: a schema and four splits that share no row.
 
     train teaches, valid chooses the epoch and the temperature, calibration fits the guard, test is the evidence.
-    kind: what the labels are.
+    No split is empty. Labels may be unknown in any number of rows, and in all of them: they are there all the same, of the type and
+    shape that `kind` says, IGNORE or NaN where unknown; `Split.labelled` counts those that are known. Where no row has a label `kind`
+    is what the task asks, `schema.classes` what was declared, and a regression's label_mean is 0, its label_std 1.
+    The schema is that of the rows which the description names; unlabelled rows that join the training split change nothing in it.
+    kind: what the labels are, known or not.
     fingerprint: changes when a row, a label, a weight, the split of a row or the augmentation changes.
     notes: sentences on what reading found.
     views: how many augmented views of each training row are to be stored; 0 where nothing is augmented.
@@ -124,7 +137,7 @@ class Data:
 class Description(Protocol):
     """Data that are described and not yet read: what `table(...)` and its neighbours return."""
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Read, check and split; kind says what the labels are where the labels alone do not."""
         ...
 
@@ -156,10 +169,11 @@ def assemble(
     part: np.ndarray,
     rows: Callable[[np.ndarray], Callable[[Tensor], Inputs]],
     notes: tuple[str, ...] = (),
+    mask: np.ndarray | None = None,
 ) -> Data:
     """Data from rows and their split numbers (−1: left out), in the order of the rows.
 
-    rows: (M,) positions in the whole → what answers for these M rows.
+    rows: (M,) positions in the whole → what answers for these M rows. mask: (N, K) bool, as in Split.
     Raises DataError where the training labels are all of one class, or the weights of a split are all 0.
     """
     splits = {}
@@ -169,9 +183,12 @@ def assemble(
         share = None if weight is None else torch.from_numpy(weight[at].astype(np.float32))
         if share is not None and not share.any():
             raise DataError(f"all {len(at):,} rows of the {name} split weigh 0", hint="look at the weight column")
-        splits[name] = Split(name, torch.from_numpy(ids[at]), labels[where], share, schema, rows(at))
+        there = None if mask is None else torch.from_numpy(mask[at])
+        splits[name] = Split(name, torch.from_numpy(ids[at]), labels[where], share, schema, rows(at), mask=there)
     notes = (*notes, *_duplicates(ids[part >= 0]))
-    if kind == "classification":
+    if not any(split.labelled for split in splits.values()):
+        notes = (*notes, "no row has a label")
+    elif kind == "classification":
         notes = (*notes, *_check_classes(schema, splits))
     data = Data(schema, kind, **splits, fingerprint="", notes=notes)
     return replace(data, fingerprint=fingerprint(data))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 
@@ -16,15 +17,21 @@ SPLITS = ("train", "valid", "calibration", "test")
 
 @dataclass(frozen=True)
 class Shares:
-    """What share of the rows each split gets; training gets the rest."""
+    """What share of the rows each split gets; training gets the rest.
+
+    given: names of splits whose rows come from elsewhere; their share is 0.
+    """
 
     valid: float = 0.1
     calibration: float = 0.1
     test: float = 0.2
+    given: InitVar[Collection[str]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, given: Collection[str]) -> None:
         for name in SPLITS[1:]:
-            if not 0 < getattr(self, name) < 1:
+            if name in given:
+                assert getattr(self, name) == 0
+            elif not 0 < getattr(self, name) < 1:
                 raise DataError(
                     f"{name}={getattr(self, name):g} is not a share between 0 and 1",
                     hint="all four splits are needed: valid chooses the epoch, calibration fits the guard, test is the evidence",
@@ -39,7 +46,13 @@ class Shares:
 
 
 def deal(
-    ids: np.ndarray, shares: Shares, *, seed: int = 0, group: np.ndarray | None = None, time: np.ndarray | None = None
+    ids: np.ndarray,
+    shares: Shares,
+    *,
+    seed: int = 0,
+    group: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+    given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(N,) int64 ids → (N,) split numbers in the order of SPLITS, −1 for rows left out; and notes.
 
@@ -49,8 +62,11 @@ def deal(
     time: (N,) numbers; the oldest rows train and the newest test. Rows of one moment lie in one split.
     With group or time a row equal to one of an earlier split (train, valid, calibration, test) is left out of the later one,
     for a model that has seen it would be asked what it knows.
+    given: (N,) the split of rows that come with one, −1 of those to deal; without group and time. A row equal to one of a later
+        split is left out of the earlier one, so that a test set that others use as well stays whole.
     Raises DataError where a split stays empty.
     """
+    assert given is None or (group is None and time is None)
     if time is not None:
         _, at, counts = np.unique(time, return_inverse=True, return_counts=True)
         middle = (np.cumsum(counts) - counts / 2) / len(ids)
@@ -61,6 +77,15 @@ def deal(
         keys = ids if group is None else group
         part = 3 - np.searchsorted(edges, uniform(keys, f"split {seed}"), side="right")
     notes: tuple[str, ...] = ()
+    if given is not None:
+        part = np.where(given >= 0, given, part)
+        _, at = np.unique(ids, return_inverse=True)
+        last = np.full(at.max() + 1, -1)
+        np.maximum.at(last, at, part)
+        early = part < last[at]
+        part = np.where(early, -1, part)
+        if n := int(early.sum()):
+            notes = (f"{n:,} rows repeat a row of a later split and are left out",)
     if group is not None or time is not None:
         _, at = np.unique(ids, return_inverse=True)
         first = np.full(at.max() + 1, len(SPLITS))

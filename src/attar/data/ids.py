@@ -9,7 +9,7 @@ import numpy as np
 
 from attar.identity import mix
 
-__all__ = ["number_keys", "row_ids", "tensor_ids", "text_key", "text_keys"]
+__all__ = ["number_keys", "row_ids", "tensor_ids", "text_key", "text_keys", "texts_ids"]
 
 _MISSING = np.uint64(0x6D697373696E6721)
 
@@ -45,3 +45,17 @@ def tensor_ids(rows: np.ndarray) -> np.ndarray:
         rows = np.where(np.isnan(rows), np.nan, rows + 0.0).astype(rows.dtype)
     flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
     return np.array([text_key(row.tobytes()) for row in flat], dtype=np.uint64).view(np.int64)
+
+
+def texts_ids(columns: Sequence[Sequence[str]]) -> np.ndarray:
+    """K columns of N texts, "" where one is not there → (N,) int64.
+
+    The texts and their order name a row, not what the columns are called, nor how many may be there: a sentence alone is the same
+    row wherever it is read.
+    """
+    total = np.zeros(len(columns[0]), dtype=np.uint64)
+    for place, texts in enumerate(columns):
+        keys = np.array([text_key(t) for t in texts], dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            total += np.where([bool(t) for t in texts], mix(keys ^ text_key(str(place))), np.uint64(0))
+    return mix(total).view(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from attar.data.base import Kind
 from attar.data.numerals import is_number
-from attar.errors import DataError
+from attar.errors import DataError, near
 from attar.signal import IGNORE, Schema
 
-__all__ = ["Labels", "label_statistics", "read_label", "read_labels"]
+__all__ = ["Labels", "label_statistics", "no_labels", "read_label", "read_labels", "read_scores"]
 
 FEW = 20  # whole numbers with at most as many different values are classes unless told otherwise
 
@@ -31,23 +31,40 @@ class Labels:
     classes: tuple[str, ...]
 
 
+def _nth_row(i: int) -> str:
+    return f"row {i + 1}"
+
+
 def read_label(
-    name: str, values: np.ndarray, known: np.ndarray, kind: str = "auto", unlabelled: Literal["refuse", "keep"] = "refuse"
+    name: str,
+    values: np.ndarray,
+    known: np.ndarray,
+    kind: str = "auto",
+    unlabelled: Literal["refuse", "keep"] = "refuse",
+    *,
+    classes: Sequence[str] | None = None,
+    place: Callable[[int], str] = _nth_row,
 ) -> Labels:
     """One label column (N,) of text, booleans or numbers → classes or numbers.
 
     known: (N,) bool, False where the label is missing; such rows are refused, or kept with IGNORE or NaN.
+    classes: all there may be, in the order of the outcome axis; rows need not show each of them, and show no other.
+    place: what a message calls the row at a position.
     kind "auto": text, booleans and at most 20 different whole numbers are classes; numbers with fractions are a regression; more
     whole numbers than that could be either, and are refused until `task:` says which. Classes are in the order of the alphabet,
     or of their value where they are numbers.
     """
     if kind == "multilabel":
         raise DataError(f"task multilabel needs several label columns, label={name!r} is one", hint='label=["a", "b", "c"]')
-    _check_known(name, known, unlabelled)
+    if kind == "embedding":
+        raise DataError("task embedding, but these are no texts", hint='text("pairs.tsv", text=["first", "second"], label="score")')
+    if classes is not None:
+        return _declared(name, values, known, kind, unlabelled, classes, place)
+    _check_known(name, known, unlabelled, place)
     given = values[known]
     numbers = _as_numbers(name, given)
     if numbers is not None and (bad := ~np.isfinite(numbers)).any():
-        raise DataError(f"label {name!r} is {numbers[bad][0]} in row {_row(known, bad)}", hint="correct it, or leave the row out")
+        raise DataError(f"label {name!r} is {numbers[bad][0]} in {place(_first(known, bad))}", hint="correct it, or leave the row out")
     if kind == "auto":
         kind = _guess(name, numbers)
     if kind == "regression":
@@ -68,15 +85,94 @@ def read_label(
     return Labels("classification", torch.from_numpy(out), texts)
 
 
+def _declared(
+    name: str, values: np.ndarray, known: np.ndarray, kind: str, unlabelled: str, classes: Sequence[str], place: Callable[[int], str]
+) -> Labels:
+    """The label column of a classification whose classes were said beforehand."""
+    _check_classes(classes, kind)
+    if unlabelled == "refuse" or not known.any():
+        _check_known(name, known, unlabelled, place)
+    given = values[known]
+    texts, codes = _classes(given, _as_numbers(name, given))
+    at = {text: i for i, text in enumerate(classes)}
+    if foreign := [i for i, text in enumerate(texts) if text not in at]:
+        first, rows = texts[foreign[0]], np.isin(codes, foreign)
+        raise DataError(
+            f"label {name!r} is {first!r} in {place(_first(known, codes == foreign[0]))}, which classes={list(classes)} does not name"
+            + (f"; so it is with {int(rows.sum()):,} rows and {len(foreign)} classes in all" if rows.sum() > 1 else ""),
+            hint=near(first, classes),
+        )
+    out = np.full(len(values), IGNORE, dtype=np.int64)
+    out[known] = np.array([at[text] for text in texts])[codes]
+    return Labels("classification", torch.from_numpy(out), tuple(classes))
+
+
+def _check_classes(classes: Sequence[str], kind: str) -> None:
+    if kind not in ("auto", "classification", "multilabel"):
+        raise DataError(f"task {kind}, but classes={list(classes)}", hint="task: classification()")
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise DataError(f"classes={list(classes)}", hint="two different names at least")
+
+
+def no_labels(kind: str, rows: int, classes: Sequence[str] | None = None) -> Labels:
+    """Labels of rows that have none: IGNORE or NaN throughout, and the classes as they are declared.
+
+    kind: what is asked; "auto" is a classification if there are classes. Raises DataError where nobody says what is asked.
+    """
+    if classes is not None:
+        _check_classes(classes, kind)
+        if kind == "multilabel":
+            return Labels("multilabel", torch.full((rows, len(classes)), IGNORE), tuple(classes))
+        return Labels("classification", torch.full((rows,), IGNORE), tuple(classes))
+    if kind in ("auto", "classification", "multilabel"):
+        what = "what is asked" if kind == "auto" else "which classes there are"
+        raise DataError(f"there is no label that would say {what}", hint='name them: classes=["no", "yes"], in the order of the teacher\'s')
+    unknown = torch.full((rows,), float("nan"))
+    return Labels("embedding" if kind == "embedding" else "regression", unknown, ())
+
+
+def read_scores(
+    name: str,
+    values: np.ndarray,
+    known: np.ndarray,
+    pairs: np.ndarray,
+    unlabelled: Literal["refuse", "keep"] = "refuse",
+    *,
+    place: Callable[[int], str] = _nth_row,
+) -> Labels:
+    """A column (N,) of scores of pairs of texts → float32, NaN where missing; a row that is no pair has none, whatever stands there.
+
+    pairs: (N,) bool, which rows hold two texts.
+    """
+    if not pairs.any():
+        raise DataError(f"label={name!r} scores pairs of texts, but no row holds two", hint='text=["sentence1", "sentence2"]')
+    known = known & pairs
+    _check_known(name, known | ~pairs if known.any() else known, unlabelled, place)
+    numbers = _as_numbers(name, values[known])
+    if numbers is None:
+        wrong = next(i for i in np.flatnonzero(known).tolist() if not is_number(values[i]))
+        raise DataError(f"label {name!r} is {values[wrong]!r} in {place(wrong)}: a score is a number", hint="is it the right column?")
+    if (bad := ~np.isfinite(numbers)).any():
+        raise DataError(f"label {name!r} is {numbers[bad][0]} in {place(_first(known, bad))}", hint="correct it, or leave the row out")
+    out = np.full(len(values), np.nan, dtype=np.float32)
+    out[known] = numbers
+    return Labels("embedding", torch.from_numpy(out), ())
+
+
 def read_labels(
-    names: Sequence[str], columns: Sequence[np.ndarray], known: Sequence[np.ndarray], unlabelled: Literal["refuse", "keep"] = "refuse"
+    names: Sequence[str],
+    columns: Sequence[np.ndarray],
+    known: Sequence[np.ndarray],
+    unlabelled: Literal["refuse", "keep"] = "refuse",
+    *,
+    place: Callable[[int], str] = _nth_row,
 ) -> Labels:
     """Several label columns of 0 and 1 (or booleans) → (N, L) int64, IGNORE where unknown and kept."""
     if len(names) < 2:
         raise DataError(f"task multilabel needs several label columns, got {list(names)}", hint='label=["a", "b", "c"]')
     out = np.full((len(columns[0]), len(names)), IGNORE, dtype=np.int64)
     for i, (name, values, there) in enumerate(zip(names, columns, known, strict=True)):
-        _check_known(name, there, unlabelled)
+        _check_known(name, there, unlabelled, place)
         numbers = _as_numbers(name, values[there])
         if numbers is None or not np.isin(numbers, (0, 1)).all():
             bad = repr(values[there][0]) if numbers is None else f"{numbers[~np.isin(numbers, (0, 1))][0]:g}"
@@ -92,26 +188,28 @@ def label_statistics(schema: Schema, labels: Labels, train: np.ndarray) -> Schem
     if labels.kind != "regression":
         return schema
     values = labels.values.numpy()[train].astype(np.float64)
+    if np.isnan(labels.values.numpy()).all():
+        return schema  # no row has one: nothing is known of them
     values = values[~np.isnan(values)]
     if not len(values):
         raise DataError(f"no training row has its label {schema.label!r}", hint="more labelled rows, or another seed of the split")
     return replace(schema, label_mean=float(values.mean()), label_std=float(values.std()) or 1.0)
 
 
-def _check_known(name: str, known: np.ndarray, unlabelled: str) -> None:
+def _check_known(name: str, known: np.ndarray, unlabelled: str, place: Callable[[int], str]) -> None:
     if not known.any():
-        raise DataError(f"label {name!r} is missing in all {len(known):,} rows", hint="is it the right column?")
+        raise DataError(f"label {name!r} is missing in all {len(known):,} rows", hint="is it the right column? without one: label=None")
     if unlabelled == "refuse" and not known.all():
         raise DataError(
-            f"label {name!r} is missing in {(~known).sum():,} of {len(known):,} rows, first in row {_row(~known)}",
+            f"label {name!r} is missing in {(~known).sum():,} of {len(known):,} rows, first in {place(_first(~known))}",
             hint='leave these rows out, or keep them for the teacher to label: unlabelled="keep"',
         )
 
 
-def _row(mask: np.ndarray, within: np.ndarray | None = None) -> int:
-    """The number, from 1, of the first row that is True in `mask` (and, among those, in `within`)."""
+def _first(mask: np.ndarray, within: np.ndarray | None = None) -> int:
+    """The position of the first row that is True in `mask` (and, among those, in `within`)."""
     at = np.flatnonzero(mask)
-    return int((at if within is None else at[within])[0]) + 1
+    return int((at if within is None else at[within])[0])
 
 
 def _as_numbers(name: str, given: np.ndarray) -> np.ndarray | None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.data.base import Data, Memory, assemble
+from attar.data.base import Asked, Data, Memory, assemble
 from attar.data.columns import Raw, kind_of, missing_in, objects_of, read_column
 from attar.data.deal import Shares, deal
 from attar.data.ids import number_keys, row_ids, text_key, text_keys
-from attar.data.labels import Labels, label_statistics, read_label, read_labels
+from attar.data.labels import Labels, label_statistics, no_labels, read_label, read_labels
 from attar.data.munge import Munge, synthesise
 from attar.data.numerals import is_number
 from attar.errors import DataError, MissingExtra, near
@@ -32,7 +32,8 @@ __all__ = ["Frame", "Roles", "Table", "frame", "read_frame", "table"]
 class Roles:
     """Which column does what, and how the rows are split; columns named nowhere are inputs."""
 
-    label: str | list[str]
+    label: str | list[str] | None
+    classes: list[str] | None = None
     weight: str | None = None
     id: str | None = None
     time: str | None = None
@@ -49,7 +50,7 @@ class Roles:
 
     @property
     def labels(self) -> list[str]:
-        return [self.label] if isinstance(self.label, str) else list(self.label)
+        return [self.label] if isinstance(self.label, str) else list(self.label or ())
 
     @property
     def shares(self) -> Shares:
@@ -86,7 +87,7 @@ class Table:
     def __repr__(self) -> str:
         return say("table", self.path, **vars(self.roles), separator=self.separator)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Read the file, check it and split its rows. Raises DataError for whatever cannot be used."""
         if not isinstance(self.path, str | Path):
             raise DataError(f"table(...) reads a file, got a {type(self.path).__name__}", hint="frame(df, label=...) takes a DataFrame")
@@ -103,7 +104,7 @@ class Frame:
     def __repr__(self) -> str:
         return say("frame", **vars(self.roles)).replace("(", f"(<{len(self.frame):,} rows>, ", 1)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Check the frame and split its rows. Raises DataError for whatever cannot be used."""
         frame = self.frame.reset_index(drop=True)
         frame.columns = [str(c) for c in frame.columns]
@@ -114,8 +115,9 @@ class Frame:
 
 def table(
     path: InPath,
-    label: str | list[str],
+    label: str | list[str] | None = None,
     *,
+    classes: list[str] | None = None,
     weight: str | None = None,
     id: str | None = None,
     time: str | None = None,
@@ -133,7 +135,9 @@ def table(
 ) -> Table:
     """A table in a CSV (also .gz, .tsv) or Parquet file, one row for each row, the first line naming the columns.
 
-    label: the column to predict; a list of columns of 0 and 1 for several labels.
+    label: the column to predict; a list of columns of 0 and 1 for several labels. None: no row has a label, and the task says what
+        is asked.
+    classes: all the classes there may be, in the order of the teacher's outcomes; needed where no label shows them.
     weight: a column of row weights, 0 or more.
     id: a column that names each row once; it is checked and is no input. Rows of equal content lie in one split all the same.
     time: a column of numbers or dates: the oldest rows train, the newest test. It is no input.
@@ -150,15 +154,16 @@ def table(
     >>> table("credit.csv", label="default", test=0.3).roles.test
     0.3
     """
-    roles = Roles(label, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
+    roles = Roles(label, classes, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
     _ = roles.shares  # refuses shares that leave nothing
     return Table(path, roles, separator)
 
 
 def frame(
     frame: pd.DataFrame,
-    label: str | list[str],
+    label: str | list[str] | None = None,
     *,
+    classes: list[str] | None = None,
     weight: str | None = None,
     id: str | None = None,
     time: str | None = None,
@@ -174,7 +179,7 @@ def frame(
     augment: Munge | None = None,
 ) -> Frame:
     """A pandas DataFrame; its index is ignored, and columns of dtype category are categories. Arguments as in `table`."""
-    roles = Roles(label, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
+    roles = Roles(label, classes, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
     _ = roles.shares
     return Frame(frame, roles)
 
@@ -205,7 +210,7 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
     notes = (*(raw.note for raw in raws if raw.note), *_missing_note(raws), *notes)
     described = [raw.describe(np.flatnonzero(part == 0)) for raw in raws]
     notes += tuple(note for raw, column in zip(raws, described, strict=True) if (note := _unseen_note(raw, column)))
-    schema = Schema("table", tuple(described), classes=labels.classes, label=", ".join(roles.labels))
+    schema = Schema("table", tuple(described), classes=labels.classes, label=", ".join(roles.labels) or "label")
     schema = label_statistics(schema, labels, np.flatnonzero(part == 0))
     values = labels.values
     if roles.augment is not None:
@@ -257,15 +262,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
+    if roles.label is None:
+        if kind == "embedding":
+            raise DataError("task embedding, but this is a table", hint='text("pairs.tsv", text=["first", "second"])')
+        return no_labels(kind, len(frame), roles.classes)
     columns = [_column(frame, name) for name in roles.labels]
     known = [~missing_in(c) for c in columns]
     values = [objects_of(c) for c in columns]
     if isinstance(roles.label, str):
         if columns[0].dtype.kind in "mM":
             raise DataError(f"label {roles.label!r} holds dates or times", hint="turn it into a number before: days since, month")
-        return read_label(roles.label, values[0], known[0], kind, roles.unlabelled)
+        return read_label(roles.label, values[0], known[0], kind, roles.unlabelled, classes=roles.classes)
     if kind not in ("auto", "multilabel"):
         raise DataError(f"task {kind} needs one label column, label={roles.labels} is {len(columns)}", hint="task: multilabel()")
+    if roles.classes is not None:
+        raise DataError(f"label={roles.labels} and classes={roles.classes}", hint="several labels are called like their columns")
     return read_labels(roles.labels, values, known, roles.unlabelled)
 
 
@@ -329,6 +340,8 @@ def _times(series: pd.Series) -> np.ndarray:
 def _refuse_copy(raw: Raw, labels: Labels, roles: Roles) -> None:
     """A column that holds the label itself would teach nothing else."""
     values = labels.values.numpy()
+    if roles.label is None:
+        return
     if labels.kind == "regression":
         known = ~np.isnan(values)
         same = raw.kind == "number" and np.array_equal(raw.values[known].astype(np.float32), values[known])
