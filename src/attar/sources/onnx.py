@@ -201,10 +201,11 @@ class Onnx:
         return TextFeed(self._tokens, names, batch.schema is not None and batch.schema.embeds)
 
     def _read_texts(self, feed: TextFeed, batch: Batch) -> Signal:
+        if self.reading is not None:
+            self.reading.inputs(batch)  # refuses other texts than it was made for
         answers = [self._answer_texts(feed, take(batch, i)) for i in torch.arange(len(batch)).split(AT_ONCE)]
         output = torch.cat([torch.from_numpy(checked(a.numpy(), self._who)) for a in answers])
         if self.reading is not None:
-            self.reading.inputs(batch)  # refuses other texts than it was made for
             output = self.reading.output(output, batch.schema)
             return Signal(as_logits(output, batch, self._who))
         return Signal(as_logits(output, batch, self._who, self._order(batch.schema)))

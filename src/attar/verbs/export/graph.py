@@ -187,7 +187,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*axis name: batch will not be used", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*axis name: (batch|tokens) will not be used", category=UserWarning)
             yield
     finally:
         logging.disable(before)
