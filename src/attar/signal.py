@@ -16,6 +16,7 @@ __all__ = [
     "Batch",
     "Column",
     "Inputs",
+    "Remembering",
     "Schema",
     "Schooled",
     "Signal",
@@ -253,6 +254,17 @@ class Schooled(Protocol):
 
     @property
     def training_ids(self) -> Tensor | None: ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A source that says whether it answers rows it was trained on as one that has seen their labels.
+
+    in_fold: True where it does, so that on these rows it may say the label back instead of what it knows.
+    """
+
+    @property
+    def in_fold(self) -> bool: ...
 
 
 @runtime_checkable

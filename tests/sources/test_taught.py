@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from attar.errors import DataError, TeacherError
+from attar.errors import DataError, TapError, TeacherError
 from attar.loop import fit
 from attar.signal import Schema, Schooled
-from attar.sources import lightgbm, module, taught
+from attar.sources import cached, lightgbm, module, taught
 from attar.sources.boosting import grow
 from attar.sources.taught import Folds, Taught, TaughtNets, TaughtTrees, ids_of, record_of
 from attar.sources.trees import LightGBM
@@ -196,3 +196,46 @@ def test_a_module_from_elsewhere_does_not_know_its_training_rows() -> None:
     source = module(SmallMLP(DATA.schema))
     assert isinstance(source, Schooled)
     assert source.training_ids is None
+
+
+NETS = taught(mlp(width=8, depth=1), at="t.safetensors", folds=1)
+
+
+def test_one_net_learns_from_every_training_row_and_says_that_it_answers_them_in_fold(tmp_path: Path) -> None:
+    source = teach(NETS, DATA, at=tmp_path / "t.safetensors", fit=fit(epochs=3, threads=1))
+    assert isinstance(source, TaughtNets)
+    assert (len(source.members), source.in_fold) == (1, True)
+    assert torch.equal(source.training_ids, DATA.train.ids.sort().values)
+    net, batch = source.members[0], DATA.train.batch(ALL)
+    assert torch.equal(source(batch).output, net(batch.inputs).detach())
+    assert cached(source).in_fold
+    several = teach(replace(NETS, folds=2), DATA, at=tmp_path / "s.safetensors", fit=fit(epochs=1, threads=1))
+    assert isinstance(several, TaughtNets)
+    assert not several.in_fold
+
+
+def test_one_net_can_be_tapped_and_several_refuse_before_they_are_taught(tmp_path: Path) -> None:
+    source = teach(NETS, DATA, at=tmp_path / "t.safetensors", fit=fit(epochs=1, threads=1))
+    assert isinstance(source, TaughtNets)
+    batch = DATA.test.batch(ALL)
+    path = next(name for name, part in source.members[0].named_modules() if isinstance(part, nn.Linear))
+    signal = source(batch, frozenset({path}))
+    assert set(signal.taps) == {path}
+    assert not signal.taps[path].requires_grad
+    assert torch.equal(signal.output, source(batch).output)
+    three = replace(NETS, folds=3)
+    with pytest.raises(TapError, match="is 3 nets, each with insides of its own") as caught:
+        three.refuse(frozenset({path}))
+    assert "folds=1" in caught.value.hint
+    with pytest.raises(TapError, match="3 nets"):
+        teach(three, DATA, at=tmp_path / "s.safetensors", fit=fit(epochs=1, threads=1))(batch, frozenset({path}))
+    with pytest.raises(TapError, match="lightgbm has no taps"):
+        taught(TREES, at="t.txt").refuse(frozenset({path}))
+
+
+def test_trees_want_two_folds_and_nets_one() -> None:
+    with pytest.raises(TeacherError, match=r"folds=1\): at least 2"):
+        taught(TREES, at="t.txt", folds=1)
+    with pytest.raises(TeacherError, match=r"folds=0\): at least 1"):
+        taught(mlp(), at="t.safetensors", folds=0)
+    assert repr(NETS).endswith("folds=1, seed=0)")

@@ -38,6 +38,7 @@ class Toy:
     scale: float = 1.0
     bias: float = 0.0
     training_ids: Tensor | None = None
+    in_fold: bool = False
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -274,10 +275,13 @@ def test_a_teacher_that_saw_test_rows_is_refused_before_anyone_is_asked() -> Non
     with pytest.raises(EvidenceError, match="7 of 1,100 test rows"):
         evaluate(Toy("s"), teacher, data)
     assert not teacher.asked
-    known = evaluate(Toy("s"), Toy("t", training_ids=torch.tensor([5])), data)
+    known = evaluate(Toy("s"), Toy("t", training_ids=torch.tensor([5]), in_fold=True), data)
+    assert any("as one net that had seen their labels" in limit for limit in known.limits)
     assert not any("training rows are unknown" in limit for limit in known.limits)
     assert any("trained on 1 of 400 validation rows" in limit for limit in known.limits)
-    assert any("training rows are unknown" in limit for limit in evaluate(Toy("s"), Toy("t"), data).limits)
+    unknown = evaluate(Toy("s"), Toy("t"), data)
+    assert any("training rows are unknown" in limit for limit in unknown.limits)
+    assert not any("had seen their labels" in limit for limit in unknown.limits)
 
 
 def test_many_classes_with_unlabelled_and_weighted_rows() -> None:

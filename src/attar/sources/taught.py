@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attar.errors import TeacherError
+from attar.errors import TapError, TeacherError
 from attar.files import replacing, write_atomic, write_json
 from attar.identity import digest, digest_file, uniform
 from attar.notation import OutPath, say
@@ -25,20 +25,32 @@ from attar.sources.boosting import Growing
 from attar.sources.ensemble import mean_answer
 from attar.sources.module import evaluating, module, spelled
 from attar.sources.trees import LightGBM
+from attar.tap import observe
 from attar.task import Kind, Task
 
-__all__ = ["Folds", "Record", "Taught", "TaughtNets", "TaughtTrees", "keep_nets", "keep_trees", "open_taught", "taught"]
+__all__ = ["Folds", "Record", "Taught", "Teachable", "TaughtNets", "TaughtTrees", "keep_nets", "keep_trees", "open_taught", "taught"]
 
 FORMAT = 1
 
 
-def taught(builder: Growing | Student, at: OutPath, folds: int | None = None, seed: int = 0) -> Taught:
+@runtime_checkable
+class Teachable(Protocol):
+    """A source whose model can be taught further: `timm(..., weights=...)`. builder: what builds it, and what `taught` teaches."""
+
+    @property
+    def builder(self) -> Student: ...
+
+
+def taught(builder: Growing | Student | Teachable, at: OutPath, folds: int | None = None, seed: int = 0) -> Taught:
     """A teacher that is still to be taught, by `attar.teach` or the first step of a run, and is then kept in the file `at`.
 
-    builder: `lightgbm(...)`, or a student builder such as `mlp(...)` or `cnn(...)`: one that is too large to ship.
+    builder: `lightgbm(...)`, or a student builder such as `mlp(...)` or `cnn(...)`: one that is too large to ship; or a pretrained model,
+        `timm("tf_efficientnet_lite0", weights="…", freeze=True)`, which is fine-tuned.
     at: the file, "teacher.txt" for LightGBM (one plain booster, which LightGBM alone reads), "teacher.safetensors" for nets. Beside it
         lie `.json` (what it was taught, and on what) and `.ids.npy` (the training rows).
-    folds: K members, each taught without the rows of one fold; left out, 5 for trees and 3 for nets.
+    folds: K members, each taught without the rows of one fold; left out, 5 for trees and 3 for nets. 1, for nets alone: one net, taught
+        on all training rows. It costs a third and can be tapped, which K nets cannot, for each has insides of its own; but it answers
+        its training rows as one that has seen their labels, and the certificate says so. Choose it for objectives of taps.
     seed: of the folds, the initial weights and the order of rows. The same seed gives the same teacher.
 
     A training row is answered out of fold, by the one member that has not seen it; any other row by all of them. Without that a student
@@ -46,15 +58,18 @@ def taught(builder: Growing | Student, at: OutPath, folds: int | None = None, se
     Trees answer the mean of the members' raw scores (log-odds), because that again is a single booster; nets the log of their mean
     probability, as `ensemble` does. The two differ where members disagree: the mean of log-odds is the sharper one.
 
-    Raises TeacherError for fewer than two folds, or a ready-made module: that one is `module(net)`.
+    Raises TeacherError for fewer folds than that, or a ready-made module: that one is `module(net)`.
     """
     if isinstance(builder, nn.Module):
         raise TeacherError(
             f"taught({type(builder).__name__}(…)): a ready-made module", hint="module(net) asks it; a builder makes new ones"
         )
+    if isinstance(builder, Teachable):
+        builder = builder.builder
     grows = isinstance(builder, Growing)
-    if folds is not None and folds < 2:
-        raise TeacherError(f"taught(folds={folds}): at least 2 are needed", hint="leave it out: 5 for trees, 3 for nets")
+    if folds is not None and folds < (2 if grows else 1):
+        least = "at least 2 are needed" if grows else "at least 1 is needed, and 1 answers training rows in fold"
+        raise TeacherError(f"taught(folds={folds}): {least}", hint="leave it out: 5 for trees, 3 for nets")
     if not at or (not grows and not at.endswith(".safetensors")):
         raise TeacherError(f'taught(at="{at}"): nets are kept in a .safetensors file', hint='at="teacher.safetensors"')
     return Taught(builder, at, folds or (5 if grows else 3), seed)
@@ -83,6 +98,18 @@ class Taught:
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         raise self._untaught()
+
+    def refuse(self, taps: frozenset[str]) -> None:
+        """Raise TapError, before anything is taught, if the teacher that it will be could not be tapped."""
+        if not taps:
+            return
+        if isinstance(self.builder, Growing):
+            no_taps(taps, "a taught lightgbm")
+        if self.folds > 1:
+            raise TapError(
+                f"{self!r} is {self.folds} nets, each with insides of its own: no one value lies at {sorted(taps)}",
+                hint=f"{replace(self, folds=1)!r} is one net, which answers its training rows in fold",
+            )
 
     def _untaught(self) -> TeacherError:
         return TeacherError(f"{self} has not been taught", hint="attar.teach(teacher, data) teaches it and returns the teacher to ask")
@@ -116,14 +143,14 @@ class Folds:
         return torch.from_numpy((uniform(ids.cpu().numpy(), f"taught fold {self.seed}") * self.count).astype(np.int64))
 
     def unseen(self, batch: Batch) -> Tensor:
-        """(B,) the member that has not seen each row; −1 for rows that none has seen. Raises TeacherError for a batch without ids."""
+        """(B,) the member that has not seen each row; −1 for rows that none has seen, and where there is but one. Raises TeacherError for a batch without ids."""
         if batch.ids is None:
             raise TeacherError(
                 "a batch without ids: nobody knows which of these rows the teacher was taught on",
                 hint="batches of attar's data have them; for rows that are surely new: Batch(..., ids=torch.full((n,), -1))",
             )
         ids = batch.ids.cpu()
-        if not len(self.ids):
+        if not len(self.ids) or self.count == 1:
             return torch.full_like(ids, -1)
         place = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
         return torch.where(self.ids[place] == ids, self.of(ids), -1)
@@ -183,7 +210,7 @@ class TaughtTrees:
 
 @dataclass(frozen=True, eq=False)
 class TaughtNets:
-    """K nets: the log of their mean probability, of a regression their mean; a training row is answered by one alone."""
+    """K nets: the log of their mean probability, of a regression their mean; of several a training row is answered by one alone."""
 
     name: Taught
     members: tuple[nn.Module, ...]
@@ -203,6 +230,11 @@ class TaughtNets:
         return self.folds.ids
 
     @property
+    def in_fold(self) -> bool:
+        """Whether training rows are answered by a net that has seen their labels: of one net they are."""
+        return self.folds.count == 1
+
+    @property
     def size_bytes(self) -> int:
         return sum(module(net).size_bytes for net in self.members)
 
@@ -211,7 +243,8 @@ class TaughtNets:
         return sum(module(net).parameters for net in self.members)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
-        no_taps(taps, "a taught ensemble of nets")
+        if taps:
+            return self._tapped(batch, taps)
         member = self.folds.unseen(batch)
         output: Tensor | None = None
         for k in member.unique().tolist():
@@ -221,6 +254,13 @@ class TaughtNets:
             output = answer.new_zeros(len(batch), *answer.shape[1:]) if output is None else output
             output[index.to(answer.device)] = answer
         return Signal(self.answer(batch, self.members) if output is None else output)
+
+    def _tapped(self, batch: Batch, taps: frozenset[str]) -> Signal:
+        self.name.refuse(taps)
+        (net,) = self.members
+        with torch.no_grad(), evaluating(net):
+            signal = observe(net, batch, taps)
+        return replace(signal, output=as_logits(self.task.canonical(signal.output), batch, repr(self.name)))
 
     def answer(self, batch: Batch, members: Sequence[nn.Module]) -> Tensor:
         """The mean answer of some members, (B, C)."""

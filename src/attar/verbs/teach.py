@@ -1,4 +1,4 @@
-"""Teach a teacher: K members, each without one fold of the training rows, kept as one file."""
+"""Teach a teacher: K members, each without one fold of the training rows, or one of all of them, kept as one file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def teach(
     resume: bool = False,
     listen: Listener = silent,
 ) -> Source:
-    """Teach `teacher` on the labelled training rows, cross-fitted, and return it ready to be asked.
+    """Teach `teacher` on the labelled training rows, cross-fitted if it has folds, and return it ready to be asked.
 
     at: the file to keep it in; left out, `teacher.at`. If the same teacher of the same data lies there already, it is opened.
     fit: of nets; trees do not need one. Left out, `fit()`.
@@ -114,7 +114,7 @@ class _Teaching:
         folds = Folds.deal(self.teacher.folds, self.teacher.seed, self.data.train.ids[known])
         self._no_leak(folds)
         fold = folds.of(self.data.train.ids[known])
-        parts = [known[fold != k] for k in range(folds.count)]
+        parts = [known[fold != k] for k in range(folds.count)] if folds.count > 1 else [known]
         if short := [k for k, part in enumerate(parts) if len(part) == 0]:
             raise DataError(
                 f"{len(known)} labelled training rows are too few for {folds.count} folds", hint=f"fold {short[0]} holds them all"

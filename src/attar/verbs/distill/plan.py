@@ -10,24 +10,43 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+import attar.objective as words
 from attar.data import Data
 from attar.errors import DataError, NotationError, StudentError, near
 from attar.identity import digest
 from attar.loop import Fit, device_of
+from attar.notation import read
 from attar.objective import Objective, as_objective, labels
 from attar.objective.terms import Labels
 from attar.progress import Listener
 from attar.signal import Schooled, Source, Student
 from attar.sources.controls import hard, shuffled, smooth
+from attar.sources.taught import Taught
 from attar.students import Trees
 from attar.task import Task
 from attar.verbs.distill.grow import blend_of
-from attar.verbs.distill.judge import known_rows
+from attar.verbs.distill.judge import judged_rows, labelled_rows
 from attar.verbs.distill.rows import Rows
 
-__all__ = ["Control", "Plan"]
+__all__ = ["Control", "Plan", "default_controls", "default_objective"]
 
 Control = Literal["labels", "hard", "shuffled", "smooth"]
+
+
+def default_objective(task: Task, data: Data) -> Objective:
+    """What the task teaches by where nothing is said: without labelled training rows the teacher alone."""
+    labelled = bool(labelled_rows(task, data.train).any())
+    return as_objective(read(task.objective if labelled else task.objective_without_labels, vars(words)))
+
+
+def default_controls(task: Task, objective: Objective, labelled: int) -> tuple[str, ...]:
+    """What the student is compared with where nothing is said: labels alone; without labelled training rows the teacher's decisions.
+
+    labelled: how many training rows have a label. Numbers and vectors are no decisions: without labels they have no control.
+    """
+    if labelled:
+        return ("labels",)
+    return ("hard",) if task.kind in ("classification", "multilabel") and objective.needs_teacher else ()
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,7 @@ class Plan:
     @cached_property
     def labelled(self) -> Tensor:
         """(n,) positions of training rows with a known label."""
-        known = known_rows(self.task, self.data.train)
-        return known.nonzero().squeeze(1)
+        return labelled_rows(self.task, self.data.train).nonzero().squeeze(1)
 
     def check(self) -> None:
         """Whatever can be wrong and seen without training."""
@@ -64,23 +82,39 @@ class Plan:
         if not self.objective.needs_teacher and (idle := [name for name in self.controls if name != "labels"]):
             what = f"the control {idle[0]!r} changes what the teacher says, and {self.objective!r} asks no teacher"
             raise NotationError(what, hint='controls: ["labels"]')
+        if isinstance(self.teacher, Taught):
+            self.teacher.refuse(self.objective.teacher_taps)
         if not len(self.data.train):
             raise DataError("the training split is empty", hint="leave more rows to it: lower test, valid or calibration")
-        if not bool(known_rows(self.task, self.data.valid).any()):
-            raise DataError("no validation row has a label, so that no epoch can be chosen", hint="give the validation split labelled rows")
-        if not len(self.labelled):
-            if any(isinstance(term, Labels) for term in self.objective.terms):
-                raise DataError(f"{self.objective!r} needs labels, no training row has one", hint='objective: kl(), controls: ["hard"]')
-            if needing := [name for name in self.controls if name in ("labels", "smooth")]:
-                raise DataError(f"the control {needing[0]!r} needs labels, no training row has one", hint='controls: ["hard"]')
-        if self.task.kind == "regression" and (odd := [name for name in self.controls if name != "labels"]):
-            raise NotationError(f"the control {odd[0]!r} is for classes, this is a regression", hint='controls: ["labels"]')
+        if not self.objective.needs_teacher and not bool(judged_rows(self.task, self.data.valid).any()):
+            raise DataError(
+                "no validation row has a label and no teacher is asked, so that no epoch can be chosen",
+                hint="give the validation split labelled rows, or the objective a term of the teacher",
+            )
+        self._need_labels()
+        if self.task.kind in ("regression", "embedding") and (odd := [name for name in self.controls if name != "labels"]):
+            a = "a regression" if self.task.kind == "regression" else "an embedding"
+            raise NotationError(f"the control {odd[0]!r} is for classes, this is {a}", hint='controls: ["labels"]')
         if self.task.kind == "multilabel" and "shuffled" in self.controls:
             what = "the control 'shuffled' exchanges answers among rows of one label, these have many"
             raise NotationError(what, hint='controls: ["hard"]')
         if isinstance(self.build(0), Trees):
+            if self.task.kind == "embedding":
+                raise StudentError(f"{self.student!r} grows trees, which answer numbers and not vectors", hint="a student that is a network")
             blend_of(self.objective)
         self._no_leak()
+
+    def _need_labels(self) -> None:
+        """Raise DataError for what needs labels where no training row has one."""
+        if len(self.labelled):
+            return
+        instead = self.task.objective_without_labels
+        controls = list(default_controls(self.task, self.objective, 0))
+        if any(isinstance(term, Labels) for term in self.objective.terms):
+            raise DataError(f"{self.objective!r} needs labels, no training row has one", hint=f"objective: {instead}")
+        if needing := [name for name in self.controls if name in ("labels", "smooth")]:
+            rest = f"controls: {controls}" if controls else "controls: []; every control of this task needs labels"
+            raise DataError(f"the control {needing[0]!r} needs labels, no training row has one", hint=rest)
 
     def _no_leak(self) -> None:
         seen = self.teacher.training_ids if isinstance(self.teacher, Schooled) else None

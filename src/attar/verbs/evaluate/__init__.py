@@ -21,7 +21,7 @@ from attar.data import Data, Split
 from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
-from attar.signal import Schooled, Source, Weighed
+from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
@@ -240,6 +240,8 @@ def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], r
     learnt = teacher.training_ids if isinstance(teacher, Schooled) else None
     if learnt is not None and (seen := int(torch.isin(data.valid.ids, learnt).sum())):
         limits.append(f"the teacher was trained on {seen:,} of {len(data.valid):,} validation rows, on which rules and margins were fixed")
+    if isinstance(teacher, Remembering) and teacher.in_fold:
+        limits.append("the teacher answered the training rows as one net that had seen their labels: it taught some of its memory of them")
     if look is not None and look > 1:
         limits.append(f"this is look {look} at this test split: what was chosen after an earlier look is judged too kindly")
     if rows.n < rows.count:
