@@ -14,9 +14,11 @@ from attar.functional import (
     kl,
     kl_to_finite,
     log_probabilities,
+    power_sum,
     reverse_kl,
     skew_kl,
     skew_reverse_kl,
+    standardise,
     total_variation,
 )
 from attar.testing import golden
@@ -281,3 +283,55 @@ def test_a_vocabulary_padded_with_minus_infinity_keeps_its_mass():
     padded = torch.cat((z, torch.full((1, 2), -math.inf)), -1)
     assert torch.equal(log_probabilities(padded)[:, :4], log_probabilities(z))
     assert float(log_probabilities(torch.cat((z, torch.zeros(1, 2)), -1)).exp()[:, 4:].sum()) > 0.96
+
+
+def test_standardised_logits_have_mean_nothing_and_spread_one():
+    z = 3 * torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 7
+    for row, found in zip(z.tolist(), standardise(z).tolist(), strict=True):
+        mean = sum(row) / 4
+        std = math.sqrt(sum((v - mean) ** 2 for v in row) / 3)  # unbiased, as the authors'
+        assert found == pytest.approx([(v - mean) / std for v in row])
+
+
+def test_standardising_takes_shift_and_scale_off_and_bounds_what_is_left():
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(standardise(2.5 * z - 7), standardise(z))
+    one = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert float(standardise(one).max()) == pytest.approx(3 / math.sqrt(4))  # (C−1)/√C, which nothing exceeds
+
+
+def test_standardising_leaves_absent_outcomes_out():
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = standardise(torch.cat((z, torch.full((5, 1), -math.inf, dtype=torch.float64)), -1))
+    assert torch.allclose(found[:, :4], standardise(z))
+    assert (found[:, 4] == -math.inf).all()
+
+
+@pytest.mark.parametrize("height", [0.0, 0.1, 1e4])
+def test_logits_that_do_not_vary_standardise_to_nothing_without_a_gradient(height):
+    """The authors' division by std + 1e-7 gives a head that starts at zero a gradient of 1e7."""
+    z = torch.full((1, 7), height, requires_grad=True)
+    found = standardise(z)
+    (found * torch.arange(7.0)).sum().backward()
+    assert z.grad is not None
+    assert not found.detach().any()
+    assert not z.grad.any()
+
+
+def test_the_gradient_of_standardising_is_that_of_its_value():
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(standardise, z)
+
+
+def test_the_power_sum_normalises_the_power_transform_which_is_temperature():
+    p, _ = pair()
+    for power in (0.1, 0.5, 0.9):
+        total = power_sum(p, power)
+        assert torch.allclose(total, (p.exp() ** power).sum(-1))
+        assert torch.allclose((p.exp() ** power / total[:, None]).log(), log_probabilities(p, 1 / power))
+
+
+def test_the_power_sum_runs_from_one_to_that_of_the_uniform():
+    sure, even = torch.tensor([0.0, -math.inf, -math.inf]), torch.full((3,), -math.log(3))
+    assert float(power_sum(sure, 0.3)) == pytest.approx(1.0)
+    assert float(power_sum(even, 0.3)) == pytest.approx(3**0.7)

@@ -88,16 +88,16 @@ class Gaussian(Term):
 
 
 def bounded(margin: float = 0.0) -> Bounded:
-    """The label's squared error until the student is better than the teacher by a margin, then 0. Chen et al. 2017 (NeurIPS), section 3.3.
+    """The label's squared error until the student is better than the teacher by a margin, then 0. Chen et al. 2017, NeurIPS.
 
         L = (ŷ_s − y)²  if  (ŷ_s − y)² + m > (ŷ_t − y)²,  else 0
 
     margin: m ≥ 0, in the label's unit, squared: by how much the student must beat the teacher before a label lets it go. 0 is the default:
         be as good as the teacher.
 
-    For labels noisier than the teacher is wrong: the student does not go on to fit what even the teacher could not. Needs both; rows without
-    label take no part. `labels()` never lets go, `mse()` goes after the teacher and not the label; the paper adds this to the labels'
-    smooth L1 at half the weight. The value jumps where the condition turns; the gradient, of the squared error, is 0 beyond.
+    For labels with noise in them: the student does not go on to fit what even the teacher could not. Needs teacher and label; rows without
+    a label take no part. `labels()` never lets go, and `mse()` goes after the teacher, not the label: `blend(mse(), bounded())` has both.
+    The paper uses it for the boxes of a detector, beside the labels' smooth L1. The value jumps where the condition turns.
 
     >>> bounded(margin=0.1)
     bounded(margin=0.1)
