@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.signal import NOTHING, Batch, Signal, Source
-from attar.sources import cached, ensemble, estimator, hard, lightgbm, module, shuffled, smooth, taught, xgboost
+from attar.sources import adjusted, cached, corrected, ensemble, estimator, hard, lightgbm, module, shuffled, smooth, taught, xgboost
 from attar.sources.taught import Taught
 from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
 from attar.testing.sources import check_answers, check_fingerprint, check_rows, check_source, check_taps
@@ -112,6 +112,31 @@ def two() -> tuple[Source, Source]:
 def test_an_ensemble_keeps_the_contract() -> None:
     a, b = two()
     check_source(ensemble(a, b), table_batch(), outcomes=2, changed=lambda: [ensemble(a), ensemble(b), ensemble(a, b, weights=[2, 1])])
+
+
+def test_an_ensemble_by_confidence_keeps_the_contract() -> None:
+    a, b = two()
+    check_source(ensemble(a, b, weights="confidence"), table_batch(), outcomes=2, changed=lambda: [ensemble(a, b)])
+
+    def changed() -> list[Source]:
+        other = ensemble(a, b, weights="confidence").told(TABLE.test)
+        return [ensemble(a, b, weights="confidence"), other, ensemble(b, a, weights="confidence").told(TABLE.train)]
+
+    check_source(ensemble(a, b, weights="confidence").told(TABLE.train), TABLE.train.batch(ROWS), outcomes=2, changed=changed)
+
+
+def test_a_corrected_teacher_keeps_the_contract() -> None:
+    a, b = two()
+    others: list[Source] = [corrected(a, margin=0.1), corrected(a, wrong_only=True), corrected(b), corrected(a).told(TABLE.train)]
+    check_source(corrected(a), table_batch(), outcomes=2, taps=["head"], changed=lambda: others)
+    told = corrected(cached(a)).told(TABLE.train)
+    check_source(told, TABLE.train.batch(ROWS), outcomes=2, taps=["hidden"], changed=lambda: [corrected(a).told(TABLE.test)])
+
+
+def test_an_adjusted_teacher_keeps_the_contract() -> None:
+    a, b = two()
+    others: list[Source] = [adjusted(a, tau=0.5).told(TABLE.train), adjusted(b).told(TABLE.train), adjusted(a)]
+    check_source(adjusted(a).told(TABLE.train), table_batch(), outcomes=2, taps=["head"], changed=lambda: others)
 
 
 def test_the_hard_control_keeps_the_contract() -> None:

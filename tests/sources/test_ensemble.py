@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from attar.errors import TapError, TeacherError
-from attar.signal import Schooled
+from attar.signal import IGNORE, Schooled
 from attar.sources import ensemble, module
+from attar.sources.ensemble import confidence
 from attar.testing.small import SmallMLP, small_table
 from attar.testing.store import Plain, plain_data
 
@@ -76,3 +78,45 @@ def test_its_training_rows_are_known_if_all_members_know_theirs() -> None:
     assert both.training_ids is not None
     assert both.training_ids.tolist() == [3, 4, 5]
     assert one.training_ids is None
+
+
+def test_who_is_nearer_to_the_label_weighs_more() -> None:
+    c = module(SmallMLP(DATA.schema, 3))
+    assert BATCH.labels is not None
+    rows = [[float(-s(BATCH).output[i].log_softmax(-1)[y]) for s in (A, B, c)] for i, y in enumerate(BATCH.labels.tolist())]
+    answer = ensemble(A, B, c, weights="confidence")(BATCH).output.exp()
+    for i, errors in enumerate(rows):
+        whole = sum(math.exp(e) for e in errors)
+        shares = [(1 - math.exp(e) / whole) / 2 for e in errors]
+        assert sum(shares) == pytest.approx(1)
+        expected = sum(w * s(BATCH).output[i].softmax(-1) for w, s in zip(shares, (A, B, c), strict=True))
+        assert torch.allclose(answer[i], torch.as_tensor(expected), atol=1e-6)
+
+
+def test_confidence_is_of_training_rows_alone_once_it_is_told_of_them() -> None:
+    both = ensemble(A, B, weights="confidence")
+    plain = ensemble(A, B)
+    told = both.told(DATA.train)
+    train = DATA.train.batch(torch.arange(9))
+    assert torch.allclose(told(BATCH).output, plain(BATCH).output, atol=1e-6)
+    assert torch.equal(told(train).output, both(train).output)
+    assert not torch.allclose(told(train).output, plain(train).output, atol=1e-4)
+    hidden = replace(train, labels=torch.full((9,), IGNORE))
+    assert torch.allclose(both(hidden).output, plain(hidden).output, atol=1e-6)
+    assert len({both.fingerprint, told.fingerprint, plain.fingerprint}) == 3
+
+
+def test_members_that_exclude_the_label_are_alike() -> None:
+    outputs = [torch.tensor([[0.0, -math.inf]]), torch.tensor([[1.0, -math.inf]]), torch.tensor([[0.0, 0.0]])]
+    shares = confidence(outputs, torch.tensor([1]))
+    assert torch.allclose(shares[:, 0], torch.tensor([0.25, 0.25, 0.5]), atol=1e-5)
+
+
+def test_confidence_needs_a_rival_and_classes() -> None:
+    with pytest.raises(TeacherError, match="nobody to be more confident than"):
+        ensemble(A, weights="confidence")
+    numbers = small_table(80, kind="regression")
+    a, b = (module(SmallMLP(numbers.schema, s)) for s in (1, 2))
+    with pytest.raises(TeacherError, match="regression"):
+        ensemble(a, b, weights="confidence")(numbers.test.batch(torch.arange(3)))
+    assert repr(ensemble(A, B, weights="confidence")).endswith('weights="confidence")')

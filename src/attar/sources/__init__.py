@@ -4,8 +4,10 @@ from __future__ import annotations
 
 # A file and its word may share a name. Importing the file binds the name to the file, so the words are bound here, after it, once
 # and for all: whatever is imported first, `attar.sources.module` is the word.
+from attar.sources.adjusted import adjusted
 from attar.sources.cached import cached
 from attar.sources.controls import hard, shuffled, smooth
+from attar.sources.corrected import corrected
 from attar.sources.ensemble import ensemble
 from attar.sources.estimator import estimator
 from attar.sources.module import module
@@ -17,7 +19,9 @@ from attar.sources.vision import Pretrained, timm, torchvision
 __all__ = [
     "Pretrained",
     "Taught",
+    "adjusted",
     "cached",
+    "corrected",
     "ensemble",
     "estimator",
     "hard",

@@ -12,7 +12,8 @@ from torch import Tensor
 from attar.errors import StoreError
 from attar.notation import OutPath, say
 from attar.signal import NOTHING, Batch, Signal, Source, Weighed
-from attar.sources.controls import training_ids
+from attar.sources.controls import Rows, training_ids
+from attar.sources.told import told
 from attar.store import Identity, Store, complete_rows, no_answer
 
 __all__ = ["Cached", "cached"]
@@ -72,6 +73,13 @@ class Cached:
                 raise StoreError(f"the answers at {self.at} are of {differences[0]}", hint="choose another folder, or annotate anew")
             self._store = store
         return self._store
+
+    def told(self, rows: Rows) -> Cached:
+        """The same over a source that has been told of these rows; itself, with its answers, where that changes nothing."""
+        source = told(self.source, rows)
+        if source is self.source or source.fingerprint == self.source.fingerprint:
+            return self
+        return Cached(source, self.at, augmentation=self.augmentation)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         """Stored answers of the rows that have one; one live question for all others together."""

@@ -21,7 +21,7 @@ from attar.notation import say
 from attar.signal import IGNORE, NOTHING, Batch, Schooled, Signal, Source, Stored
 from attar.sources.answers import no_taps
 
-__all__ = ["Rows", "hard", "shuffled", "smooth", "training_ids"]
+__all__ = ["Owners", "Rows", "hard", "outcomes_of", "shuffled", "smooth", "training_ids"]
 
 HARD = 1e-6
 """ε of `hard`: what is left for all other outcomes together. At temperature 4 it still leaves the decision 97 % of two outcomes."""
@@ -157,7 +157,7 @@ class Shuffled:
         """The same control, told of the rows that may exchange answers; nothing to do for more than two outcomes."""
         if rows.labels is not None and rows.labels.ndim == 2:
             raise TeacherError("shuffled: rows of many labels have no one label to exchange answers within", hint="leave this control out")
-        if _outcomes(rows) != 2:
+        if outcomes_of(rows) != 2:
             return self
         return replace(self, partners=_partners(self.source, rows, self.seed))
 
@@ -177,7 +177,7 @@ class Shuffled:
 class StoredShuffled(Shuffled):
     """`shuffled` over stored answers. A handle of `locate` is the store's own; whose row it is, is remembered from there."""
 
-    owners: _Owners = field(default_factory=lambda: _Owners(), repr=False, compare=False)
+    owners: Owners = field(default_factory=lambda: Owners(), repr=False, compare=False)
 
     def locate(self, ids: Tensor, views: Tensor | None = None) -> Tensor:
         if self.partners is not None:
@@ -247,7 +247,7 @@ def _partners(source: Source, rows: Rows, seed: int) -> Partners:
     )
 
 
-class _Owners:
+class Owners:
     """Row handle → id, as `locate` saw them: a fact of the store, written down once."""
 
     def __init__(self) -> None:
@@ -311,7 +311,7 @@ class Smooth:
         """The same control with the labels of these rows, by id."""
         if rows.labels is None:
             raise TeacherError("smooth: these rows have no labels", hint="label smoothing needs some; leave this control out")
-        if (outcomes := _outcomes(rows)) < 2:
+        if (outcomes := outcomes_of(rows)) < 2:
             raise TeacherError("smooth: a regression has no outcomes to smooth over", hint="leave this control out")
         ids, first = np.unique(rows.ids.numpy(), return_index=True)
         labels = rows.labels[torch.from_numpy(first)]
@@ -367,7 +367,7 @@ def _smooth(labels: Tensor, outcomes: int, smoothing: float) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------------------- rows
 
 
-def _outcomes(rows: Rows) -> int:
+def outcomes_of(rows: Rows) -> int:
     """How many outcomes these rows have: 0 for a regression, 2 for each of many labels. Reads the schema of one row."""
     schema = rows.batch(torch.zeros(1, dtype=torch.int64)).schema
     if schema is None:

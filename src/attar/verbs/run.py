@@ -32,6 +32,7 @@ from attar.progress import Event, Listener, silent
 from attar.report import write_report
 from attar.signal import NOTHING, Source, Student
 from attar.sources import Taught, module
+from attar.sources.told import told
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill, precheck
@@ -282,7 +283,7 @@ class _Steps:
                     teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
                 if self.company.first:
                     self.company.wait()
-            self._teacher = teacher
+            teacher = self._teacher = told(teacher, self.data.train)
         self._amend(teacher=teacher.fingerprint)
 
     def annotate(self) -> None:

@@ -21,6 +21,7 @@ from attar.objective.conventions import Conventions, check
 from attar.progress import Event, Listener, silent
 from attar.signal import Source, Student
 from attar.sources.cached import Cached
+from attar.sources.told import told
 from attar.students import Trees
 from attar.task import Task, task_for
 from attar.verbs.distill.folder import Arm, Folder
@@ -119,7 +120,7 @@ def _plan(
     rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
     task = (task or task_for(rows.schema, rows.kind)).bind(rows.schema)
     goal = as_objective(objective) if objective is not None else as_objective(read(task.objective, vars(words)))
-    return Plan(teacher, student, rows, goal, task, fit or Fit(), tuple(controls), listen)
+    return Plan(told(teacher, rows.train), student, rows, goal, task, fit or Fit(), tuple(controls), listen)
 
 
 class Distilling:
