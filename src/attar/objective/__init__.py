@@ -4,10 +4,14 @@ from attar.objective.algebra import Distiller, Loss, Objective, Property, Term, 
 from attar.objective.align import Align, Aligned
 from attar.objective.balancing import balance
 from attar.objective.correlations import dist, mlkd
+from attar.objective.embeddings import cosine, embedding_mse, list_kl, margin_mse, similarity_kl, similarity_mse
+from attar.objective.features import attention_transfer, hint, regrasp
 from attar.objective.gating import gate
 from attar.objective.numbers import bounded, gaussian
+from attar.objective.relations import cka, rkd_angle, rkd_distance, similarity_preserving
 from attar.objective.targets import dkd, nkd, virtual_teacher
 from attar.objective.terms import alpha_beta, jsd, kl, labels, mse, reverse_kl, skew_kl, total_variation
+from attar.objective.transformers import attention_scores, cosine_hidden, every, hidden_states, minilm, minilmv2
 from attar.objective.transforms import standardised, ttm, wttm
 from attar.objective.weights import Weight, ramp
 
@@ -22,21 +26,40 @@ __all__ = [
     "Weight",
     "alpha_beta",
     "as_objective",
+    "attention_scores",
+    "attention_transfer",
     "balance",
     "blend",
     "bounded",
+    "cka",
+    "cosine",
+    "cosine_hidden",
     "dist",
     "dkd",
+    "embedding_mse",
+    "every",
     "gate",
     "gaussian",
+    "hidden_states",
+    "hint",
     "jsd",
     "kl",
     "labels",
+    "list_kl",
+    "margin_mse",
+    "minilm",
+    "minilmv2",
     "mlkd",
     "mse",
     "nkd",
     "ramp",
+    "regrasp",
     "reverse_kl",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity_kl",
+    "similarity_mse",
+    "similarity_preserving",
     "skew_kl",
     "standardised",
     "total_variation",
