@@ -16,6 +16,7 @@ from __future__ import annotations
 from attar.notation.annotations import InPath, OutPath, signature
 from attar.notation.change import map_paths, override
 from attar.notation.parse import parse
+from attar.notation.places import in_package, located
 from attar.notation.resolve import Vocabulary, read, resolve
 from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, say, write
 
@@ -32,6 +33,8 @@ __all__ = [
     "Sum",
     "Value",
     "Vocabulary",
+    "in_package",
+    "located",
     "map_paths",
     "override",
     "parse",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from attar.errors import near
+from attar.notation.places import in_package
 from attar.notation.tree import literal
 
 __all__ = ["Folders", "InPath", "Mismatch", "OutPath", "folder_of", "hints_of", "parameters_of", "said", "said_to_people", "signature"]
@@ -26,7 +27,7 @@ class _Folder:
 
 
 InPath = Annotated[str, _Folder("recipe")]
-"""A file or folder that is read; in a recipe relative to the recipe's own folder."""
+"""A file or folder that is read; in a recipe relative to the recipe's own folder, or "package:NAME/…" inside an installed package."""
 
 OutPath = Annotated[str, _Folder("run")]
 """A file or folder that is written, relative to the run's folder, and inside it or beside it."""
@@ -101,7 +102,7 @@ class Folders:
         if not isinstance(value, str) or not value:
             raise Mismatch
         if folder.of == "recipe":
-            return value if self.base is None else os.path.normpath(self.base / value)
+            return value if self.base is None or in_package(value) else os.path.normpath(self.base / value)
         if self.out is None:
             return value
         beside = Path(os.path.abspath(self.out)).parent

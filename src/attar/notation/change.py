@@ -9,6 +9,7 @@ from typing import Any, Literal
 from attar.errors import NotationError, near
 from attar.notation.annotations import folder_of, hints_of, parameters_of, said, signature
 from attar.notation.parse import parse
+from attar.notation.places import in_package
 from attar.notation.resolve import Vocabulary, resolve
 from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, cut, is_number, write
 
@@ -99,7 +100,10 @@ def _plain(text: str) -> Value:
 
 
 def map_paths(node: Node, vocabulary: Vocabulary, change: Callable[[str, Literal["recipe", "run"]], str]) -> Node:
-    """The tree with every path in it changed by `change(path, "recipe" | "run")`; the names must be in `vocabulary`."""
+    """The tree with every path in it changed by `change(path, "recipe" | "run")`; the names must be in `vocabulary`.
+
+    A path into a package stays as it is.
+    """
     return _map_paths(node, vocabulary, change, Any)
 
 
@@ -110,7 +114,7 @@ def _map_paths(node: Node, vocabulary: Vocabulary, change: Callable[[str, Litera
     match node:
         case Value(value=str() as value):
             folder = folder_of(hint)
-            return replace(node, value=change(value, folder.of)) if folder else node
+            return replace(node, value=change(value, folder.of)) if folder and not in_package(value) else node
         case List(items=items) | Sum(items=items) | Product(items=items):
             return replace(node, items=tuple(within(i) for i in items))
         case Minus(item=item):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +21,19 @@ from attar.notation import located
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["ENCODERS", "Classifier", "Encoder", "Folder", "Pool", "blocks_of", "fresh_body", "load_body", "load_classifier", "open_folder"]
+__all__ = [
+    "ENCODERS",
+    "Classifier",
+    "Encoder",
+    "Folder",
+    "Pool",
+    "blocks_of",
+    "fresh_body",
+    "load_body",
+    "load_classifier",
+    "open_folder",
+    "pruned",
+]
 
 Pooling = Literal["mean", "cls"]
 ENCODERS = ("bert", "distilbert", "electra", "roberta", "xlm-roberta")  # whose shape we can name in three numbers
@@ -120,7 +132,7 @@ def _look_through(path: str, home: Path, stamp: object) -> Folder:
         pooling,
         normalised,
         _classes(config) if classifies else (),
-        config.num_labels if classifies else 0,
+        len(config.id2label or ()) if classifies else 0,
         digest("hugging face", parts, _text(home / "config.json"), definition, pooling, normalised),
     )
 
@@ -201,7 +213,7 @@ def _positions(config: PreTrainedConfig) -> int:
 
 
 def _classes(config: PreTrainedConfig) -> tuple[str, ...]:
-    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    names = tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
     return () if names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
 
 
@@ -237,6 +249,10 @@ class Encoder(nn.Module):
     def __init__(self, body: nn.Module, pool: Pool, head: nn.Module | None = None) -> None:
         super().__init__()
         self.body, self.pool, self.head = body, pool, head
+
+    def tap_names(self) -> Mapping[str, str]:
+        """`embedding` is the vector that the head reads, or that is the answer."""
+        return {"embedding": "pool"}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         kinds = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
@@ -287,7 +303,9 @@ def _loaded(path: str, mark: str, classifier: bool) -> nn.Module:
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TeacherError(f"{path} does not load: {reason}", hint="is the folder whole? does config.json belong to these weights?") from error
+        raise TeacherError(
+            f"{path} does not load: {reason}", hint="is the folder whole? does config.json belong to these weights?"
+        ) from error
     lacking = sorted(name for name in found["missing_keys"] if "pooler." not in name and not name.endswith("position_ids"))
     if lacking:
         raise TeacherError(
@@ -324,8 +342,23 @@ def fresh_body(config: str, *, layers: int, width: int, heads: int, vocabulary: 
 def without_pooler(body: nn.Module) -> nn.Module:
     """The encoder without the layer that some have on top for a task of their pre-training: nobody here reads its answer."""
     if dict(body.named_children()).get("pooler") is not None:
-        body.pooler = None
+        body.add_module("pooler", None)
     return body
+
+
+def pruned(body: nn.Module, kept: Sequence[int] | None) -> nn.Module:
+    """The encoder with those rows alone of its table of tokens, in this order; changed in place. None keeps all."""
+    if kept is None:
+        return body
+    for module in body.modules():
+        table = dict(module.named_children()).get("word_embeddings")
+        if isinstance(table, nn.Embedding):
+            smaller = nn.Embedding(len(kept), table.embedding_dim)
+            with torch.no_grad():
+                smaller.weight.copy_(table.weight[torch.tensor(kept)])
+            module.add_module("word_embeddings", smaller)
+            return body
+    raise TeacherError(f"no table of tokens in a {type(body).__name__}", hint="leave vocabulary= out")
 
 
 def blocks_of(body: nn.Module, path: str) -> tuple[str, nn.ModuleList]:

@@ -10,6 +10,7 @@ from attar.sources.controls import hard, shuffled, smooth
 from attar.sources.corrected import corrected
 from attar.sources.ensemble import ensemble
 from attar.sources.estimator import estimator
+from attar.sources.hf import hf
 from attar.sources.module import module
 from attar.sources.onnx import onnx
 from attar.sources.taught import Taught, taught
@@ -25,6 +26,7 @@ __all__ = [
     "ensemble",
     "estimator",
     "hard",
+    "hf",
     "lightgbm",
     "module",
     "onnx",

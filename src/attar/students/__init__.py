@@ -3,8 +3,9 @@
 # A file and its word share a name. Importing the file binds the name to the file, so the words are bound here, after it, once and for
 # all: whatever is imported first, `attar.students.mlp` is the word.
 from attar.students.cnn import cnn
+from attar.students.hf import hf
 from attar.students.mlp import mlp
 from attar.students.trees import Trees, forest, lightgbm
 from attar.students.vision import timm, torchvision
 
-__all__ = ["Trees", "cnn", "forest", "lightgbm", "mlp", "timm", "torchvision"]
+__all__ = ["Trees", "cnn", "forest", "hf", "lightgbm", "mlp", "timm", "torchvision"]
