@@ -7,6 +7,7 @@ from attar.data.images import images, mnist5k
 from attar.data.munge import Munge, munge
 from attar.data.table import frame, table
 from attar.data.text import text
+from attar.data.unlabelled import unlabelled
 
 __all__ = [
     "Augmentation",
@@ -28,4 +29,5 @@ __all__ = [
     "shift",
     "table",
     "text",
+    "unlabelled",
 ]

@@ -25,7 +25,7 @@ from attar.signal import IGNORE, Column, Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Frame", "Roles", "Table", "frame", "read_frame", "table"]
+__all__ = ["Frame", "Roles", "Table", "frame", "read_frame", "read_like", "table"]
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,35 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
     if roles.augment is not None:
         raws, ids, values, weight, part, note = _extend(roles.augment, raws, ids, values, weight, part)
         notes += (note,)
-    block = _block(raws, described)
+    block = Memory(_block(raws, described))
     if (wide := _needs_double(raws)) is not None:
         notes += (f"numbers are kept in double precision: {wide!r} does not fit in single",)
     return assemble(schema=schema, kind=labels.kind, ids=ids, labels=values, weight=weight, part=part, rows=block.take, notes=notes)
+
+
+def read_like(
+    path: Path, schema: Schema, *, separator: str | None = None, missing: Sequence[str] = ()
+) -> tuple[np.ndarray, dict[str, Tensor], tuple[str, ...]]:
+    """The rows of a file as a schema reads them: (N,) ids, inputs, and notes; columns that the schema does not have are not read.
+
+    Raises DataError for a column that is not there, or holds something else than it does in the schema.
+    """
+    frame = _read_file(path, separator, list(missing))
+    frame.columns = names = [str(c) for c in frame.columns]
+    raws = []
+    for column in schema.columns:
+        if names.count(column.name) != 1:
+            what = "no column" if column.name not in names else "more than one column"
+            raise DataError(f"{path} has {what} {column.name!r}", hint=near(column.name, names))
+        raw = read_column(_column(frame, column.name), category=column.kind == "category")
+        flags = column.kind == "boolean" and raw.kind == "number" and bool(np.isin(raw.values[~np.isnan(raw.values)], (0, 1)).all())
+        if raw.kind != column.kind and not flags and not (raw.kind == "number" and np.isnan(raw.values).all()):
+            raise DataError(f"column {column.name!r} of {path} is a {raw.kind}, elsewhere a {column.kind}", hint="are the files alike?")
+        raws.append(Raw(raw.name, column.kind, raw.values, raw.texts))
+    others = [name for name in names if name not in {c.name for c in schema.columns}]
+    notes = (f"{path.name}: {', '.join(map(repr, others[:5]))}{', …' * (len(others) > 5)} not read",) if others else ()
+    notes += tuple(note for raw, column in zip(raws, schema.columns, strict=True) if (note := _unseen_note(raw, column)))
+    return row_ids({raw.name: raw.keys for raw in raws}), _block(raws, list(schema.columns)), notes
 
 
 def _read_file(path: Path, separator: str | None, missing: list[str]) -> pd.DataFrame:
@@ -381,7 +406,7 @@ def _extend(
     return raws, np.concatenate([ids, new_ids[keep]]), labels, weight, np.concatenate([part, np.zeros(len(keep), part.dtype)]), note
 
 
-def _block(raws: list[Raw], described: list[Column]) -> Memory:
+def _block(raws: list[Raw], described: list[Column]) -> dict[str, Tensor]:
     """The inputs as Schema draws them; numbers in single precision where that loses nothing."""
     inputs: dict[str, Tensor] = {}
     if numbers := [raw.values for raw in raws if raw.kind != "category"]:
@@ -390,7 +415,7 @@ def _block(raws: list[Raw], described: list[Column]) -> Memory:
         inputs["numbers"] = torch.from_numpy(double.astype(np.float32) if exact else double)
     if codes := [raw.codes(column) for raw, column in zip(raws, described, strict=True) if raw.kind == "category"]:
         inputs["categories"] = torch.from_numpy(np.stack(codes, axis=1))
-    return Memory(inputs)
+    return inputs
 
 
 def _needs_double(raws: list[Raw]) -> str | None:
