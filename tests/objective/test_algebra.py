@@ -229,6 +229,23 @@ def test_mask_weight_and_known_labels_count_together():
         assert float(loss.parts[name]) == pytest.approx(total / counted)
 
 
+class Flat(Term):
+    """One number for each row of several positions."""
+
+    def measure(self, student: Signal, teacher: Signal | None, batch: Batch) -> Tensor:
+        return student.output.mean((-1, -2))
+
+    def __repr__(self) -> str:
+        return "flat()"
+
+
+def test_a_number_for_a_row_counts_where_any_position_of_it_does_and_the_mean_is_over_rows():
+    z = torch.tensor([1.0, 3.0, 50.0])[:, None, None].expand(3, 2, 4)
+    mask = torch.tensor([[True, True], [True, True], [False, False]])
+    loss = value(Flat(), Batch(torch.zeros(3, 1), mask=mask), Signal(z), Signal(z))
+    assert float(loss.total) == 2.0
+
+
 def test_micro_batches_of_equal_size_accumulate_to_the_whole():
     z = STUDENT.output.clone().requires_grad_()
     goal = blend(kl(), labels(), weight=0.7)

@@ -22,8 +22,9 @@ Property = Literal["zero", "positive", "rows", "shift", "scale", "rotation", "ac
 """What a term may promise, and the contract battery tests:
 
 zero: 0, and without gradient, where the student answers as the teacher does · positive: above 0 elsewhere · rows: the order of rows
-does not matter · shift: nor does a number added to all logits of a position · scale: nor a factor common to all logits of both ·
-rotation: nor an orthogonal map of tapped features · accumulation: the mean over equal parts of a batch is that over the batch.
+does not matter · shift: nor does a number added to all logits of a position, of taps one vector added to the features of every row ·
+scale: nor a factor common to all logits, or features, of both · rotation: nor an orthogonal map of tapped features · accumulation: the
+mean over equal parts of a batch is that over the batch.
 """
 
 
@@ -61,12 +62,18 @@ class Term(nn.Module, abc.ABC):
         """
         if task.outcomes < self.min_outcomes:
             what = "a regression answers with 1 number" if task.outcomes == 1 else f"the task has {task.outcomes} outcomes"
+            what = "an embedding's coordinates are none" if task.kind == "embedding" else what
             raise ObjectiveError(f"{self!r} compares at least {self.min_outcomes} outcomes, {what}", hint=_instead(task))
         if self.needs_teacher:
             if teacher is None:
                 raise ObjectiveError(f"{self!r} needs a teacher, there is none", hint="labels() does without")
             ours, theirs = tuple(student.output.shape), tuple(teacher.output.shape)
             if self.compares_outputs and ours != theirs:
+                if task.kind == "embedding" and ours[:-1] == theirs[:-1]:
+                    raise ObjectiveError(
+                        f"{self!r}: the student answers {ours[-1]} coordinates, the teacher {theirs[-1]}",
+                        hint=f"cosine(align='auto') bears it, or give the teacher as many: pca(..., dimensions={ours[-1]})",
+                    )
                 raise ObjectiveError(
                     f"{self!r}: the student answers {ours}, the teacher {theirs}", hint="one outcome axis for both, in one order"
                 )
@@ -374,7 +381,7 @@ def _mean(positions: Tensor, counts: Tensor | None, known: Tensor | None, weight
     dims = positions.dim()
     if dims == 0:
         return positions
-    counts = counts.flatten(dims - 1).any(-1) if counts.dim() > dims else _spread(counts, dims).expand_as(positions)
+    counts = counts.flatten(dims).any(-1) if counts.dim() > dims else _spread(counts, dims).expand_as(positions)
     counts = counts if known is None else counts & known
     positions = positions.masked_fill(~counts, 0.0)
     if weight is None:
@@ -428,4 +435,6 @@ def _numbered(classes: int) -> Schema:
 
 
 def _instead(task: Task) -> str:
+    if task.kind == "embedding":
+        return "cosine() compares vectors"
     return "mse() compares numbers" if task.outcomes == 1 else "kl() compares two outcomes as well as more"
