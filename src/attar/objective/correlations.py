@@ -153,7 +153,7 @@ def positions_weigh(batch: Batch, shape: torch.Size, dtype: torch.dtype) -> Tens
 
     def spread(values: Tensor) -> Tensor:  # (B, ...) → shape; of a mask finer than the positions, where any part counts
         if values.dim() > len(shape):
-            values = values.flatten(len(shape) - 1).amax(-1)
+            values = values.flatten(len(shape)).amax(-1)
         return values.reshape(values.shape + (1,) * (len(shape) - values.dim())).expand(shape).flatten()
 
     parts = [spread(v) for v in (batch.mask, batch.weight) if v is not None]
