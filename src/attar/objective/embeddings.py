@@ -47,7 +47,7 @@ class Vectors(Term):
         super().__init__()
         self.align: Align = align
         self._word, self.formula = word, formula
-        zero: frozenset[Property] = frozenset({"zero"}) if align in ("auto", "identity") else frozenset()
+        zero: frozenset[Property] = frozenset() if align in ("linear", "conv") else frozenset({"zero"})
         known: frozenset[Property] = frozenset({"positive", "rows", "accumulation"})
         self.keeps = known.union(keeps) | zero  # pyright: ignore[reportAttributeAccessIssue] - it depends on the arguments
         self.project = nn.Identity()

@@ -28,7 +28,7 @@ class Feature(Term):
     word: the name. formula: (teacher, student) → (...), reduces the last axis, which is that of features.
     compared: the taps; several add up. align: how the student's are brought to the teacher's shape, see `aligned`; each layer has a
         projector of its own, made by `build`, trained with the student and left behind with the objective.
-    keeps: what the formula promises; "zero" falls away where the projector is learnt even between equal shapes.
+    keeps: what the formula promises; "zero" falls away where a projector is learnt even between equal widths.
     """
 
     compares_outputs: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class Feature(Term):
         self.align: Align = align
         self._word, self.formula, self.compared, self.least = word, formula, compared, least
         self.student_taps, self.teacher_taps = frozenset(compared.student), frozenset(compared.teacher)
-        zero: frozenset[Property] = frozenset({"zero"}) if align in ("auto", "identity") else frozenset()
+        zero: frozenset[Property] = frozenset() if align in ("linear", "conv") else frozenset({"zero"})
         self.keeps = ROWWISE.union(keeps) | zero  # pyright: ignore[reportAttributeAccessIssue] - it depends on the arguments
         self.aligns = nn.ModuleList()
 

@@ -64,14 +64,16 @@ class Heads(Term):
     """Relations of tokens within heads, of one layer of each side; the words `minilm` and `minilmv2`.
 
     student, teacher: the layers, from 1; −1 is the last. heads: relation heads; 0 takes attention itself and the model's own heads.
+    Within one head over the whole width products do not see a rotation; several cut it up.
     """
 
     compares_outputs: ClassVar[bool] = False
-    keeps: ClassVar[frozenset[Property]] = TOKENWISE
 
     def __init__(self, student: int, teacher: int, heads: int) -> None:
         super().__init__()
         self.student, self.teacher, self.heads = student, teacher, heads
+        turns: frozenset[Property] = frozenset({"rotation"}) if heads == 1 else frozenset()
+        self.keeps = TOKENWISE | turns  # pyright: ignore[reportAttributeAccessIssue] - it depends on the arguments
         kinds = ("query", "key", "value") if heads else ("attention", "value")
         self.compared = Layers(tuple(f"{k}.{student}" for k in kinds), tuple(f"{k}.{teacher}" for k in kinds))
         self.student_taps, self.teacher_taps = frozenset(self.compared.student), frozenset(self.compared.teacher)

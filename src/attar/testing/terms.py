@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_term",
     "example",
     "golden",
+    "tapped",
 ]
 
 Make = Callable[[], Term]
@@ -40,25 +41,65 @@ TOLERANCE = 1e-8  # of float64 figures, relative
 
 @dataclass(frozen=True)
 class Example:
-    """Two signals of the same rows, the rows, and the task: what a term is tried on. Float64, so that identities are seen as such."""
+    """Two signals of the same rows, the rows, and the task: what a term is tried on. Float64, so that identities are seen as such.
+
+    least: rows below which the term is empty, such as a relation of three rows. twin: the student's signal that equals the teacher's; None:
+    the teacher's outputs, and its taps under the student's names, in order of name.
+    """
 
     student: Signal
     teacher: Signal
     batch: Batch
     task: Task
+    least: int = 2
+    twin: Signal | None = None
 
 
 def example(task: Task | None = None, rows: int = 8, outcomes: int = 4, seed: int = 0) -> Example:
-    """Random answers of student and teacher to labelled rows; classification with so many outcomes unless a bound task is given."""
+    """Random answers of student and teacher to labelled rows; classification with so many outcomes unless a bound task is given.
+
+    Of an embedding `outcomes` is the number of coordinates.
+    """
     g = torch.Generator().manual_seed(seed)
     task = task or task_for(Schema("tensor", classes=tuple(str(i) for i in range(outcomes))))
     shape = (rows, task.labels, 2) if task.labels else (rows, task.outcomes)
+    if task.kind == "embedding":
+        shape = (rows, task.texts, outcomes)
     student, teacher = (2 * torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(2))
-    if task.outcomes == 1:
+    if task.kind == "embedding":
+        labels = None
+    elif task.outcomes == 1:
         labels = torch.randn(rows, generator=g, dtype=torch.float64)
     else:
         labels = torch.randint(0, task.outcomes, shape[:-1], generator=g)
     return Example(Signal(student), Signal(teacher), Batch(torch.zeros(rows, 1), labels=labels), task)
+
+
+def tapped(
+    student: Mapping[str, Sequence[int]],
+    teacher: Mapping[str, Sequence[int]],
+    *,
+    lengths: Sequence[int] = (),
+    rows: int = 8,
+    task: Task | None = None,
+    least: int = 2,
+    seed: int = 0,
+) -> Example:
+    """`example` with random taps: of either side the shape of one row by name, {"stage3": (4, 6, 6), "hidden": (5, 8)}.
+
+    lengths: real tokens of each row; then taps (L, D) and (heads, L, L) have masks, the others are padded.
+    """
+    on = example(task, rows, seed=seed)
+    g = torch.Generator().manual_seed(seed + 1)
+
+    def with_taps(signal: Signal, shapes: Mapping[str, Sequence[int]]) -> Signal:
+        taps = {name: torch.randn(rows, *shape, generator=g, dtype=torch.float64) for name, shape in shapes.items()}
+        if not lengths:
+            return Signal(signal.output, taps)
+        real = {n: torch.arange(t.shape[-2])[None] < torch.tensor(lengths)[:, None] for n, t in taps.items() if t.dim() >= 3}
+        return Signal(signal.output, taps, real)
+
+    return replace(on, student=with_taps(on.student, student), teacher=with_taps(on.teacher, teacher), least=least)
 
 
 def golden() -> Example:
@@ -124,11 +165,14 @@ def check_gradient(make: Make, on: Example | None = None) -> None:
 def check_mask(make: Make, on: Example | None = None) -> None:
     """What lies at a masked position, be it NaN, changes neither the loss nor any gradient, and gets a gradient of exactly 0.
 
-    Where positions are rows, masking a row is the same as leaving it out.
+    Where positions are rows, masking a row is the same as leaving it out. Of terms of taps the same is asked of rows that are masked or of
+    weight 0, and of padded tokens.
     """
     on = on or example()
     if make().student_taps:
-        return  # the positions of taps have masks of their own
+        _check_rows_of_taps(make, on)
+        _check_padding(make, on)
+        return
     shape = on.student.output.shape[:-1]
     mask = torch.ones(shape, dtype=torch.bool)
     mask.view(-1)[::3] = False
@@ -156,11 +200,13 @@ def check_half(make: Make, on: Example | None = None) -> None:
         for ours, theirs in ((60.0, 60.0), (60.0, -60.0), (60.0, 0.0), (0.0, 60.0)):
             student = _leaf(_map(on.student, lambda t, size=ours, to=dtype: (t.sign() * size).to(to)))
             teacher = _map(on.teacher, lambda t, size=theirs, to=dtype: (t.sign() * size).to(to))
-            total = _built(make, on)(student, teacher, on.batch).total
+            goal = _built(make, replace(on, student=_map(student, torch.detach), teacher=teacher))
+            total = goal(student, teacher, on.batch).total
             total.backward()
-            grad = student.output.grad
+            grads = [t.grad for t in (student.output, *student.taps.values()) if t.grad is not None]
             assert bool(torch.isfinite(total)), f"{make()!r} is {float(total.detach())} in {dtype} with logits of {ours:g} and {theirs:g}"
-            assert grad is None or bool(torch.isfinite(grad).all()), f"{make()!r}: gradient in {dtype} with logits of {ours:g}, {theirs:g}"
+            finite = all(bool(torch.isfinite(g).all()) for g in grads)
+            assert finite, f"{make()!r}: gradient in {dtype} with logits of {ours:g}, {theirs:g}"
 
 
 def check_gradcheck(make: Make, on: Example | None = None) -> None:
@@ -169,7 +215,7 @@ def check_gradcheck(make: Make, on: Example | None = None) -> None:
     goal = _built(make, on)
 
     def loss(output: Tensor, *taps: Tensor) -> Tensor:
-        return goal(Signal(output, dict(zip(on.student.taps, taps, strict=True))), on.teacher, on.batch).total
+        return goal(Signal(output, dict(zip(on.student.taps, taps, strict=True)), on.student.masks), on.teacher, on.batch).total
 
     given = [t.detach().clone().requires_grad_() for t in (on.student.output, *on.student.taps.values())]
     assert torch.autograd.gradcheck(loss, given), f"{make()!r}: the gradient is not that of the value"
@@ -222,7 +268,10 @@ def check_golden(make: Make, value: float) -> None:
 
 
 def _built(make: Make, on: Example) -> Objective:
-    return as_objective(make()).build(on.student, on.teacher, on.task)
+    """Ready, with projectors that are drawn by a seed, and chance as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return as_objective(make()).build(on.student, on.teacher, on.task)
 
 
 def _value(make: Make, on: Example) -> Tensor:
@@ -252,14 +301,82 @@ def _rows(on: Example, rows: Tensor) -> Example:
     labels = None if on.batch.labels is None else on.batch.labels[rows]
     inputs = on.batch.inputs
     taken = inputs[rows] if isinstance(inputs, Tensor) else {k: v[rows] for k, v in inputs.items()}
-    return Example(
-        _map(on.student, lambda t: t[rows]), _map(on.teacher, lambda t: t[rows]), replace(on.batch, inputs=taken, labels=labels), on.task
-    )
+
+    def of(signal: Signal) -> Signal:
+        return replace(_map(signal, lambda t: t[rows]), masks={name: mask[rows] for name, mask in signal.masks.items()})
+
+    return replace(on, student=of(on.student), teacher=of(on.teacher), batch=replace(on.batch, inputs=taken, labels=labels))
+
+
+def _check_rows_of_taps(make: Make, on: Example) -> None:
+    """Rows that are masked, or of weight 0: nothing in them is seen, and they are as good as absent."""
+    counts = torch.ones(len(on.batch), dtype=torch.bool)
+    counts[:: max(3, len(counts) // max(1, len(counts) - on.least))] = False
+    goal = _built(make, on)
+    absent = _rows(on, counts.nonzero()[:, 0])
+    expected = _pulls(goal, absent)
+    for batch in (replace(on.batch, mask=counts), replace(on.batch, weight=counts.double())):
+        for junk in (0.0, 7.0, math.inf, math.nan):
+            filled = [_map(s, lambda t, fill=junk: _filled(t, counts, fill)) for s in (on.student, on.teacher)]
+            total, grads, learnt = _pulls(goal, replace(on, student=filled[0], teacher=filled[1], batch=batch))
+            assert _same(total, expected[0]), f"{make()!r}: a row that does not count is not as good as absent"
+            for name, grad in grads.items():
+                assert not bool((grad[~counts] != 0).any()), f"{make()!r}: a row that does not count has a gradient at {name!r}"
+                assert _close(grad[counts], expected[1][name]), f"{make()!r}: a row that does not count changes a gradient of others"
+            assert all(map(_close, learnt, expected[2])), f"{make()!r}: a row that does not count changes the gradient of a projector"
+
+
+def _check_padding(make: Make, on: Example) -> None:
+    """Padded tokens: nothing in them is seen."""
+    goal = _built(make, on)
+    found = []
+    for junk in (0.0, 7.0, math.inf, math.nan):
+        student, teacher = (_padded(s, junk) for s in (on.student, on.teacher))
+        found.append(_pulls(goal, replace(on, student=student, teacher=teacher)))
+        for name, mask in on.student.masks.items():
+            grad = found[-1][1].get(name)
+            if grad is not None:
+                real = _real(mask, grad)
+                assert not bool((grad.masked_select(~real) != 0).any()), f"{make()!r}: a padded token has a gradient at {name!r}"
+    for total, grads, learnt in found[1:]:
+        assert _same(total, found[0][0]), f"{make()!r}: a padded token changes the loss"
+        assert all(_close(grads[name], found[0][1][name]) for name in grads), f"{make()!r}: a padded token changes a gradient"
+        assert all(map(_close, learnt, found[0][2])), f"{make()!r}: a padded token changes the gradient of a projector"
+
+
+def _pulls(goal: Objective, on: Example) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+    """The loss, its gradients by tap, and those of what the objective learns."""
+    fresh, student = copy.deepcopy(goal), _leaf(on.student)
+    total = fresh(student, on.teacher, on.batch).total
+    total.backward()
+    learnt = [p.grad for p in fresh.parameters() if p.grad is not None]
+    return total.detach(), {name: t.grad for name, t in student.taps.items() if t.grad is not None}, learnt
+
+
+def _filled(held: Tensor, counts: Tensor, junk: float) -> Tensor:
+    return torch.where(counts.reshape(-1, *(1,) * (held.dim() - 1)), held, junk)
+
+
+def _padded(signal: Signal, junk: float) -> Signal:
+    masks = signal.masks
+    return replace(signal, taps={n: torch.where(_real(masks[n], t), t, junk) if n in masks else t for n, t in signal.taps.items()})
+
+
+def _real(mask: Tensor, held: Tensor) -> Tensor:
+    """(B, L) → which entries of (B, L, D) or (B, heads, L, L) are of real tokens alone."""
+    return mask[:, :, None] if held.dim() == 3 else (mask[:, :, None] & mask[:, None, :])[:, None]
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _keeps_zero(make: Make, on: Example) -> bool:
-    paths = dict(zip(sorted(on.student.taps), sorted(on.teacher.taps), strict=True))
-    twin = Signal(on.teacher.output, {ours: on.teacher.taps[theirs] for ours, theirs in paths.items()})
+    twin = on.twin
+    if twin is None:
+        names = dict(zip(sorted(on.student.taps), sorted(on.teacher.taps), strict=True))
+        taps, masks = on.teacher.taps, on.teacher.masks
+        twin = Signal(on.teacher.output, {o: taps[t] for o, t in names.items()}, {o: masks[t] for o, t in names.items() if t in masks})
     student = _leaf(twin)
     total = _built(make, replace(on, student=twin))(student, on.teacher, on.batch).total
     total.backward()
@@ -268,7 +385,8 @@ def _keeps_zero(make: Make, on: Example) -> bool:
 
 
 def _keeps_positive(make: Make, on: Example) -> bool:
-    values = [_value(make, _rows(on, torch.tensor([i, (i + 1) % len(on.batch)]))) for i in range(len(on.batch))]
+    n = len(on.batch)
+    values = [_value(make, _rows(on, (torch.arange(on.least) + i) % n)) for i in range(n)]
     return all(float(v) > 0 for v in values)
 
 
@@ -277,6 +395,15 @@ def _keeps_rows(make: Make, on: Example) -> bool:
 
 
 def _keeps_shift(make: Make, on: Example) -> bool:
+    if make().student_taps:
+        g = torch.Generator().manual_seed(3)
+
+        def moved(signal: Signal) -> Signal:
+            return replace(signal, taps={n: t + torch.randn(t.shape[1:], generator=g, dtype=t.dtype) for n, t in signal.taps.items()})
+
+        return _same(*_again(make, on, replace(on, student=moved(on.student)))) and _same(
+            *_again(make, on, replace(on, teacher=moved(on.teacher)))
+        )
     steps = torch.linspace(-3, 4, len(on.batch), dtype=on.student.output.dtype).reshape(-1, *(1,) * (on.student.output.dim() - 1))
     ours = replace(on, student=replace(on.student, output=on.student.output + steps))
     theirs = replace(on, teacher=replace(on.teacher, output=on.teacher.output - 2 * steps))
@@ -284,7 +411,7 @@ def _keeps_shift(make: Make, on: Example) -> bool:
 
 
 def _keeps_scale(make: Make, on: Example) -> bool:
-    student, teacher = (replace(s, output=2.5 * s.output) for s in (on.student, on.teacher))
+    student, teacher = (_map(s, lambda t: 2.5 * t) for s in (on.student, on.teacher))
     return _same(*_again(make, on, replace(on, student=student, teacher=teacher)))
 
 
@@ -293,8 +420,9 @@ def _keeps_rotation(make: Make, on: Example) -> bool:
         g = torch.Generator().manual_seed(seed)
         taps = {}
         for path, tap in signal.taps.items():
-            q, _ = torch.linalg.qr(torch.randn(tap.shape[-1], tap.shape[-1], generator=g, dtype=tap.dtype))
-            taps[path] = tap @ q
+            axis = 1 if tap.dim() == 4 else -1  # of maps the channels are the features
+            q, _ = torch.linalg.qr(torch.randn(tap.shape[axis], tap.shape[axis], generator=g, dtype=tap.dtype))
+            taps[path] = (tap.movedim(axis, -1) @ q).movedim(-1, axis)
         return replace(signal, taps=taps)
 
     return _same(*_again(make, on, replace(on, student=turned(on.student, 1), teacher=turned(on.teacher, 2))))
