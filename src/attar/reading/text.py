@@ -23,10 +23,11 @@ from attar.signal import Inputs
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["TOKENIZER", "Bags", "TextFeed", "TextModel", "TextReading", "Tokens", "text_reading_from"]
+__all__ = ["TOKENIZER", "Bags", "Remembers", "TextFeed", "TextModel", "TextReading", "Tokens", "text_reading_from"]
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
+AT_ONCE = 64  # texts in one question that nobody learns from
 TOKENIZER = "tokenizer.json"
 
 Row = tuple[str, ...]  # the texts of one row that are read together
@@ -271,6 +272,13 @@ class TextFeed:
         return [list(inputs[name]) for name in self.names]
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A net that keeps what it computed before. anew: its forward, with nothing of that used."""
+
+    def anew(self, **tensors: Tensor) -> Tensor: ...
+
+
 class TextModel(nn.Module):
     """A network that reads text: `reading` makes its tensors of raw rows, `net` answers these.
 
@@ -312,8 +320,22 @@ class TextModel(nn.Module):
         return self.answer(inputs)
 
     def answer(self, inputs: Inputs, *, keep: bool = True) -> Tensor:
-        """The forward; `keep=False` tokenises anew, as a cost is measured."""
-        return self.feed.spread(self.net(**self.tensors(inputs, keep=keep)), inputs)
+        """The forward; `keep=False` reads and computes all of it anew, as a cost is measured.
+
+        Many rows that nobody learns from are asked in pieces of texts of like length, since all texts of one question are as long as the
+        longest: a thousand at once would take a gigabyte, and most of the time for padding.
+        """
+        tensors = self.tensors(inputs, keep=keep)
+        net = self.net.anew if not keep and isinstance(self.net, Remembers) else self.net
+        lengths = tensors["attention_mask"].sum(1)
+        if len(lengths) <= AT_ONCE or torch.is_grad_enabled() or self.training or _tapped(self.net):
+            return self.feed.spread(net(**tensors), inputs)
+        order = lengths.argsort(stable=True)
+        parts = []
+        for index in order.split(AT_ONCE):
+            longest = int(lengths[index[-1]])
+            parts.append(net(**{name: tensor[index, :longest] for name, tensor in tensors.items()}))
+        return self.feed.spread(torch.cat(parts)[order.argsort()], inputs)
 
 
 def text_reading_from(value: Mapping[str, Any], folder: Path) -> TextReading:
@@ -332,6 +354,11 @@ def text_reading_from(value: Mapping[str, Any], folder: Path) -> TextReading:
         )
     except (KeyError, TypeError, OSError, UnicodeDecodeError) as error:
         raise TeacherError(f"the reading of {folder} does not read: {error}", hint="export again") from error
+
+
+def _tapped(net: nn.Module) -> bool:
+    """Whether somebody listens inside: they want one run for one answer."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
+from attar.reading import TextModel
 from attar.signal import NOTHING, Batch, Inputs, Signal
 from attar.sources.answers import as_logits, home_of, order_of
 from attar.tap import observe
@@ -88,13 +90,17 @@ class Module:
         return replace(signal, output=output)
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
-        """The forward alone, on inputs already read and on the net's device. A net in training mode is copied first."""
+        """The forward alone, on inputs already read and on the net's device. A net in training mode is copied first.
+
+        Of a model of texts reading them is part of the call, for that is what a text costs.
+        """
         net = copy.deepcopy(self.net).eval() if any(m.training for m in self.net.modules()) else self.net
         inputs = self._read(batch.to(_device(net)))
+        ask = partial(net.answer, keep=False) if isinstance(net, TextModel) else net
 
         def call() -> Any:
             with torch.no_grad():
-                return net(inputs)
+                return ask(inputs)
 
         return call
 

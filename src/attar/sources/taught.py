@@ -28,7 +28,7 @@ from attar.sources.trees import LightGBM
 from attar.tap import observe
 from attar.task import Kind, Task
 
-__all__ = ["Folds", "Record", "Taught", "Teachable", "TaughtNets", "TaughtTrees", "keep_nets", "keep_trees", "open_taught", "taught"]
+__all__ = ["Folds", "Record", "Taught", "TaughtNets", "TaughtTrees", "Teachable", "keep_nets", "keep_trees", "open_taught", "taught"]
 
 FORMAT = 1
 
@@ -143,7 +143,7 @@ class Folds:
         return torch.from_numpy((uniform(ids.cpu().numpy(), f"taught fold {self.seed}") * self.count).astype(np.int64))
 
     def unseen(self, batch: Batch) -> Tensor:
-        """(B,) the member that has not seen each row; −1 for rows that none has seen, and where there is but one. Raises TeacherError for a batch without ids."""
+        """(B,) the member that has not seen each row; −1: none has, or there is one alone. Raises TeacherError without ids."""
         if batch.ids is None:
             raise TeacherError(
                 "a batch without ids: nobody knows which of these rows the teacher was taught on",
@@ -236,11 +236,11 @@ class TaughtNets:
 
     @property
     def size_bytes(self) -> int:
-        return sum(module(net).size_bytes for net in self.members)
+        return module(nn.ModuleList(self.members)).size_bytes  # what members share counts once
 
     @property
     def parameters(self) -> int:
-        return sum(module(net).parameters for net in self.members)
+        return module(nn.ModuleList(self.members)).parameters
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         if taps:
@@ -271,14 +271,9 @@ class TaughtNets:
         return answers[0] if len(answers) == 1 else mean_answer(answers, (1 / len(answers),) * len(answers))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
-        """All members' forwards: what a new row costs."""
-        inputs = batch.inputs
-
-        def call() -> Any:
-            with torch.no_grad():
-                return [net(inputs) for net in self.members]
-
-        return call
+        """All members' cheapest calls: what a new row costs."""
+        calls = [module(net).prepare(batch) for net in self.members]
+        return lambda: [call() for call in calls]
 
 
 # --------------------------------------------------------------------------------------------------------------------------- files
