@@ -143,7 +143,7 @@ class Tokens:
         bound = LETTERS * self.max_length
         cut = [tuple(text[:bound] for text in row) for row in rows]
         asked = [row[0] if len(row) == 1 else (row[0], row[1]) for row in cut]
-        found = self.tokenizer.encode_batch(asked, add_special_tokens=self.special)
+        found = self.tokenizer.encode_batch_fast(asked, add_special_tokens=self.special)  # without places in the text
         return [(self._small(np.array(e.ids, dtype=np.int32)).astype(np.int32), np.array(e.type_ids, dtype=np.int32)) for e in found]
 
     def arrays(self, rows: Sequence[Row], *, keep: bool = True) -> dict[str, np.ndarray]:
