@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,36 @@ from attar.files import replacing
 from attar.notation import say
 from attar.progress import Event, Listener, silent
 
-__all__ = ["Fit", "Stopped", "Trained", "alone", "choose_threads", "device_of", "fit", "order_of", "processes", "train", "using_threads"]
+__all__ = [
+    "Fit",
+    "Follower",
+    "Stopped",
+    "Trained",
+    "alone",
+    "choose_threads",
+    "device_of",
+    "fit",
+    "order_of",
+    "processes",
+    "train",
+    "using_threads",
+]
 
 Loss = Callable[[nn.Module, Tensor, int, float], tuple[Tensor, Mapping[str, Tensor]]]
 """(module, (B,) row positions, epoch counted from 1, progress 0..1) → (total (), parts by name, each ())."""
+
+
+class Follower(Protocol):
+    """What moves along with the module that trains, such as the mean of its weights."""
+
+    def step(self) -> None:
+        """The module has made a step."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> object: ...
+
 
 _FORMAT = 1  # of the checkpoint file
 _WIDEST, _NARROWEST, _STEPS = 256, 16, 40  # of a step left open: rows at most, rows at least, steps in an epoch of fewer rows
@@ -164,6 +190,7 @@ def train(
     checkpoint: Path | None = None,
     identity: str = "",
     resume: bool = False,
+    follower: Follower | None = None,
 ) -> Trained:
     """Train `module` in place on its own device; at the end it holds the weights of the best epoch, in evaluation mode.
 
@@ -174,6 +201,7 @@ def train(
     checkpoint: written at the end of an epoch, at most once a second, and when a signal stops the training. With `resume` the
         training goes on from it, bit for bit at the same number of threads; without a file there it begins anew.
     identity: of rows, loss and initial weights: a checkpoint of another one is refused.
+    follower: told of each step; it is part of the checkpoint, and at the end as it was when the best epoch had ended.
 
     Raises StudentError where the loss or the score is not finite, RunError where the checkpoint is of another training,
     Stopped on SIGINT or SIGTERM (in the main thread only).
@@ -188,7 +216,7 @@ def train(
     """
     if rows < 1:
         raise StudentError(f"{stage}: there are no rows to train on", hint="look at the training split")
-    return _Training(module, loss, rows, fit, seed, validate, listen, record, stage, checkpoint, identity).run(resume)
+    return _Training(module, loss, rows, fit, seed, validate, listen, record, stage, checkpoint, identity, follower).run(resume)
 
 
 def choose_threads(step: Callable[[], object], *, repeats: int = 7) -> int:
@@ -270,6 +298,7 @@ class _State:
     best_epoch: int = 0
     best_score: float = -math.inf
     best: dict[str, Tensor] | None = None
+    followed: dict[str, Tensor] | None = None  # the follower's state beside `best`
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     totals: list[Tensor] = field(default_factory=list)  # of the epoch's steps, each ()
@@ -293,7 +322,9 @@ class _Training:
         stage: str,
         checkpoint: Path | None,
         identity: str,
+        follower: Follower | None,
     ) -> None:
+        self.follower = follower
         self.module, self.loss, self.rows, self.fit, self.seed = module, loss, rows, fit, seed
         self.validate, self.listen, self.record, self.stage, self.checkpoint = validate, listen, record, stage, checkpoint
         self.identity = identity
@@ -319,6 +350,8 @@ class _Training:
                 self._agree(signals, force=True)
         if self.state.best is not None:
             self.module.load_state_dict(self.state.best)
+            if self.follower is not None and self.state.followed is not None:
+                self.follower.load_state_dict(self.state.followed)
         self.module.eval()
         best = self.state.best_epoch if self.validate else self.state.epoch
         score = self.state.best_score if self.validate else math.nan
@@ -348,7 +381,8 @@ class _Training:
         state.totals, state.parts = [], []
         if score is not None and score >= state.best_score:
             state.best_epoch, state.best_score = epoch, score
-            state.best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+            state.best = _kept(self.module.state_dict())
+            state.followed = None if self.follower is None else _kept(self.follower.state_dict())
         line = {"stage": self.stage, "seed": self.seed, "epoch": epoch, "loss": loss, "parts": parts, "valid": score}
         self._note(line | {"lr": self.optimizer.lr, "seconds": round(state.seconds, 3)})
         if time.monotonic() - self.saved >= _PAUSE:
@@ -372,6 +406,8 @@ class _Training:
         if self.fit.clip is not None:
             nn.utils.clip_grad_norm_(self.weights, self.fit.clip)
         optimizer.step(_rate(self.fit, done, all_steps))
+        if self.follower is not None:
+            self.follower.step()
         state.totals.append(total.detach())  # read once an epoch: reading makes an accelerator wait
         state.parts.append({name: part.detach() for name, part in parts.items()})
         state.step += 1
@@ -442,6 +478,7 @@ class _Training:
             return
         content = {"format": _FORMAT, "identity": self._identity(), "state": dict(vars(self.state))}
         content |= {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        content |= {} if self.follower is None else {"follower": dict(self.follower.state_dict())}
         with replacing(self.checkpoint) as temporary, open(temporary, "wb") as file:
             try:
                 torch.save(content, file)
@@ -462,12 +499,19 @@ class _Training:
             )
         self.module.load_state_dict(content["module"])
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.follower is not None:
+            self.follower.load_state_dict(content["follower"])
         self.state = _State(**content["state"])
         if self.state.chance is not None:
             self.state.chance = self.state.chance.cpu()
         if self.record and self.rank == 0:
             for line in self.state.history:
                 self.record(line)
+
+
+def _kept(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy that the next step does not change."""
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 class _AdamW:

@@ -8,6 +8,7 @@ from attar.sources.adjusted import adjusted
 from attar.sources.cached import cached
 from attar.sources.controls import hard, shuffled, smooth
 from attar.sources.corrected import corrected
+from attar.sources.ema import Ema, ema
 from attar.sources.ensemble import ensemble
 from attar.sources.estimator import estimator
 from attar.sources.hf import hf
@@ -18,11 +19,13 @@ from attar.sources.trees import lightgbm, xgboost
 from attar.sources.vision import Pretrained, timm, torchvision
 
 __all__ = [
+    "Ema",
     "Pretrained",
     "Taught",
     "adjusted",
     "cached",
     "corrected",
+    "ema",
     "ensemble",
     "estimator",
     "hard",

@@ -18,6 +18,7 @@ from attar.files import need_space
 from attar.progress import Event, Listener, silent
 from attar.signal import NOTHING, Batch, Schema, Signal, Source
 from attar.sources.cached import Cached
+from attar.sources.ema import Ema
 from attar.sources.told import told
 from attar.store import Identity, Precision, Store, Writer, estimate
 from attar.task import Task, task_for
@@ -63,6 +64,10 @@ def annotate(
     _check(data, splits, views)
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     chosen: Precision = precision or ("float32" if task.kind == "regression" else "float16")
+    if isinstance(source, Ema):
+        raise TeacherError(
+            f"{source!r} answers otherwise after each step: nothing of it can be stored", hint="distill asks it as it trains"
+        )
     source = told(source, data.train)
     identity = Identity(source.fingerprint, data.augmentation, tuple(sorted(taps)), chosen)
     wanted = [_Wanted(data.splits[name], view) for name in splits for view in range(views + 1 if name == "train" else 1)]

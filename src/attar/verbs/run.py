@@ -31,7 +31,7 @@ from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
 from attar.report import write_report
 from attar.signal import NOTHING, Source, Student
-from attar.sources import Taught, module
+from attar.sources import Ema, Taught, module
 from attar.sources.told import told
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
@@ -291,6 +291,10 @@ class _Steps:
         self.teach()
         if self._answers is None:
             assert self._teacher is not None
+            if isinstance(self._teacher, Ema):
+                self.listen(Event("annotate", text="the teacher follows the student, so that nothing of it can be stored"))
+                self._answers = self._teacher
+                return
             with self.job.about("teacher"):
                 taps = NOTHING if self.job.objective is None else self.job.objective.teacher_taps
                 self._answers = annotate(self._teacher, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
@@ -348,12 +352,14 @@ class _Steps:
     def _judge(self) -> None:
         assert self._distilled is not None
         assert self._answers is not None
+        teacher = self._distilled.teacher if isinstance(self._answers, Ema) else self._answers
+        assert teacher is not None
         arms: dict[str, list[Source]] = {}
         for arm in self._distilled.arms:
             arms.setdefault(arm.name, []).append(module(arm.model))
         certificate = evaluate(
             self.out / "student",
-            self._answers,
+            teacher,
             self.data,
             self.task,
             arms=arms,
@@ -407,7 +413,7 @@ def _need(step: Step, out: Path, job: Job) -> None:
     taught = isinstance(job.teacher, Taught)
     needs = {
         "annotate": ("teach", out / Path(job.teacher.at) if isinstance(job.teacher, Taught) else out) if taught else None,
-        "distill": ("annotate", out / "answers"),
+        "distill": None if isinstance(job.teacher, Ema) else ("annotate", out / "answers"),
         "export": ("distill", out / "student.safetensors"),
         "evaluate": ("export", out / "student" / "student.json"),
     }.get(step)

@@ -18,7 +18,7 @@ from attar.objective import Objective, as_objective
 from attar.objective.conventions import check
 from attar.progress import Event, Listener, silent
 from attar.signal import Batch, Source
-from attar.sources import Taught, module
+from attar.sources import Ema, Taught, module
 from attar.store import estimate
 from attar.task import Task
 from attar.verbs.export import export
@@ -54,7 +54,8 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
             found = check(goal, student, teacher if taught else _stand_in(job, data), batch, task)
         lines = [line for line, one in zip(found.lines(), found.checks, strict=True) if taught or one.name not in STAND_IN]
         if not taught:
-            lines.append("– the teacher is not taught yet: its own checks wait for it, a student of another seed stood in")
+            why = "follows the student" if isinstance(teacher, Ema) else "is not taught yet: its own checks wait for it"
+            lines.append(f"– the teacher {why}, a student of another seed stood in")
         parts += [("objective", _objective(goal)), ("conventions", lines)]
         listen(Event("show", text="exporting it untrained, to measure its cost"))
         parts.append(("cost", _cost(job, student, data, task)))
@@ -68,7 +69,7 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
 def _teacher(job: Job, data: Data, task: Task, out: Path | None) -> tuple[Source, bool]:
     """The teacher, and whether it can be asked already."""
     if not isinstance(job.teacher, Taught):
-        return job.teacher, True
+        return job.teacher, not isinstance(job.teacher, Ema)
     at = Path(job.teacher.at) if out is None else out / job.teacher.at
     if not at.exists():
         return job.teacher, False
@@ -105,7 +106,7 @@ def _task(task: Task, data: Data) -> list[str]:
 
 def _said(teacher: Source, job: Job, taught: bool, batch: Batch) -> list[str]:
     if not taught:
-        return [repr(job.teacher), "not taught yet"]
+        return [repr(job.teacher), "follows the student in training" if isinstance(job.teacher, Ema) else "not taught yet"]
     with job.about("teacher"):
         return [repr(job.teacher), f"answers {_shape(teacher(batch).output)}"]
 

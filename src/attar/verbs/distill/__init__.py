@@ -21,6 +21,8 @@ from attar.objective.conventions import Conventions, check
 from attar.progress import Event, Listener, silent
 from attar.signal import Source, Student
 from attar.sources.cached import Cached
+from attar.sources.ema import Ema, Following
+from attar.sources.module import module
 from attar.sources.told import told
 from attar.students import Trees
 from attar.task import Task, task_for
@@ -42,6 +44,7 @@ class Distilled:
     arms: the student's and the controls', seed by seed; those of one seed began with the same weights and saw the same rows in order.
     threads: of the CPU, as chosen. conventions: what the self-test found.
     ready_made: the student was a module, copied for each arm, so that seeds vary the order of rows only.
+    teacher: of `ema`, what the student that ships was taught by in the end, as of the epoch that was kept; else the one that was given.
     """
 
     arms: tuple[Arm, ...]
@@ -49,6 +52,7 @@ class Distilled:
     conventions: Conventions = field(repr=False)
     objective: str
     ready_made: bool = False
+    teacher: Source | None = field(default=None, repr=False)
 
     @property
     def student(self) -> nn.Module:
@@ -71,8 +75,8 @@ def distill(
 ) -> Distilled:
     """Train `student` on the teacher's answers, and beside it each control: same initial weights, same order of rows, same steps.
 
-    teacher: any source; one with stored answers (`annotate`) is not asked again. Augmented rows are shown in another stored view each
-        epoch, a row's views in turn.
+    teacher: any source; one with stored answers (`annotate`) is not asked again; `ema()` makes one of each student itself. Augmented
+        rows are shown in another stored view each epoch, a row's views in turn.
     student: a builder, called with (schema, seed), or a module, which is copied and stays as it is.
     data: anything that `attar.data.as_data` reads. objective, task: left out, what the task and the data imply.
     controls: of "labels" (labels alone, no teacher), "hard" (the teacher's decisions), "shuffled" (its certainty, not its knowledge),
@@ -130,6 +134,7 @@ class Distilling:
         self.plan, self.folder = plan, folder
         self.rank, _ = processes()
         self.shown: dict[str, Rows] = {}
+        self.teacher = plan.teacher
 
     def run(self) -> Distilled:
         plan = self.plan
@@ -147,7 +152,7 @@ class Distilling:
                     self._said(arms[-1], len(arms))
                 if seed == 0 and self.folder and self.rank == 0:
                     self.folder.keep_student(arms[0].model, repr(plan.student) if not isinstance(plan.student, nn.Module) else "")
-        return Distilled(tuple(arms), threads, conventions, repr(plan.objective), isinstance(plan.student, nn.Module))
+        return Distilled(tuple(arms), threads, conventions, repr(plan.objective), isinstance(plan.student, nn.Module), self.teacher)
 
     def _conventions(self) -> Conventions:
         """The self-test on rows spread over the training split, the teacher asked live; stored answers are compared with that."""
@@ -160,12 +165,16 @@ class Distilling:
             with suppress(StoreError):  # rows that are not stored are asked live, later as now
                 stored = live.signal(live.locate(batch.ids, batch.views))
             live = live.source
+        if isinstance(live, Ema):  # it would begin as the student itself: a student of another seed stands in
+            live = live.of(plan.build(1))
         if live is not None:
             need_finite(live(batch, plan.objective.teacher_taps).output)
         student = plan.build(0)
         if isinstance(student, Trees):
             student = Nothing(plan.task.labels or plan.task.outcomes)
-        return check(plan.objective, student, live, batch, plan.task, stored)
+        found = check(plan.objective, student, live, batch, plan.task, stored)
+        chance = isinstance(live, Following)  # which outcome it prefers says nothing
+        return Conventions(tuple(c for c in found.checks if not (chance and c.name == "class order")))
 
     def _threads(self) -> int:
         plan, folder = self.plan, self.folder
@@ -182,8 +191,10 @@ class Distilling:
 
     def _trial(self) -> Callable[[], object]:
         """A training step of the student on something that is thrown away."""
-        distiller = self._distiller("student", self.plan.build(0), 0).train()
-        asked = self._rows("student")(self._first_step("student"), 1)
+        model = self.plan.build(0)
+        rows, _ = self._followed("student", model)
+        distiller = self._distiller("student", model, 0, rows).train()
+        asked = rows(self._first_step("student"), 1)
 
         def step() -> None:
             with torch.random.fork_rng(devices=[]):
@@ -201,24 +212,34 @@ class Distilling:
             self.shown[arm] = self.plan.rows(arm)
         return self.shown[arm]
 
-    def _distiller(self, arm: str, model: nn.Module, seed: int) -> Distiller:
-        """The module that trains, its projectors made."""
+    def _followed(self, arm: str, model: nn.Module) -> tuple[Rows, Following | None]:
+        """The rows of an arm; where its teacher is the mean of `model` itself, asked of that, which then has to follow it."""
         rows = self._rows(arm)
+        if not isinstance(rows.source, Ema):
+            return rows, None
+        follower = rows.source.of(model.to(rows.device))
+        return rows.answered_by(follower), follower
+
+    def _distiller(self, arm: str, model: nn.Module, seed: int, rows: Rows) -> Distiller:
+        """The module that trains, its projectors made."""
         distiller = Distiller(model, self.plan.goal(arm), self.plan.task).to(rows.device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # of the projectors
             return distiller.build(*rows(self._first_step(arm), 1)).to(rows.device)
 
     def _arm(self, name: str, seed: int) -> Arm:
-        plan, folder, rows = self.plan, self.folder, self._rows(name)
+        plan, folder = self.plan, self.folder
         model = plan.build(seed)
-        identity = plan.identity(name, seed, model, rows.source)
+        identity = plan.identity(name, seed, model, self._rows(name).source)
         if folder and (arm := folder.finished(name, seed, identity, model)):
+            if (name, seed) == ("student", 0) and isinstance(plan.teacher, Ema) and plan.objective.needs_teacher:
+                self.teacher = module(folder.teacher(plan.build(seed)))
             return arm
+        rows, follower = self._followed(name, model)
         judge = Judge(plan.task, plan.data.valid, rows.device)
 
-        def loss(module: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-            return module(*rows(index, epoch), progress)
+        def loss(distiller: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+            return distiller(*rows(index, epoch), progress)
 
         def record(line: Mapping[str, Any]) -> None:
             if folder:
@@ -229,7 +250,7 @@ class Distilling:
             trained = grow(model, plan.goal(name), rows, plan.task, judge, stage=stage, seed=seed, record=record)
         else:
             trained = train(
-                self._distiller(name, model, seed),
+                self._distiller(name, model, seed, rows),
                 loss,
                 len(plan.data.train),
                 fit=plan.fit,
@@ -241,10 +262,15 @@ class Distilling:
                 checkpoint=folder.checkpoint(name, seed) if folder else None,
                 identity=identity,
                 resume=folder is not None and folder.resume,
+                follower=follower,
             )
         model = model.cpu().eval()
         history = tuple(judge.told(name, line) for line in trained.history)
         arm = Arm(name, seed, model, history, trained.best_epoch, judge.metrics(model), trained.seconds)
+        if follower is not None and (name, seed) == ("student", 0):
+            self.teacher = module(follower.net.cpu())
+            if folder and self.rank == 0:
+                folder.keep_teacher(follower.net)
         if folder and self.rank == 0:
             folder.keep(arm, identity)
         return arm

@@ -89,6 +89,23 @@ class Folder:
     def keep_student(self, model: nn.Module, text: str) -> None:
         save(model, self.out / "student.safetensors", {"student": text})
 
+    def keep_teacher(self, model: nn.Module) -> None:
+        """Of a teacher that was made of the student: written before the student's arm, so that a finished arm has it."""
+        save(model, self._teacher, {})
+
+    def teacher(self, model: nn.Module) -> nn.Module:
+        """What `keep_teacher` kept, in `model`."""
+        try:
+            model.load_state_dict(load_file(self._teacher))
+        except (SafetensorError, FileNotFoundError) as error:
+            again = "remove arms/student-0.safetensors, and --resume trains both again"
+            raise RunError(f"{self._teacher} is damaged or gone: {error}", hint=again) from error
+        return model.eval()
+
+    @property
+    def _teacher(self) -> Path:
+        return self.out / "teacher.safetensors"
+
     def finished(self, name: str, seed: int, identity: str, model: nn.Module) -> Arm | None:
         """The arm as it was kept, its weights in `model`; RunError where it is of another training."""
         path = self._arm(name, seed)

@@ -21,6 +21,7 @@ from attar.objective.terms import Labels
 from attar.progress import Listener
 from attar.signal import Schooled, Source, Student
 from attar.sources.controls import hard, shuffled, smooth
+from attar.sources.ema import Ema
 from attar.sources.taught import Taught
 from attar.students import Trees
 from attar.task import Task
@@ -100,9 +101,26 @@ class Plan:
             raise NotationError(what, hint='controls: ["hard"]')
         if isinstance(self.build(0), Trees):
             if self.task.kind == "embedding":
-                raise StudentError(f"{self.student!r} grows trees, which answer numbers and not vectors", hint="a student that is a network")
+                raise StudentError(
+                    f"{self.student!r} grows trees, which answer numbers and not vectors", hint="a student that is a network"
+                )
             blend_of(self.objective)
+        if isinstance(self.teacher, Ema):
+            self._self_taught()
         self._no_leak()
+
+    def _self_taught(self) -> None:
+        """Raise what speaks against a teacher made of the student."""
+        if odd := [name for name in self.controls if name not in ("labels", "smooth")]:
+            what = f"the control {odd[0]!r} changes what a teacher says, and {self.teacher!r} is another one for each student"
+            raise NotationError(what, hint='controls: ["labels"]')
+        if isinstance(self.build(0), Trees):
+            raise StudentError(f"{self.student!r} has no weights that {self.teacher!r} could follow", hint="a student that is a network")
+        if self.objective.needs_teacher and all(term.needs_teacher for term in self.objective.terms):
+            what = f"{self.objective!r} asks {self.teacher!r} alone, which knows nothing but what the student was told"
+            raise DataError(what, hint="blend(kl(), labels(), weight=0.5)")
+        if not bool(judged_rows(self.task, self.data.valid).any()):
+            raise DataError("no validation row has a label, and a teacher made of the student cannot judge it", hint="label some")
 
     def _need_labels(self) -> None:
         """Raise DataError for what needs labels where no training row has one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +31,12 @@ class Rows:
             self.first = torch.from_numpy((uniform(self.split.ids.numpy(), "view") * self.views).astype(np.int64))  # (N,)
         self.stored = source if isinstance(source, Stored) else None
         self.places = self._located()  # (V × N,) handles of the store, view by view; None without one
+
+    def answered_by(self, source: Source) -> Rows:
+        """The same rows, answered by another source, live."""
+        other = copy.copy(self)
+        other.source, other.stored, other.places = source, None, None
+        return other
 
     def __len__(self) -> int:
         return len(self.split) if self.positions is None else len(self.positions)
