@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from attar.errors import StudentError
 from attar.signal import Inputs, Schema
 
 __all__ = ["Backboned", "Plan", "RawPixels"]
+
+Floats = tuple[float, ...]
 
 REMEMBERED_BYTES = 512 << 20  # of embeddings that a frozen net keeps: 100,000 rows of 1,280 numbers
 
@@ -57,7 +59,7 @@ class RawPixels(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int] | None = None, mode: str = "bilinear") -> None:
+    def __init__(self, mean: Floats, std: Floats, size: tuple[int, int] | None = None, mode: str = "bilinear") -> None:
         super().__init__()
         self.size, self.mode = size, mode
         self.register_buffer("scale", (1 / (255 * torch.tensor(std))).reshape(-1, 1, 1))
@@ -66,7 +68,7 @@ class RawPixels(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
         if self.size is not None and tuple(x.shape[2:]) != self.size:
-            x = F.interpolate(x, size=self.size, mode=self.mode, antialias=True, align_corners=False).clamp(0, 255)  # bicubic overshoots
+            x = interpolate(x, size=self.size, mode=self.mode, antialias=True, align_corners=False).clamp(0, 255)  # bicubic overshoots
         if x.shape[1] != len(self.scale):
             x = x.expand(-1, len(self.scale), -1, -1)
         return x * self.scale - self.shift

@@ -44,7 +44,7 @@ class Backbone:
     def named(cls, library: Library, name: str, weights: str | None, size: int | list[int] | None, freeze: bool) -> Backbone:
         """The description that a word's arguments come to. Raises StudentError for a size, or a freezing, that makes no sense."""
         if ":" in name or "/" in name:
-            raise StudentError(f"{library}({name!r}): a name of another place", hint="models are built by name; weights= takes a local file")
+            raise StudentError(f"{library}({name!r}): a name of another place", hint="built by name; weights= takes a local file")
         sizes = [size, size] if isinstance(size, int) else size
         if sizes is not None and (len(sizes) != 2 or min(sizes) < 1):
             raise StudentError(f"{library}(size={size})", hint="size=[height, width], or one number for both, in pixels")
@@ -52,7 +52,7 @@ class Backbone:
             raise StudentError(f"{library}({name!r}, freeze=True): weights of chance would be frozen", hint="weights= takes a local file")
         return cls(library, name, weights, None if sizes is None else (sizes[0], sizes[1]), freeze)
 
-    def __call__(self, schema: Schema, seed: int) -> nn.Module:
+    def __call__(self, schema: Schema, seed: int) -> Backboned:
         """A fresh module. Raises StudentError for data that are no images, a name that is not known, and weights that do not fit."""
         if schema.kind != "images":
             raise StudentError(f"{self!r} reads images, the data are of the kind {schema.kind!r}", hint="mlp() reads tables")
@@ -102,11 +102,13 @@ class Backbone:
         own = net.state_dict()
         missing = [n for n in own if n not in state and n not in but and not n.endswith("num_batches_tracked")]
         unknown = [n for n in state if n not in own]
-        shapes = [f"{n} {tuple(v.shape)} instead of {tuple(own[n].shape)}" for n, v in state.items() if n in own and v.shape != own[n].shape]
+        other = [(n, v.shape, own[n].shape) for n, v in state.items() if n in own and v.shape != own[n].shape]
+        shapes = [f"{name} {tuple(there)} instead of {tuple(wanted)}" for name, there, wanted in other]
         parts = [("missing", missing), ("not known to it", unknown), ("of another shape", shapes)]
-        if said := "; ".join(f"{len(names)} {what}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" for what, names in parts if names):
+        if said := [f"{len(names)} {what}: {', '.join(names[:3])}{', …' * (len(names) > 3)}" for what, names in parts if names]:
             raise StudentError(
-                f"{self.weights} does not fit {self.library}({self.name!r}): {said}", hint="is it the file of this model, and of this library?"
+                f"{self.weights} does not fit {self.library}({self.name!r}): {'; '.join(said)}",
+                hint="is it the file of this model, and of this library?",
             )
         net.load_state_dict(dict(state), strict=False)
 
@@ -119,16 +121,25 @@ def _timm(name: str, outcomes: int, size: tuple[int, int] | None) -> tuple[nn.Mo
         raise MissingExtra("timm", "vision") from error
     if not timm.is_model(name.split(".")[0]):
         raise StudentError(f"timm knows no model {name!r}", hint=near(name, timm.list_models()))
+    base = name.split(".")[0]
+    tags = [base, *timm.list_pretrained(f"{base}.*")]
+    if name not in tags:
+        raise StudentError(f"timm knows {base!r}, but no {name!r}", hint=near(name, tags))
     config = timm.get_pretrained_cfg(name)
-    if config is None:
-        raise StudentError(f"timm knows {name.split('.')[0]!r}, but no {name!r}", hint=near(name, timm.list_pretrained(name.split(".")[0])))
+    assert config is not None
     made_for = (config.input_size[1], config.input_size[2])
-    sized = config.fixed_input_size and size is not None and size != made_for
-    options = {"img_size": size} if sized else {}
+    sized = size if config.fixed_input_size and size != made_for else None
+    options: dict[str, Any] = {"img_size": sized} if sized else {}
     net = _built(f"timm({name!r})", lambda: timm.create_model(name, pretrained=False, num_classes=outcomes, **options))
+    patch = vars(net.get_submodule("patch_embed")).get("patch_size") if sized and "patch_embed" in dict(net.named_children()) else None
+    if patch is not None and sized is not None and (sized[0] % patch[0] or sized[1] % patch[1]):
+        raise StudentError(
+            f"timm({name!r}) reads patches of {patch[0]} × {patch[1]} pixels, {sized[0]} × {sized[1]} is no multiple of that",
+            hint=f"size=[{-(-sized[0] // patch[0]) * patch[0]}, {-(-sized[1] // patch[1]) * patch[1]}] scales images to one",
+        )
     head = config.classifier if isinstance(config.classifier, str) else ""
     mode = "bilinear" if config.interpolation == "bilinear" else "bicubic"
-    plan = Plan(head, config.mean, config.std, mode, only=(size if sized else made_for) if config.fixed_input_size else None)
+    plan = Plan(head, config.mean, config.std, mode, only=(sized or made_for) if config.fixed_input_size else None)
     return _with_linear_head(f"timm({name!r})", net, plan)
 
 
@@ -147,16 +158,16 @@ def _torchvision(name: str, outcomes: int, size: tuple[int, int] | None) -> tupl
     reads = next(iter(models.get_model_weights(name))).transforms()
     made_for = (reads.crop_size[0], reads.crop_size[0])
     argument = next((argument for prefix, argument in FIXED.items() if name.startswith(prefix)), "")
-    sized = bool(argument) and size is not None and size != made_for
+    sized = size if argument and size != made_for else None
     options: dict[str, Any] = {}
-    if sized:
-        options[argument] = size if argument == "input_size" else size[0]
+    if sized is not None:
+        options[argument] = sized if argument == "input_size" else sized[0]
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     net = _built(f"torchvision({name!r})", lambda: models.get_model(name, weights=None, num_classes=outcomes, **options))
     head = [path for path, part in net.named_modules() if isinstance(part, nn.Linear)][-1:]
     mode = "bicubic" if reads.interpolation.value == "bicubic" else "bilinear"
-    plan = Plan("".join(head), tuple(reads.mean), tuple(reads.std), mode, only=(size if sized else made_for) if argument else None)
+    plan = Plan("".join(head), tuple(reads.mean), tuple(reads.std), mode, only=(sized or made_for) if argument else None)
     return _with_linear_head(f"torchvision({name!r})", net, plan)
 
 
@@ -165,14 +176,14 @@ def _built(who: str, build: Callable[[], nn.Module]) -> nn.Module:
     try:
         return build()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise StudentError(f"{who} cannot be built: {error or type(error).__name__}", hint="size= scales images to what it reads") from error
+        raise StudentError(f"{who} cannot be built: {error or type(error).__name__}", hint="size= scales images to another") from error
 
 
 def _with_linear_head(who: str, net: nn.Module, plan: Plan) -> tuple[nn.Module, Plan]:
-    parts = dict(net.named_modules())
-    if not isinstance(parts.get(plan.head), nn.Linear):
-        found = type(parts[plan.head]).__name__ if plan.head in parts else "not one layer"
-        raise StudentError(f"the classifier of {who} is {found}, where one linear layer is wanted", hint="choose a neighbouring model")
+    head = dict(net.named_modules()).get(plan.head) if plan.head else None
+    if not isinstance(head, nn.Linear):
+        found = "not one layer" if head is None else f"a {type(head).__name__}"
+        raise StudentError(f"the classifier of {who} is {found}, where one linear layer is wanted", hint="choose another model")
     return net, plan
 
 

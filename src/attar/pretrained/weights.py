@@ -19,7 +19,7 @@ from attar.notation import located
 __all__ = ["read_weights", "renamed"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
-WRAPPED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state")  # where training scripts put the weights; EMA is timm's own choice
+WRAPPED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state")  # where scripts put them; timm too takes EMA first
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -35,13 +35,20 @@ def read_weights(path: str) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise StudentError(f"{path} is no safetensors file: {error}", hint="is it whole?") from error
     try:
+        with file.open("rb") as opened:
+            written = opened.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))  # a zip, or a pickle as torch wrote it before 1.6
+    except OSError as error:
+        raise StudentError(f"{path} cannot be read: {error.strerror}", hint="may you read it?") from error
+    if not written:
+        raise StudentError(f"{path} is no file that torch.save wrote", hint="is it whole?")
+    try:
         held = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TrustError(
             f"{path} holds more than weights, and could execute code", hint="save its state_dict alone, as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError) as error:
-        raise StudentError(f"{path} is no file that torch.save wrote: {error}", hint="is it whole?") from error
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:  # whatever a damaged pickle runs into
+        raise StudentError(f"{path} is damaged: {error or type(error).__name__}", hint="is it whole?") from error
     for name in WRAPPED:
         if isinstance(held, Mapping) and isinstance(held.get(name), Mapping):
             held = held[name]
@@ -55,7 +62,8 @@ def _file(at: Path, path: str) -> Path:
     if at.is_dir():
         files = sorted(p for p in at.iterdir() if p.suffix in SUFFIXES)
         if len(files) != 1:
-            raise StudentError(f"{path} holds {len(files)} files of weights", hint="name one: " + (", ".join(f.name for f in files[:5]) or "*.safetensors"))
+            found = f": {', '.join(f.name for f in files[:5])}" if files else ""
+            raise StudentError(f"{path} holds {len(files)} files of weights{found}", hint="name one")
         return files[0]
     if not at.is_file():
         raise StudentError(f"there is no file {path!r}", hint="weights are read from a local file, never downloaded")
@@ -93,7 +101,7 @@ PLAIN = {**EXPANDING, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"} 
 
 
 def _efficientnet(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of `efficientnet_pytorch`, `_blocks.5._bn0.weight`, as timm has them, `blocks.2.2.bn1.weight`: blocks are counted by stage there."""
+    """Names of `efficientnet_pytorch`, `_blocks.5._bn0.weight`, as timm has them, `blocks.3.0.bn1.weight`, counting blocks by stage."""
     stages = sorted({(int(m[1]), int(m[2])) for name in own if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))})
     found = {}
     for name, value in state.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.errors import StoreError
 from attar.notation import OutPath, say
-from attar.signal import NOTHING, Batch, Signal, Source, Weighed
+from attar.signal import NOTHING, Batch, Remembering, Signal, Source, Weighed
 from attar.sources.controls import Rows, training_ids
 from attar.sources.told import told
 from attar.store import Identity, Store, complete_rows, no_answer
@@ -53,6 +53,11 @@ class Cached:
     def training_ids(self) -> Tensor | None:
         """What the wrapped source was trained on."""
         return training_ids(self.source)
+
+    @property
+    def in_fold(self) -> bool:
+        """Whether the wrapped source answers its training rows as one that has seen them."""
+        return isinstance(self.source, Remembering) and self.source.in_fold
 
     @property
     def size_bytes(self) -> int | None:

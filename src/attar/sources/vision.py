@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.errors import StudentError, TeacherError
 from attar.identity import digest
@@ -91,6 +91,11 @@ class Pretrained:
     def parameters(self) -> int:
         return self._module.parameters
 
+    @property
+    def net(self) -> nn.Module:
+        """The model that is asked, whose parts are taps."""
+        return self._module.net
+
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         return self._asked(batch)(batch, taps)
 
@@ -112,7 +117,8 @@ class Pretrained:
     @cached_property
     def _module(self) -> Module:
         if self.builder.weights is None:
-            raise TeacherError(f"{self!r} has no weights: it knows nothing", hint=f'weights=, or taught({self!r}, at="teacher.safetensors")')
+            hint = f'weights=, or taught({self!r}, at="teacher.safetensors")'
+            raise TeacherError(f"{self!r} has no weights: it knows nothing", hint=hint)
         with _as_teacher():
             return Module(self.builder.opened(), classes=self.classes)
 

@@ -13,7 +13,7 @@ def timm(name: str, *, weights: InPath | None = None, size: int | list[int] | No
 
     name: as `timm.list_models()` has it, "mobilenetv3_small_050"; with a tag, "vit_tiny_patch16_224.augreg_in21k", for that tag's reading.
     weights: a local .safetensors or .pth file, "package:NAME/…" inside an installed package, or a run's student.safetensors; nothing is
-        downloaded. Left out, the seed's weights. Where the file's head has the data's number of outcomes it is kept, else a new one is made.
+        downloaded. Left out, the seed's weights. The file's head is kept where it has the data's number of outcomes, else made new.
     size: [height, width], or one number for both, that images are scaled to in the model (and in its exported graph). Left out, they go in
         as the data have them: 28 × 28 pixels then come to one at the end of most nets. A model of one size alone, as many ViTs, is built
         for the data's size where it has no weights, and refuses another where it has.
