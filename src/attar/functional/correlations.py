@@ -11,8 +11,6 @@ from torch import Tensor
 
 __all__ = ["class_relation", "decorrelation", "pearson", "row_relation"]
 
-FAINT = 1e-8  # of Σ (u − ū)²: DIST's own ε
-
 
 def pearson(target: Tensor, output: Tensor, dim: int = -1, weight: Tensor | None = None) -> Tensor:
     """Pearson correlation along one axis, −1..1; (..., N, ...) → (..., ...). DIST, Huang et al. 2022, arXiv:2205.10536.
@@ -31,11 +29,12 @@ def pearson(target: Tensor, output: Tensor, dim: int = -1, weight: Tensor | None
     return _correlate(target, output, dim, weight)[0]
 
 
-def decorrelation(target: Tensor, output: Tensor, dim: int = -1, weight: Tensor | None = None) -> Tensor:
+def decorrelation(target: Tensor, output: Tensor, dim: int = -1, weight: Tensor | None = None, faint: float | Tensor = 1e-8) -> Tensor:
     """1 − ρ, 0..2, which fades out where the teacher hardly varies; (..., N, ...) → (..., ...). DIST, arXiv:2205.10536.
 
-        V/(V + ε) · (1 − ρ),   V = Σ w (u − ū)² of the teacher,   ε = 1e-8
+        V/(V + ε) · (1 − ρ),   V = Σ w (u − ū)² of the teacher
 
+    faint: ε, the V at which half is left; 1e-8 as in the reference. Probabilities at temperature T vary by 1/T as much, and V by 1/T².
     The reference has 1 − cov/(‖u‖‖v‖ + ε). There, what does not vary counts 1 whatever the student answers, also where it answers as the
     teacher does; of a thousand classes most do not vary within a batch. This is 0 at equality, and elsewhere the same but for ε.
 
@@ -45,7 +44,7 @@ def decorrelation(target: Tensor, output: Tensor, dim: int = -1, weight: Tensor 
     tensor(0.)
     """
     rho, variation = _correlate(target, output, dim, weight)
-    return variation / (variation + FAINT) * (1 - rho)
+    return variation / (variation + faint) * (1 - rho)
 
 
 def row_relation(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -49,12 +49,14 @@ class Correlation(Tempered):
         assert teacher is not None  # the objective has seen to it
         p, q = (functional.log_probabilities(s.output, self.temperature).exp() for s in (teacher, student))
         there = None if self._whole else ((teacher.output > -math.inf) | (student.output > -math.inf)).to(p.dtype)
+        faint = 1e-8 / self.temperature**2  # so that at no temperature more fades than at 1
         measured = q.new_zeros(q.shape[:-1])
         if self.beta:
-            measured = measured + self.beta * functional.decorrelation(p, q, -1, there)  # (...)
+            measured = measured + self.beta * functional.decorrelation(p, q, -1, there, faint)  # (...)
         if self.gamma:
             weight = positions_weigh(batch, p.shape[:-1], p.dtype)  # (N,)
-            columns = functional.decorrelation(p.flatten(0, -2), q.flatten(0, -2), 0, None if weight is None else weight[:, None])  # (C,)
+            by = None if weight is None else weight[:, None]
+            columns = functional.decorrelation(p.flatten(0, -2), q.flatten(0, -2), 0, by, faint)  # (C,)
             apart = columns.mean() if there is None else columns.sum() / there.flatten(0, -2).amax(0).sum().clamp(min=1)
             measured = measured + self.gamma * apart
         return measured

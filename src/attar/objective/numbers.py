@@ -12,10 +12,13 @@ from attar import functional
 from attar.errors import ObjectiveError
 from attar.notation import say
 from attar.objective.algebra import Property, Term
+from attar.objective.correlations import positions_weigh
 from attar.signal import Batch, Signal
 from attar.task import Task
 
 __all__ = ["Bounded", "BoundedByMargin", "Gaussian", "bounded", "gaussian"]
+
+SPREAD = 20.0  # of log σ: e^80 is a number in float32, e^90 is none
 
 
 class Bounded(Term):
@@ -78,10 +81,14 @@ class Gaussian(Term):
 
     def measure(self, student: Signal, teacher: Signal | None, batch: Batch) -> Tensor:
         assert teacher is not None  # the objective has seen to it
-        ours, theirs = student.taps[self.student], teacher.taps[self.teacher]
-        return functional.gaussian_kl(
-            teacher.output, theirs.reshape(teacher.output.shape), student.output, ours.reshape(student.output.shape)
-        ).sum(-1)
+        shape = student.output.shape
+        ours, theirs = student.taps[self.student].reshape(shape), teacher.taps[self.teacher].reshape(shape)
+        weight = positions_weigh(batch, shape[:-1], ours.dtype)
+        if weight is not None:  # the objective blanks what does not count in answers, and knows nothing of these taps
+            gone = (weight == 0).reshape(*shape[:-1], 1)
+            ours, theirs = ours.masked_fill(gone, 0.0), theirs.masked_fill(gone, 0.0)
+        ours, theirs = ours.clamp(-SPREAD, SPREAD), theirs.clamp(-SPREAD, SPREAD)
+        return functional.gaussian_kl(teacher.output, theirs, student.output, ours).sum(-1)
 
     def __repr__(self) -> str:
         return say("gaussian", student=self.student, teacher=self.teacher)
@@ -110,8 +117,9 @@ def gaussian(student: str, teacher: str) -> Gaussian:
 
         L = log(σ_s/σ_t) + (σ_t² + (μ_t − μ_s)²) / (2 σ_s²) − ½,   μ the answers
 
-    student, teacher: the taps that hold log σ, in the unit of the label's logarithm: module paths, one value for each number answered. The
-        answer itself stays the one number μ that the task asks for, so that metrics, export and guard need not know of σ.
+    student, teacher: the taps that hold log σ, σ in the label's unit: module paths, one value for each number answered; beyond ±20, where
+        float32 ends, they count as ±20. The answer itself stays the one number μ that the task asks for, so that metrics, export and guard
+        need not know of σ.
 
     `mse()` is twice this with σ = 1 on both sides. A teacher that is unsure of a row asks little of the student's μ, and all of its σ.
 
