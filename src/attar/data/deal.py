@@ -62,8 +62,9 @@ def deal(
     time: (N,) numbers; the oldest rows train and the newest test. Rows of one moment lie in one split.
     With group or time a row equal to one of an earlier split (train, valid, calibration, test) is left out of the later one,
     for a model that has seen it would be asked what it knows.
-    given: (N,) the split of rows that come with one, −1 of those to deal; without group and time. A row equal to one of a later
-        split is left out of the earlier one, so that a test set that others use as well stays whole.
+    given: (N,) the split of rows that come with one, −1 of those to deal; without group and time. A row that is dealt and equals one
+        that comes with its split is left out, and so is one that equals one of a later given split: a test set that others use as well
+        stays whole.
     Raises DataError where a split stays empty.
     """
     assert given is None or (group is None and time is None)
@@ -78,14 +79,14 @@ def deal(
         part = 3 - np.searchsorted(edges, uniform(keys, f"split {seed}"), side="right")
     notes: tuple[str, ...] = ()
     if given is not None:
-        part = np.where(given >= 0, given, part)
+        rank = np.where(given >= 0, given + len(SPLITS), 0)
         _, at = np.unique(ids, return_inverse=True)
-        last = np.full(at.max() + 1, -1)
-        np.maximum.at(last, at, part)
-        early = part < last[at]
-        part = np.where(early, -1, part)
-        if n := int(early.sum()):
-            notes = (f"{n:,} rows repeat a row of a later split and are left out",)
+        highest = np.zeros(at.max() + 1, dtype=rank.dtype)
+        np.maximum.at(highest, at, rank)
+        again = rank < highest[at]
+        part = np.where(again, -1, np.where(given >= 0, given, part))
+        if n := int(again.sum()):
+            notes = (f"{n:,} rows repeat a row of a split that has its own file, or of a later such split, and are left out",)
     if group is not None or time is not None:
         _, at = np.unique(ids, return_inverse=True)
         first = np.full(at.max() + 1, len(SPLITS))

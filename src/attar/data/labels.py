@@ -124,9 +124,11 @@ def no_labels(kind: str, rows: int, classes: Sequence[str] | None = None) -> Lab
         if kind == "multilabel":
             return Labels("multilabel", torch.full((rows, len(classes)), IGNORE), tuple(classes))
         return Labels("classification", torch.full((rows,), IGNORE), tuple(classes))
-    if kind in ("auto", "classification", "multilabel"):
-        what = "what is asked" if kind == "auto" else "which classes there are"
-        raise DataError(f"there is no label that would say {what}", hint='name them: classes=["no", "yes"], in the order of the teacher\'s')
+    if kind == "auto":
+        ways = 'task: regression() or embedding(); for a classification classes=["no", "yes"]'
+        raise DataError("there is no label that would say what is asked", hint=ways)
+    if kind in ("classification", "multilabel"):
+        raise DataError("there is no label that would say which classes there are", hint='classes=["no", "yes"], in the teacher\'s order')
     unknown = torch.full((rows,), float("nan"))
     return Labels("embedding" if kind == "embedding" else "regression", unknown, ())
 
@@ -184,16 +186,19 @@ def read_labels(
 
 
 def label_statistics(schema: Schema, labels: Labels, train: np.ndarray) -> Schema:
-    """The schema with mean and spread of the training rows' labels, where these are numbers."""
-    if labels.kind != "regression":
+    """The schema with mean and spread of the training rows' labels, where these are numbers and some are known.
+
+    Raises DataError for a regression with labels, none of them in a training row; scores may all be of pairs that are held out.
+    """
+    if labels.kind not in ("regression", "embedding") or bool(labels.values.isnan().all()):
         return schema
     values = labels.values.numpy()[train].astype(np.float64)
-    if np.isnan(labels.values.numpy()).all():
-        return schema  # no row has one: nothing is known of them
     values = values[~np.isnan(values)]
-    if not len(values):
-        raise DataError(f"no training row has its label {schema.label!r}", hint="more labelled rows, or another seed of the split")
-    return replace(schema, label_mean=float(values.mean()), label_std=float(values.std()) or 1.0)
+    if len(values):
+        return replace(schema, label_mean=float(values.mean()), label_std=float(values.std()) or 1.0)
+    if labels.kind == "embedding":
+        return schema
+    raise DataError(f"no training row has its label {schema.label!r}", hint="more labelled rows, or another seed of the split")
 
 
 def _check_known(name: str, known: np.ndarray, unlabelled: str, place: Callable[[int], str]) -> None:

@@ -238,12 +238,13 @@ def _separated(path: Path, text: str, separator: str) -> Records:
 def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     """The fields of each row that is not blank, and the lines where they begin.
 
-    Commas: as the csv module has it, quotes that do not close are an error. Tabs: the same, unless each line by itself has as many
-    fields as the first while some quote is not a field's first and last sign; then a quote is a sign like any other, as in the
-    files of GLUE and of the STS benchmark, whose sentences a csv reader would glue together.
+    Commas: as the csv module has it, and quotes that do not close are an error. Tabs: the same where each quote belongs to a pair
+    around a whole field; otherwise a quote is a sign like any other, as in the files of GLUE and of the STS benchmark, whose
+    sentences a csv reader would glue together.
     """
-    if '"' not in text or (separator == "\t" and _plain(text)):
-        return _split(text, separator)
+    if '"' not in text or (separator == "\t" and not _quoted(text, separator)):
+        lines = [(line, number) for number, line in enumerate(_lines(text), 1) if line]
+        return [line.split(separator) for line, _ in lines], [number for _, number in lines]
     rows, numbers, start = [], [], 1
     with _long_fields():
         reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
@@ -254,8 +255,6 @@ def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[
                     numbers.append(start)
                 start = reader.line_num + 1
         except csv.Error as error:
-            if separator == "\t":
-                return _split(text, separator)  # whose error, of a line with too few fields, is nearer to what is wrong
             line = _lines(text)[start - 1]
             raise DataError(
                 f"{path}, line {start}: {error}: {_cut(line)}", hint='a quote within a quoted field is written twice: "he said ""no"""'
@@ -263,21 +262,18 @@ def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[
     return rows, numbers
 
 
-def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
-    lines = [(line, number) for number, line in enumerate(_lines(text), 1) if line]
-    return [line.split(separator) for line, _ in lines], [number for _, number in lines]
+def _quoted(text: str, separator: str) -> bool:
+    """Whether every quote belongs to a pair around a whole field, in which quotes are written twice."""
+    borders, at = (separator, "\n", ""), 0
+    while (start := text.find('"', at)) >= 0:
+        found = _FIELD.match(text, start)
+        if found is None or text[start - 1 : start] not in borders or text[found.end() : found.end() + 1] not in borders:
+            return False
+        at = found.end()
+    return True
 
 
-def _plain(text: str) -> bool:
-    """Whether quotes in a file of tabs are signs like any other: see `_rows`."""
-    lines = [line for line in _lines(text) if line]
-    width = lines[0].count("\t")
-    if any(line.count("\t") != width for line in lines):
-        return False
-    return not all(_QUOTED.fullmatch(field) for line in lines if '"' in line for field in line.split("\t") if '"' in field)
-
-
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_FIELD = re.compile(r'"[^"]*(?:""[^"]*)*"')
 
 
 @contextmanager

@@ -97,10 +97,9 @@ def text(
     group: a column, such as an author: all rows of a group lie in one split. It is no text.
     unlabelled: rows without a label, an empty cell or null, are refused, or kept for the teacher to label.
     separator: of the columns of .csv (a comma) and .tsv (a tab). Quotes are read as the csv module reads them; in a file of tabs
-        whose quotes are not in pairs around a whole field they are signs like any other.
+        with a quote that is not one of a pair around a whole field, all are signs like any other, as in GLUE's files.
     valid, calibration, test: the share of `path`'s rows, or a file that is this split, as benchmarks have them: test="test.tsv".
-        Rows of `path` are split by the hash of their texts and `seed`; rows of other files stay there, and a row of theirs is left
-        out of what comes before it.
+        Rows of `path` are split by the hash of their texts and `seed`, and left out where one of these files has them too.
     Rows that have no text, or lack one of a pair, are left out with a note. For `embedding` they stay as long as one text is there:
     `Batch.mask` says which, and a row that is no pair has no score.
     Raises DataError when read, naming file and line.
@@ -160,6 +159,7 @@ def _read(spec: Text, kind: str) -> Data:
     part, dealt = deal(ids, spec.shares, seed=spec.seed, group=group, given=given if spec.files else None)
     schema = Schema("text", classes=found.classes, label=", ".join(labels) or "label", texts=tuple(names), embeds=embeds)
     schema = label_statistics(schema, found, np.flatnonzero(part == 0))
+    notes += _single_note(there, labels, records) + _shared_note(columns, part) if embeds else ()
     return assemble(
         schema=schema,
         kind=found.kind,
@@ -168,7 +168,7 @@ def _read(spec: Text, kind: str) -> Data:
         weight=None,
         part=part,
         rows=Memory({name: Texts(column) for name, column in zip(names, columns, strict=True)}).take,
-        notes=(*notes, *_single_note(spec, there, labels, records, embeds), *dealt),
+        notes=(*notes, *dealt),
         mask=there if embeds else None,
     )
 
@@ -270,8 +270,8 @@ def _blank_note(records: Records, kept: np.ndarray) -> tuple[str, ...]:
     return (f"{len(out):,} rows without their text are left out, the first in {records.place(int(out[0]))}",) if len(out) else ()
 
 
-def _single_note(spec: Text, there: np.ndarray, labels: list[str], records: Records, embeds: bool) -> tuple[str, ...]:
-    if not embeds or there.shape[1] < 2:
+def _single_note(there: np.ndarray, labels: list[str], records: Records) -> tuple[str, ...]:
+    if there.shape[1] < 2:
         return ()
     single = there[:, :2].sum(1) < 2
     notes = [f"{int(single.sum()):,} rows hold one text and no pair"] if single.any() else []
@@ -279,6 +279,13 @@ def _single_note(spec: Text, there: np.ndarray, labels: list[str], records: Reco
         first = records.place(int(np.flatnonzero(scored)[0]))
         notes.append(f"{int(scored.sum()):,} scores of rows that hold no pair are left out, the first in {first}")
     return tuple(notes)
+
+
+def _shared_note(columns: list[np.ndarray], part: np.ndarray) -> tuple[str, ...]:
+    """Pairs that differ may share a text: whoever trains on one has read half of the other."""
+    train, test = ({t for column in columns for t in column[part == number].tolist() if t} for number in (0, 3))
+    shared = len(train & test)
+    return (f"{shared:,} of the {len(test):,} texts of test stand in a training row as well",) if shared else ()
 
 
 def _cut(value: Any) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attar.data import Data, Split
-from attar.signal import IGNORE, Inputs, Schema
+from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
 
 __all__ = ["check_batches", "check_data", "check_fingerprint", "check_growth", "check_inputs", "check_splits", "check_views"]
 
@@ -48,6 +48,7 @@ def check_inputs(data: Data) -> None:
         assert len(batch) == len(batch.ids) == min(ROWS, len(split))
         _check_layout(batch.inputs, data.schema)
         _check_labels(batch.labels, data)
+        _check_mask(batch, data.schema)
         if batch.weight is not None:
             assert batch.weight.dtype == torch.float32, "weights are float32"
             assert bool((batch.weight >= 0).all()), "weights are 0 or more"
@@ -64,7 +65,7 @@ def check_batches(read: Read) -> None:
         at = _first(split)
         whole, other = split.batch(at), again.splits[name].batch(at)
         assert _same(whole.inputs, other.inputs), f"{name} differs when it is read again"
-        for field in ("ids", "labels", "weight"):
+        for field in ("ids", "labels", "weight", "mask"):
             a, b = getattr(whole, field), getattr(other, field)
             assert a is b is None or torch.equal(a.nan_to_num(), b.nan_to_num()), f"{field} of {name} differ when read again"
         back = split.batch(at.flip(0))
@@ -129,16 +130,35 @@ def _check_layout(inputs: Inputs, schema: Schema) -> None:
             most = torch.tensor([len(c.categories) for c in schema.categories])
             assert bool(((codes >= 0) & (codes <= most)).all()), "codes lie in 0..number of categories"
         return
+    if schema.kind == "text":
+        assert not isinstance(inputs, Tensor), "texts are a mapping"
+        assert tuple(inputs) == schema.texts, f"texts are called {', '.join(inputs)}, in the schema {', '.join(schema.texts)}"
+        for name, block in inputs.items():
+            assert isinstance(block, Texts), f"{name} is a {type(block).__name__}, not Texts"
+            assert all(isinstance(text, str) for text in block), f"{name} holds what is no text"
+            assert not any(text and text.isspace() for text in block), f"{name} holds a text of blanks"
+            assert schema.embeds or all(block), f"a row lacks its {name}"
+        return
     assert isinstance(inputs, Tensor), f"{schema.kind} are one tensor"
     assert tuple(inputs.shape[1:]) == schema.shape, f"rows have the shape {tuple(inputs.shape[1:])}, the schema says {schema.shape}"
     assert inputs.dtype == (torch.uint8 if schema.kind == "images" else torch.float32), f"{schema.kind} are {inputs.dtype}"
+
+
+def _check_mask(batch: Batch, schema: Schema) -> None:
+    if not schema.embeds:
+        return
+    assert not isinstance(batch.inputs, Tensor)
+    there = torch.tensor([[bool(text) for text in block] for block in batch.inputs.values()]).T
+    assert bool(there.any(1).all()), "a row holds no text"
+    assert batch.mask is not None or bool(there.all()), "no mask says which texts are not there"
+    assert batch.mask is None or torch.equal(batch.mask, there), "the mask is not True where a text is"
 
 
 def _check_labels(labels: Tensor | None, data: Data) -> None:
     if labels is None:
         return
     classes = len(data.schema.classes)
-    if data.kind == "regression":
+    if data.kind in ("regression", "embedding"):
         assert labels.dtype == torch.float32, "numbers to predict are float32"
         assert labels.ndim == 1, "one number for each row"
         return
@@ -149,12 +169,15 @@ def _check_labels(labels: Tensor | None, data: Data) -> None:
 
 
 def _row(inputs: Inputs, i: int, *, keep: bool = False) -> Inputs:
-    at = slice(i, i + 1) if keep else i
-    return inputs[at] if isinstance(inputs, Tensor) else {name: block[at] for name, block in inputs.items()}
+    at = slice(i, i + 1)
+    rows = inputs[at] if isinstance(inputs, Tensor) else {name: block[at] for name, block in inputs.items()}
+    return rows if keep or not isinstance(rows, Tensor) else rows[0]
 
 
-def _same(a: Inputs, b: Inputs) -> bool:
+def _same(a: Inputs | Texts, b: Inputs | Texts) -> bool:
     """Bit for bit, NaN equal to NaN."""
+    if isinstance(a, Texts) or isinstance(b, Texts):
+        return isinstance(a, Texts) and a == b
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         assert isinstance(a, Tensor)
         assert isinstance(b, Tensor)
