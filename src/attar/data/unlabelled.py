@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from attar.signal import IGNORE, Inputs, Texts
 __all__ = ["Joined", "Unlabelled", "join", "unlabelled"]
 
 HELD = ("valid", "calibration", "test")
-DECODED = 256  # images decoded at a time, to find broken ones
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,16 @@ class Unlabelled:
     text: str | list[str] | None
     separator: str | None
     missing: list[str] | None
+    corrupt: Literal["stop", "skip"]
 
     def __repr__(self) -> str:
-        return say("unlabelled", self.path, text=self.text, separator=self.separator, missing=self.missing)
+        corrupt = None if self.corrupt == "stop" else self.corrupt
+        return say("unlabelled", self.path, text=self.text, separator=self.separator, missing=self.missing, corrupt=corrupt)
 
+    @overload
+    def __radd__(self, other: Description) -> Joined: ...
+    @overload
+    def __radd__(self, other: Data) -> Data: ...
     def __radd__(self, other: Description | Data) -> Joined | Data:
         """`data + unlabelled(...)`, of data that are described or read."""
         if isinstance(other, Data):
@@ -73,7 +79,12 @@ class Joined:
 
 
 def unlabelled(
-    path: InPath, text: str | list[str] | None = None, *, separator: str | None = None, missing: list[str] | None = None
+    path: InPath,
+    text: str | list[str] | None = None,
+    *,
+    separator: str | None = None,
+    missing: list[str] | None = None,
+    corrupt: Literal["stop", "skip"] = "stop",
 ) -> Unlabelled:
     """Rows without labels, for the training split of the data that they are added to; the teacher labels them.
 
@@ -81,7 +92,7 @@ def unlabelled(
         for images a folder, searched to its depths.
     text: the columns of texts, in the order of the data's; without it those of the data, or the usual names. For `embedding` there
         may be fewer than in the data: sentences alone beside pairs.
-    separator: as in `text` and `table`. missing: as in `table`.
+    separator: as in `text` and `table`. missing: as in `table`. corrupt: as in `images`.
     A row that equals one of valid, calibration or test is left out, and for `embedding` one that has a text of theirs; one that
     equals another training row counts once, and the one with a label stays. A note says how many. Where the data are split by group
     or time nobody can tell of a row without either whether it belongs to a held-out one: leave those out beforehand.
@@ -90,7 +101,7 @@ def unlabelled(
     >>> unlabelled("more/")
     unlabelled("more/")
     """
-    return Unlabelled(path, text, separator, missing)
+    return Unlabelled(path, text, separator, missing, corrupt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +127,7 @@ def join(data: Data, more: Unlabelled) -> Data:
     elif kind == "table":
         found = _Found(*read_like(path, data.schema, separator=more.separator, missing=more.missing or ()))
     else:
-        found = _read_images(data, path)
+        found = _read_images(data, path, more.corrupt)
     held = np.isin(found.ids, np.concatenate([data.splits[name].ids.numpy() for name in HELD]))
     if found.held is not None:
         held |= found.held
@@ -241,23 +252,35 @@ def _has_held_text(data: Data, inputs: Mapping[str, Texts]) -> np.ndarray:
     return np.asarray(np.array([[text in held for text in block] for block in inputs.values()], dtype=bool).any(0))
 
 
-def _read_images(data: Data, path: Path) -> _Found:
-    """The files of a folder; each is decoded once. Raises DataError, naming the file, for one that does not decode."""
+def _read_images(data: Data, path: Path, corrupt: str) -> _Found:
+    """The files of a folder; each is decoded once. Raises DataError, naming the file, for one that does not decode and is not skipped."""
     if not path.is_dir():
         raise DataError(f"there is no folder {str(path)!r}", hint="a folder of images")
-    found = [os.path.join(place, name) for place, _, names in os.walk(path) for name in names if name.lower().endswith(SUFFIXES)]
-    names = sorted(os.path.relpath(name, path) for name in found if not os.path.basename(name).startswith("."))
+    every = [os.path.join(place, name) for place, _, names in os.walk(path) for name in names if name.lower().endswith(SUFFIXES)]
+    names = sorted(os.path.relpath(name, path) for name in every if not os.path.basename(name).startswith("."))
     if not names:
         raise DataError(f"{path} holds no image", hint="one of " + " ".join(SUFFIXES))
-    channels, height, width = data.schema.shape
-    rows = data.train.rows
-    if isinstance(rows, _Chain):
-        rows = rows.second
+    files, broken = _like(data.train, path, names), []
+    for i in range(len(names)):
+        try:
+            files(torch.tensor([i]))
+        except DataError:
+            if corrupt == "stop":
+                raise
+            broken.append(names[i])
+    notes: tuple[str, ...] = ()
+    if broken:
+        files = files.take(np.array([i for i, name in enumerate(names) if name not in set(broken)], dtype=np.int64))
+        some = ", ".join(broken[:5]) + ", …" * (len(broken) > 5)
+        notes = (f"{len(broken):,} of {len(names):,} images of {path.name} cannot be decoded and are left out: {some}",)
+    ids = np.array([text_key((path / name).read_bytes()) for name in files.names], dtype=np.uint64).view(np.int64)
+    return _Found(ids, files, notes)
+
+
+def _like(train: Split, path: Path, names: Sequence[str]) -> Files:
+    """Files of a folder, decoded as the training images are."""
+    rows = train.rows.second if isinstance(train.rows, _Chain) else train.rows
     if isinstance(rows, Files):
-        files = replace(rows, root=path, names=names)
-    else:
-        files = Files(path, names, "L" if channels == 1 else "RGB", (height, width), False)
-    for start in range(0, len(names), DECODED):
-        files(torch.arange(start, min(start + DECODED, len(names))))
-    ids = np.array([text_key((path / name).read_bytes()) for name in names], dtype=np.uint64).view(np.int64)
-    return _Found(ids, files)
+        return replace(rows, root=path, names=names)
+    channels, height, width = train.schema.shape
+    return Files(path, names, "L" if channels == 1 else "RGB", (height, width), False)
