@@ -129,7 +129,7 @@ def dkd(alpha: float = 1.0, beta: float = 2.0, temperature: float | Tensor = 4.0
     alpha: of the target half (TCKD), how sure of y. 1, the paper's.
     beta: of the other half (NCKD), which of the rest is less wrong; in plain `kl` its weight is 1 − p_y, next to nothing where the teacher
         is sure. The paper takes 8 for most CIFAR-100 pairs and tunes it from 1 to 10. 2 is the default because 8 cost a small student of 10
-        classes 8 to 10 points in our pilot, and 2 from 2 points to nothing: search it, upwards for large students and many classes.
+        classes 8 to 10 points in our pilot, and 2 at most 2.5: search it, upwards for large students and many classes.
     temperature: T; 4, the paper's, and what beta was tried at.
     target: "label" sees a row from its label, and rows without one take no part; "teacher" from the teacher's likeliest outcome, so all
         rows do. The two differ where the teacher is wrong.
