@@ -92,9 +92,9 @@ def standardised(term: Term) -> Standardised:
 
     The student need not reach the size of the teacher's logits, only their order and relative spacing; of |Z| ≤ (C−1)/√C a temperature
     below 1 makes little. The paper takes KL at T = 2, `standardised(kl(temperature=2))`, at 90 times the labels' weight where its plain KL
-    has 9 times, so its gain is of both. Confidence is not taught: add `labels()`, and recalibrate; so mixed it was among the best calibrated
-    of our pilot. `dist` compares rows by correlation, of probabilities instead of logits. Of two logits nothing is left: three outcomes at
-    least.
+    has 9 times, so its gain is of both. Confidence is not taught: add `labels()`, and recalibrate; so mixed it was among the best
+    calibrated of our pilot. `dist` compares rows by correlation, of probabilities instead of logits. Of two logits nothing is left: three
+    outcomes at least.
 
     >>> from attar.objective.terms import kl
     >>> standardised(kl(temperature=2))
