@@ -93,7 +93,7 @@ class Transformer:
             names = ("input_ids", "attention_mask", "token_type_ids") if typed else ("input_ids", "attention_mask")
         if names not in self._readings:
             kept = self.kept
-            unknown = 0 if kept is None else kept.index(unknown_of(self.definition))
+            unknown = 0 if kept is None else kept.index(self.unknown)
             self._readings[names] = Tokens(self.definition, self.max_length, names, kept=kept, unknown=unknown)
         return self._readings[names]
 
@@ -104,6 +104,11 @@ class Transformer:
             return self.folder.tokenizer
         assert self.tokenizer is not None
         return tokenizer_of(self.tokenizer)
+
+    @cached_property
+    def unknown(self) -> int:
+        """The tokenizer's id of what it does not know."""
+        return unknown_of(self.definition)
 
     @cached_property
     def kept(self) -> tuple[int, ...] | None:

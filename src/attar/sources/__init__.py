@@ -14,6 +14,7 @@ from attar.sources.estimator import estimator
 from attar.sources.hf import hf
 from attar.sources.module import module
 from attar.sources.onnx import onnx
+from attar.sources.pca import pca
 from attar.sources.taught import Taught, taught
 from attar.sources.trees import lightgbm, xgboost
 from attar.sources.vision import Pretrained, timm, torchvision
@@ -33,6 +34,7 @@ __all__ = [
     "lightgbm",
     "module",
     "onnx",
+    "pca",
     "shuffled",
     "smooth",
     "taught",
