@@ -186,11 +186,24 @@ def test_what_is_required_decides_the_exit_code(tmp_path: Path) -> None:
 def test_the_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
     parts = dict(show(small(budget=attar.budget(size_mb=1e-6)), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    assert list(parts) == ["data", "task", "teacher", "student", "objective", "conventions", "cost", "store", "fit"]
+    assert list(parts) == ["data", "task", "teacher", "student", "taps", "objective", "conventions", "cost", "store", "fit"]
     assert "not taught yet" in parts["teacher"]
+    assert parts["taps"] == [
+        "student  hidden     (B, 8)  hidden",
+        "         hidden.0   (B, 4)  hidden:in",
+        "         hidden.1   (B, 8)  hidden.1",
+        "         embedding  (B, 8)  head:in",
+    ]
     assert any(line.startswith("✗ size_mb") for line in parts["cost"])
     assert any("equality" in line for line in parts["conventions"])
     assert not any("teacher frozen" in line or "class order" in line for line in parts["conventions"])
+
+
+def test_the_dry_run_tells_the_taps_of_a_teacher_that_has_some(tmp_path: Path) -> None:
+    net = attar.students.mlp(width=5, depth=2)(attar.data.arrays(*rows()).read().schema, 0)
+    parts = dict(show(small(teacher=attar.module(net)), out=tmp_path / "run"))
+    assert "         hidden.1 … hidden.2  (B, 5)  hidden.*" in parts["taps"]
+    assert [line[:7] for line in parts["taps"] if line[0] != " "] == ["student", "teacher"]
 
 
 def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def no_taps(taps: frozenset[str], who: str) -> None:
     """Raise TapError if any tap is asked of something that has no insides to tap."""
     if taps:
         raise TapError(
-            f"{who} has no taps, asked for {sorted(taps)}", hint="only `module` can be tapped; choose an objective of outputs alone"
+            f"{who} has no taps, asked for {sorted(taps)}",
+            hint="networks have taps: module, hf, timm, torchvision; or choose an objective of outputs alone",
         )
 
 

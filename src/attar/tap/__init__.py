@@ -21,7 +21,8 @@ A name wins over a module of the same path. `taps_of` lists the names a model ha
 
 from __future__ import annotations
 
+from attar.tap.listing import listing
 from attar.tap.names import Named, resolve, taps_of
 from attar.tap.observe import Masked, Tapped, observe
 
-__all__ = ["Masked", "Named", "Tapped", "observe", "resolve", "taps_of"]
+__all__ = ["Masked", "Named", "Tapped", "listing", "observe", "resolve", "taps_of"]

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -18,6 +19,8 @@ from attar.tap.vision import vision_names
 
 __all__ = ["Named", "all_names", "find", "locate", "resolve", "taps_of"]
 
+LIBRARIES = ("transformers", "timm", "torchvision", "efficientnet_lite_pytorch")
+KINDS = ("hidden", "query", "key", "value", "attention", "stage", "embedding")
 NAME = re.compile(r"hidden|embedding|stage[1-9]\d*|(?P<kind>hidden|attention|query|key|value)\.(?P<index>-?\d+)")
 
 
@@ -38,7 +41,7 @@ def taps_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
     >>> from torchvision.models import resnet18                     # doctest: +SKIP
     >>> taps_of(resnet18())                                         # doctest: +SKIP
-    {'embedding': ('fc:in',), 'stage1': ('layer1',), 'stage2': ('layer2',), 'stage3': ('layer3',), 'stage4': ('layer4',)}
+    {'stage1': ('layer1',), 'stage2': ('layer2',), 'stage3': ('layer3',), 'stage4': ('layer4',), 'embedding': ('fc:in',)}
     """
     spots = all_names(model).spots
     return {name: tuple(map(str, spots[name].reads)) for name in sorted(spots, key=_order)}
@@ -103,10 +106,18 @@ def _wrappers() -> tuple[type[nn.Module], ...]:
 def _found(model: nn.Module) -> Iterator[tuple[str, Names]]:
     """(path, names) of the parts that have any, outer ones first."""
     for path, module in sorted(model.named_modules(), key=lambda found: (bool(found[0]), found[0].count("."))):
+        if not _promising(type(module)):
+            continue
         names = _own(module) if isinstance(module, Named) else encoder_names(module) or vision_names(module)
         if names is not None:
             at = _plain(path)
             yield at, within(at, names)
+
+
+@lru_cache(maxsize=4096)
+def _promising(kind: type[nn.Module]) -> bool:
+    """Whether a module of this class may have names. In each step with taps every module is asked, and a protocol's isinstance is slow."""
+    return issubclass(kind, Named) or kind.__module__.partition(".")[0] in LIBRARIES
 
 
 def _own(model: Named) -> Names:
@@ -154,7 +165,8 @@ def _inside(path: str, other: str) -> bool:
     return not other or path == other or path.startswith(f"{other}.")
 
 
-def _order(name: str) -> tuple[str, int]:
-    """hidden.2 before hidden.10."""
+def _order(name: str) -> tuple[int, int]:
+    """hidden.2 before hidden.10, kinds as they are told."""
+    kind = re.split(r"\.|\d", name, maxsplit=1)[0]
     number = re.search(r"\d+$", name)
-    return (name[: number.start()], int(number[0])) if number else (name, -1)
+    return KINDS.index(kind) if kind in KINDS else len(KINDS), int(number[0]) if number else -1

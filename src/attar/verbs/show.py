@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,12 @@ from attar.notation import read as resolved
 from attar.objective import Objective, as_objective
 from attar.objective.conventions import check
 from attar.progress import Event, Listener, silent
-from attar.signal import Batch, Source
+from attar.signal import Batch, Signal, Source
 from attar.sources import Ema, Taught, module
+from attar.sources.answers import take
+from attar.sources.module import evaluating
 from attar.store import estimate
+from attar.tap import Tapped, listing, observe
 from attar.task import Task
 from attar.verbs.export import export
 from attar.verbs.run import Job, read
@@ -28,6 +32,7 @@ from attar.verbs.teach import teach
 __all__ = ["show"]
 
 ROWS = 512  # of the training split, shown to teacher and student: enough for the class order to be told from chance
+FEW = 3  # of them, shown for the shapes of taps, all of which are held at once
 STAND_IN = ("teacher frozen", "store aligned", "class order")  # checks that say nothing of a teacher that is not there yet
 
 
@@ -50,6 +55,7 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
         with torch.no_grad():
             output = task.canonical(student(batch.inputs))
         parts.append(("student", _student(student, output, job)))
+        parts.append(("taps", _taps(student, teacher if taught else None, batch)))
         with job.about("objective"):
             found = check(goal, student, teacher if taught else _stand_in(job, data), batch, task)
         lines = [line for line, one in zip(found.lines(), found.checks, strict=True) if taught or one.name not in STAND_IN]
@@ -114,6 +120,20 @@ def _said(teacher: Source, job: Job, taught: bool, batch: Batch) -> list[str]:
 def _student(student: nn.Module, output: torch.Tensor, job: Job) -> list[str]:
     count = sum(p.numel() for p in student.parameters())
     return [repr(job.student), f"{count:,} parameters, answers {_shape(output)}"]
+
+
+def _taps(student: nn.Module, teacher: Source | None, batch: Batch) -> list[str]:
+    """The names that mean the same everywhere, as far as each of the two has them."""
+    few = take(batch, torch.arange(min(FEW, len(batch))))
+
+    def ask(taps: frozenset[str]) -> Signal:
+        with torch.no_grad(), evaluating(student):
+            return observe(student, few, taps)
+
+    told = {"student": listing(student, ask, len(few))}
+    if isinstance(teacher, Tapped):
+        told["teacher"] = listing(teacher.net, partial(teacher, few), len(few))
+    return [f"{side if i == 0 else '':<7}  {line}" for side, lines in told.items() for i, line in enumerate(lines)]
 
 
 def _objective(goal: Objective) -> list[str]:
