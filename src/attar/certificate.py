@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ __all__ = [
     "Quality",
     "Require",
     "Requirement",
+    "Shifted",
     "Verdict",
     "digits",
     "metric_name",
@@ -34,7 +35,7 @@ __all__ = [
     "signed",
 ]
 
-SCHEMA_VERSION = 1  # of certificate.json; raised whenever the meaning of a field changes or a field goes
+SCHEMA_VERSION = 2  # of certificate.json; raised whenever the meaning of a field changes, or a field comes or goes
 MARGIN = 0.005  # of a share (accuracy, AUROC, R² …); half a point is what the owners of such models call the same
 MARGIN_SHARE = 0.01  # of the teacher's own figure, for an error that has a unit (RMSE, MAE)
 
@@ -100,6 +101,26 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Shifted:
+    """Rows from elsewhere that were asked the same questions as the test rows.
+
+    kind: "data", another data set. data: its fingerprint. rows: how many; labelled: of them with a label; left_out: rows that student or
+    teacher had learned from, which are not among them.
+    quality, fidelity: as of the certificate. lost: how much worse it is here than at home, more is worse: of the primary metric by who
+    ("teacher", "student", and "difference", how much more the student loses), and the primary figure of fidelity by its name.
+    """
+
+    kind: str
+    data: str
+    rows: int
+    labelled: int
+    left_out: int
+    quality: Mapping[str, Quality]
+    fidelity: Mapping[str, Figure]
+    lost: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
 class Requirement:
     """One thing that was asked for with `require` or `budget`, and whether it is so."""
 
@@ -147,6 +168,7 @@ class Certificate:
     non_inferior: is the file that ships no worse than the teacher? helped: did the procedure beat every control? against: each one.
     quality: by metric, the primary one first. fidelity: by name. calibration, cost: by who, then by name.
     requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
+    shift: rows from elsewhere, by name.
     """
 
     identity: Mapping[str, Any]
@@ -161,6 +183,7 @@ class Certificate:
     requirements: tuple[Requirement, ...]
     limits: tuple[str, ...]
     pictures: Mapping[str, Any]
+    shift: Mapping[str, Shifted] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"
@@ -200,6 +223,7 @@ class Certificate:
                 requirements=tuple(Requirement(**r) for r in value["requirements"]),
                 limits=tuple(value["limits"]),
                 pictures=value["pictures"],
+                shift={name: _shifted(v) for name, v in value["shift"].items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise EvidenceError(f"this certificate is not whole: {error}", hint="evaluate again") from error
@@ -249,10 +273,14 @@ class Certificate:
         prose(self.helped.sentence, _STYLES[self.helped.answer])
         for requirement in self.requirements:
             prose(f"{requirement.what}: {requirement.answer}. {requirement.sentence}", _STYLES[requirement.answer], "required  ")
-        table(self._quality_lines())
-        if self.against:
+        if self.quality:
+            table(self._quality_lines())
+        if self.quality and self.against:
             table(self._control_lines())
         table(self._fidelity_lines())
+        if self.shift:
+            for lines in self._shift_tables():
+                table(lines)
         if self.calibration:
             table(self._calibration_lines())
         if self.cost:
@@ -291,6 +319,37 @@ class Certificate:
         lines = [f"{'fidelity to the teacher':<39}{'rows':>9}  [95 %]"]
         lines += [f"  {metric_name(name):<28}{_number(f):>9}{f.n:>9,}  {_range(f)}" for name, f in self.fidelity.items()]
         return lines
+
+    def _shift_tables(self) -> Iterator[list[str]]:
+        """Quality elsewhere beside that at home, what is lost, and likeness to the teacher."""
+        metric = self.claim["metric"]
+        judged = {name: s.quality[metric] for name, s in self.shift.items() if metric in s.quality}
+        if judged and metric in self.quality:
+            lines = [f"{'elsewhere, ' + metric_name(metric):<26}{'rows':>8}{'teacher':>9}{'student':>9}  student − teacher [95 %]"]
+            counts = {"at home": self.identity["rows"]["labelled"], **{name: self.shift[name].labelled for name in judged}}
+            for name, q in {"at home": self.quality[metric], **judged}.items():
+                numbers = f"{counts[name]:>8,}{_number(q.teacher):>9}{_number(q.student):>9}"
+                lines.append(f"  {shortened(name, 24):<24}{numbers}  {_interval(q.difference)}")
+                for arm, figure in q.arms.items():
+                    if arm != "student":
+                        lines.append(f"    {shortened('control ' + arm, 22):<22}{'':>8}{'':>9}{_number(figure):>9}  before export")
+            yield lines
+            head = f"{'lost against home':<34}{'teacher':>9}{'student':>9}  student − teacher [95 %]"
+            lost = {name: self.shift[name].lost for name in judged}
+            yield [
+                head,
+                *(
+                    f"  {shortened(name, 32):<32}{_signed(f['teacher']):>9}{_signed(f['student']):>9}  {_interval(f['difference'])}"
+                    for name, f in lost.items()
+                ),
+            ]
+        first = next(iter(self.fidelity), None)
+        if first is not None:
+            lines = [f"{'elsewhere, ' + metric_name(first):<39}{'rows':>9}  [95 %]"]
+            for name, figures in {"at home": self.fidelity, **{name: s.fidelity for name, s in self.shift.items()}}.items():
+                f = figures[first]
+                lines.append(f"  {shortened(name, 28):<28}{_number(f):>9}{f.n:>9,}  {_range(f)}")
+            yield lines
 
     def _calibration_lines(self) -> list[str]:
         return self._columns("calibration", self.calibration, _number)
@@ -342,6 +401,13 @@ _NAMES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
     "balanced_accuracy": "balanced accuracy",
+    "cka": "linear CKA",
+    "mean_cosine": "mean cosine, vector by vector",
+    "neighbour_overlap": "10 nearest texts in common",
+    "pearson": "correlation",
+    "recall_at_k": "recall at k",
+    "reciprocal_rank": "mean reciprocal rank",
+    "similarity_correlation": "rank correlation of cosines",
     "batch_ms": "256 rows, median",
     "brier": "Brier score",
     "ece": "ECE, 15 bins of equal width",
@@ -394,6 +460,19 @@ def signed(value: float) -> str:
     return (sign if any(c in "123456789" for c in text) else " ") + text
 
 
+def _signed(figure: Figure) -> str:
+    return "-" if figure.value is None else signed(figure.value)
+
+
+def shortened(text: str, width: int) -> str:
+    """The text in so many characters, with … at its end where some are cut off.
+
+    >>> shortened("a long name", 8), shortened("short", 8)
+    ('a long …', 'short')
+    """
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def _range(figure: Figure) -> str:
     return "" if figure.low is None or figure.high is None else f"[{digits(figure.low)}, {digits(figure.high)}]"
 
@@ -426,6 +505,11 @@ def _figures(value: Mapping[str, Any]) -> dict[str, Figure]:
 def _verdict(value: Mapping[str, Any]) -> Verdict:
     difference = value["difference"]
     return Verdict(**{**value, "difference": None if difference is None else Figure(**difference)})
+
+
+def _shifted(value: Mapping[str, Any]) -> Shifted:
+    quality = {name: _quality(q) for name, q in value["quality"].items()}
+    return Shifted(**{**value, "quality": quality, "fidelity": _figures(value["fidelity"]), "lost": _figures(value["lost"])})
 
 
 def _quality(value: Mapping[str, Any]) -> Quality:

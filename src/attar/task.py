@@ -17,7 +17,7 @@ from attar.errors import DataError, EvidenceError, NotationError, ObjectiveError
 from attar.identity import digest
 from attar.notation import say
 from attar.signal import IGNORE, Inputs, Schema, Texts
-from attar.statistics import metrics, vectors
+from attar.statistics import likeness, metrics, vectors
 
 __all__ = ["Kind", "Task", "classification", "embedding", "multilabel", "regression", "task_for"]
 
@@ -30,12 +30,18 @@ METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2", "spearman"),
     "embedding": ("spearman", "pearson", "recall_at_k"),
 }
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate"})
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate", "kl", "root_mean_square_distance", "mean_distance"})
 OBJECTIVES = {
     "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "regression": "blend(mse(), labels(), weight=0.9)",
-    "embedding": "mse()",
+    "embedding": "cosine()",
+}
+FROM_TEACHER = {  # where no training row has a label
+    "classification": "kl(temperature=2.0)",
+    "multilabel": "kl(temperature=2.0)",
+    "regression": "mse()",
+    "embedding": "cosine()",
 }
 # Where a score of mean size, and one a standard deviation above it, lie as a cosine: what dividing the scores of STS-B by 5 makes of them
 # (0.54 and 0.29 on its training rows). Rank correlation does not see the scale; a squared error needs one that a cosine can reach.
@@ -84,6 +90,11 @@ class Task:
     def objective(self) -> str:
         """The text of the default objective."""
         return OBJECTIVES[self.kind]
+
+    @property
+    def objective_without_labels(self) -> str:
+        """The text of the default objective where no training row has a label: the teacher's part alone."""
+        return FROM_TEACHER[self.kind]
 
     @property
     def bound(self) -> bool:
@@ -287,6 +298,23 @@ class Task:
             found = self._figures_of_classes(_numpy(out), y, _numpy(self.decide(out)))
         return {self.metric: found[self.metric]} | found
 
+    def likeness(self, teacher: Tensor, student: Tensor, mask: Tensor | None = None) -> dict[str, Figure]:
+        """How alike two models answer N rows, as figures of row weights, the one of `alike_by` first; see attar.statistics.likeness.
+
+        mask: (N, K) bool, which texts of a row are there. Classes are decided by this task's rule, for both.
+        """
+        theirs, ours = self.canonical(teacher.detach()), self.canonical(student.detach())
+        if self.kind == "embedding":
+            return likeness.of_vectors(_numpy(theirs), _numpy(ours), None if mask is None else _numpy(mask))
+        if self.kind == "regression":
+            return likeness.of_numbers(_numpy(theirs[..., 0]), _numpy(ours[..., 0]))
+        return likeness.of_decisions(_numpy(self.decide(theirs)), _numpy(self.decide(ours)), _numpy(theirs), _numpy(ours))
+
+    @property
+    def alike_by(self) -> str:
+        """The figure of likeness to the teacher that stands in for the metric where no row has a label."""
+        return {"regression": "root_mean_square_distance", "embedding": "similarity_correlation"}.get(self.kind, "agreement")
+
     def which_texts(self, inputs: Inputs) -> Tensor | None:
         """(B, K) int64 for the texts of B rows, in which equal texts have equal numbers; None where rows hold no texts by name."""
         if self.kind != "embedding" or isinstance(inputs, Tensor) or not all(isinstance(block, Texts) for block in inputs.values()):
@@ -295,7 +323,7 @@ class Task:
         return torch.tensor(columns, dtype=torch.int64).T
 
     def better(self, metric: str) -> int:
-        """+1 where more of the metric is better, −1 where less is."""
+        """+1 where more of the metric is better, −1 where less is; of likeness, where two models are more alike."""
         return -1 if metric in LOWER_IS_BETTER else 1
 
     def _figures_of_classes(self, logits: NDArray, y: NDArray, decided: NDArray) -> dict[str, Figure]:

@@ -15,9 +15,11 @@ from attar.data import Split
 from attar.errors import DataError, DiskFull, StoreError, TeacherError
 from attar.progress import Event
 from attar.signal import NOTHING, Batch, Signal
+from attar.sources import module
 from attar.store import Store
 from attar.task import multilabel
 from attar.testing.store import Plain, plain_data
+from attar.testing.texts import small_pairs, small_text_model, small_texts
 from attar.verbs.annotate import annotate
 
 
@@ -95,6 +97,39 @@ def test_taps_are_stored_when_asked_for(tmp_path: Path) -> None:
     answers = annotate(Plain(), data, at=tmp_path, taps=frozenset({"body"}), precision="float32")
     signal = answers.signal(answers.locate(data.test.ids))
     assert torch.equal(signal.taps["body"], truth(data.test) / 2 + 1)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_taps_as_long_as_the_longest_row_of_a_batch_are_not_stored_and_it_is_said(tmp_path: Path, on_disk: bool) -> None:
+    data = small_texts(80)
+    teacher, heard = module(small_text_model(data.schema)), list[Event]()
+    at = tmp_path if on_disk else None
+    answers = annotate(teacher, data, at=at, taps=frozenset({"net.words", "net.body"}), precision="float32", listen=heard.append)
+    assert not answers.signal(answers.locate(data.train.ids)).taps
+    assert "net.words: as long as the longest row of a batch" in heard[0].text
+    batch = data.train.batch(torch.arange(5))
+    live = answers(batch, frozenset({"net.words", "net.body"}))
+    assert torch.equal(live.taps["net.words"], teacher(batch, frozenset({"net.words"})).taps["net.words"])
+    assert live.masks.keys() == {"net.words"}
+
+
+def test_pooled_taps_of_texts_are_stored(tmp_path: Path) -> None:
+    data = small_texts(80)
+    teacher = module(small_text_model(data.schema))
+    answers = annotate(teacher, data, at=tmp_path, taps=frozenset({"net.body"}), precision="float32")
+    stored = answers.signal(answers.locate(data.test.ids)).taps["net.body"]
+    live = teacher(data.test.batch(torch.arange(len(data.test))), frozenset({"net.body"})).taps["net.body"]
+    torch.testing.assert_close(stored, live)
+
+
+def test_vectors_are_stored_for_each_text_and_a_classifier_of_texts_is_no_teacher_of_them(tmp_path: Path) -> None:
+    data = small_pairs(80)
+    answers = annotate(module(small_text_model(data.schema, answers=5)), data, at=tmp_path / "vectors")
+    assert answers.signal(answers.locate(data.test.ids)).output.shape == (20, 2, 5)
+    assert Store.open(tmp_path / "vectors").identity.precision == "float16"
+    single = replace(data.schema, embeds=False, classes=("a", "b"))
+    with pytest.raises(TeacherError, match="a vector for each of 2 texts"):
+        annotate(module(small_text_model(single)), data, at=tmp_path / "other")
 
 
 class Wrong(Plain):
@@ -204,7 +239,7 @@ def test_what_does_not_fit_the_disk_is_refused_after_one_batch(tmp_path: Path) -
     teacher = Wide()
     with pytest.raises(DiskFull, match=r"storing 100 answers needs .* MB are free"):
         annotate(teacher, plain_data(100), at=tmp_path, taps=frozenset({"wide"}), batch=10)
-    assert teacher.asked == 10
+    assert teacher.asked == 10 + 2 * 8  # one batch, and the rows by which a tap was seen to be even
 
 
 class Interrupted(Plain):
@@ -235,6 +270,7 @@ def test_a_slow_teacher_is_written_before_the_shard_is_full(tmp_path: Path, monk
 RANK = """
 import sys
 from attar.testing.store import Plain, plain_data
+from attar.testing.texts import small_pairs, small_text_model, small_texts
 from attar.verbs.annotate import annotate
 data, teacher = plain_data(400, views=1), Plain()
 answers = annotate(teacher, data, at=sys.argv[1], batch=16, shard=32)

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 from attar.data import Data, arrays, shift
 from attar.errors import DataError, NotationError, ObjectiveError, RunError, StudentError, TeacherError
 from attar.loop import Stopped, fit
-from attar.objective import Distiller, blend, kl, labels, mse, ramp, reverse_kl
+from attar.objective import Distiller, as_objective, blend, cosine, kl, labels, mse, ramp, reverse_kl
 from attar.progress import Event, silent
 from attar.signal import IGNORE, NOTHING, Batch, Signal, Source
 from attar.sources import module
 from attar.students import Trees, cnn, forest, lightgbm, mlp
 from attar.task import classification, multilabel, regression
 from attar.testing.small import SmallMLP, fitted, small_images, small_table
+from attar.testing.texts import small_pairs, small_text_model, small_text_teacher, small_texts
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import distill
 from attar.verbs.distill.grow import blend_of
@@ -395,16 +397,107 @@ def test_an_unknown_control_names_its_neighbours() -> None:
 def test_labels_that_are_needed_and_missing_are_said_before_training() -> None:
     data = unlabelled(TABLE)
     with pytest.raises(DataError, match="needs labels, no training row has one"):
-        distill(TEACHER, STUDENT, data, fit=FIT)
-    with pytest.raises(DataError, match="control 'labels' needs labels"):
-        distill(TEACHER, STUDENT, data, kl(), fit=FIT)
-    with pytest.raises(DataError, match="no validation row"):
-        distill(TEACHER, STUDENT, unlabelled(TABLE, "valid"), fit=FIT)
+        distill(TEACHER, STUDENT, data, blend(kl(), labels()), fit=FIT)
+    with pytest.raises(DataError, match="control 'labels' needs labels") as found:
+        distill(TEACHER, STUDENT, data, kl(), fit=FIT, controls=("labels",))
+    assert "hard" in found.value.hint
+    with pytest.raises(DataError, match="no validation row has a label and no teacher is asked"):
+        distill(TEACHER, STUDENT, unlabelled(TABLE, "valid"), labels(), fit=FIT)
 
 
-def test_without_any_label_a_student_learns_from_the_teacher_alone() -> None:
-    done = distill(TEACHER, STUDENT, unlabelled(TABLE), kl(), fit=replace(FIT, seeds=1), controls=())
+def test_without_labelled_training_rows_a_student_learns_from_the_teacher_alone() -> None:
+    done = distill(TEACHER, STUDENT, unlabelled(TABLE), fit=replace(FIT, seeds=1))
+    assert [arm.name for arm in done.arms] == ["student", "hard"]
+    assert done.objective == repr(kl())
     assert done.arms[0].valid["accuracy"] > 0.5
+
+
+def bare(data: Data) -> Data:
+    """The same data without any label: where labels were numbers, NaN."""
+    for name, split in data.splits.items():
+        assert split.labels is not None
+        unknown = torch.full_like(split.labels, float("nan") if split.labels.is_floating_point() else IGNORE)
+        data = replace(data, **{name: replace(split, labels=unknown)})
+    return data
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "controls"),
+    [
+        ("classification", "agreement", ["hard"]),
+        ("multilabel", "agreement", ["hard"]),
+        ("regression", "root_mean_square_distance", []),
+        ("embedding", "similarity_correlation", []),
+    ],
+)
+def test_without_any_label_the_epoch_most_like_the_teacher_is_kept(tmp_path: Path, kind: str, metric: str, controls: list[str]) -> None:
+    data = bare(small_pairs(200) if kind == "embedding" else small_table(200, kind=kind))
+    outcomes = (3, 2) if kind == "multilabel" else ()
+    build = small_text_model if kind == "embedding" else partial(SmallMLP, outcomes=outcomes)
+    teacher, heard = module(build(data.schema, 5).eval()), list[Event]()
+    task = {"multilabel": multilabel()}.get(kind)
+    done = distill(teacher, build, data, task=task, fit=replace(FIT, seeds=1, epochs=4), out=tmp_path, listen=heard.append)
+    assert [arm.name for arm in done.arms] == ["student", *controls]
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    own = [line["valid"] for line in lines if line["arm"] == "student"]
+    assert {line["metric"] for line in lines} == {metric}
+    best = min(own) if metric.endswith("distance") else max(own)
+    assert own[done.arms[0].best_epoch - 1] == best == pytest.approx(done.arms[0].valid[metric])
+    assert f"{metric.replace('_', ' ')} with the teacher" in heard[-1].text
+    for batch in [data.valid.batch(torch.arange(len(data.valid)))]:  # and it is what it says
+        if metric == "agreement":
+            ours, theirs = (m(batch.inputs).argmax(-1) for m in (done.student, build(data.schema, 5).eval()))
+            assert done.arms[0].valid[metric] == pytest.approx(float((ours == theirs).double().mean()))
+
+
+def test_embeddings_are_distilled_and_the_control_learns_scores_alone() -> None:
+    data = small_pairs(240, labelled=0.5)
+    done = distill(module(small_text_teacher(data.schema)), small_text_model, data, fit=replace(FIT, seeds=1, epochs=20, lr=0.02))
+    assert [arm.name for arm in done.arms] == ["student", "labels"]
+    assert done.objective == repr(as_objective(cosine()))
+    assert done.arms[0].valid["spearman"] > 0.6
+    assert done.arms[1].valid["spearman"] > 0.2
+
+
+def test_a_student_of_fewer_coordinates_is_judged_like_any_other() -> None:
+    data = small_pairs(240)
+    narrow = partial(small_text_model, answers=4)
+    done = distill(module(small_text_teacher(data.schema)), narrow, data, fit=replace(FIT, seeds=1, epochs=20, lr=0.02), controls=())
+    assert done.student(data.test.batch(torch.arange(3)).inputs).shape == (3, 2, 4)
+    assert done.arms[0].valid["spearman"] > 0.4
+
+
+def test_widths_that_differ_name_the_words_that_bear_it() -> None:
+    data = small_pairs(80)
+    with pytest.raises(ObjectiveError, match="the student answers 4 coordinates, the teacher 8") as found:
+        distill(module(small_text_teacher(data.schema)), partial(small_text_model, answers=4), data, mse(), fit=FIT)
+    assert "cosine" in found.value.hint
+    assert "pca" in found.value.hint
+
+
+def test_embeddings_have_no_control_that_decides() -> None:
+    data = small_pairs(80)
+    with pytest.raises(NotationError, match="'hard' is for classes, this is an embedding"):
+        distill(module(small_text_model(data.schema)), small_text_model, data, fit=FIT, controls=("hard",))
+
+
+def test_token_taps_that_are_not_stored_are_asked_as_training_goes() -> None:
+    data = small_texts(120)
+    teacher = Watched(module(small_text_model(data.schema, 1)))
+    taps = frozenset({"net.words"})
+    answers = annotate(teacher, data, taps=taps)
+    before = len(teacher.asked)
+    rows = Rows(data, answers, taps, torch.arange(len(data.train)), torch.device("cpu"))
+    batch, signal = rows(torch.arange(7), 1)
+    assert signal is not None
+    assert len(teacher.asked) == before + 1
+    assert torch.equal(signal.taps["net.words"], teacher(batch, taps).taps["net.words"])
+    pooled = annotate(teacher, data, taps=frozenset({"net.body"}))
+    before = len(teacher.asked)
+    stored = Rows(data, pooled, frozenset({"net.body"}), torch.arange(len(data.train)), torch.device("cpu"))(torch.arange(7), 1)[1]
+    assert stored is not None
+    assert stored.taps["net.body"].shape == (7, 12)
+    assert len(teacher.asked) == before
 
 
 def test_a_teacher_of_nan_is_refused_before_training() -> None:

@@ -232,6 +232,8 @@ def _equal(goal: Objective, student: Signal, teacher: Signal, batch: Batch, task
     for name, term in _named(goal):
         if not term.needs_teacher or "zero" not in term.keeps or term.student_taps:
             continue
+        if student.output.shape != teacher.output.shape or any(True for _ in term.parameters()):
+            continue  # a projector lies between them, and nobody answers as the teacher does before it is trained
         value, pull = _pull(term, theirs, theirs, batch)
         other, usual = _pull(term, _double(student.output), theirs, batch)
         values = {"value": value, "gradient": pull}
@@ -313,9 +315,11 @@ def _named(goal: Objective) -> list[tuple[str, Term]]:
 
 
 def _pull(term: Term, student: Tensor, teacher: Tensor, batch: Batch) -> tuple[float, float]:
-    """Mean of |term| and norm of its gradient to the student's output, over positions, without mask and weights."""
+    """Mean of |term| and norm of its gradient to the student's output, over positions that are there, without weights."""
     output = student.detach().clone().requires_grad_()
     measured = term.measure(Signal(output), Signal(teacher), batch)
+    if batch.mask is not None and batch.mask.shape == measured.shape:  # what is not there is no answer to agree on
+        measured = measured.masked_fill(~batch.mask, 0.0)
     (grad,) = torch.autograd.grad(measured.mean(), output)
     return float(measured.detach().abs().mean()), float(grad.norm())
 

@@ -26,6 +26,7 @@ from attar.task import Task, task_for
 __all__ = ["annotate"]
 
 SPLITS = ("train", "valid", "calibration", "test")
+PROBE = 8  # rows by which a tap is seen to be even
 PATIENCE_S = 1800.0  # how long one of several processes waits for the others while nothing new is written
 
 
@@ -50,8 +51,11 @@ def annotate(
         row costs one row, and a kill loses what was asked since the last shard. resume: False refuses a folder that holds answers.
     splits: whose rows. Training rows are asked as they are (view 0) and in views 1..`views` of the declared augmentation; by default
         as many as the data say. Other rows as they are.
-    precision: of the stored numbers; None: float16 for classes (half a thousandth of a logit's size), float32 for a regression.
-    taps: what is stored beside the output. task: what the answers must fit; None: what the data are.
+    precision: of the stored numbers; None: float16 for classes and vectors (half a thousandth of a number's size), float32 for a
+        regression.
+    taps: what is stored beside the output. Where one of them is longer in one batch than in another, as the states of a text's tokens
+        are, none is stored, an event says so, and who trains on them asks the source as it goes.
+    task: what the answers must fit; None: what the data are.
     batch: rows asked at a time. shard: rows after which they are written. Launched by torchrun, each process asks its share.
 
     Checks on the first batch that the answers fit the data and the disk. Raises TeacherError for another number of outcomes, or an
@@ -69,6 +73,10 @@ def annotate(
             f"{source!r} answers otherwise after each step: nothing of it can be stored", hint="distill asks it as it trains"
         )
     source = told(source, data.train)
+    if splits and (uneven := _uneven(source, taps, data.splits[splits[0]])):
+        text = f"{', '.join(uneven)}: as long as the longest row of a batch, so that no tap is stored"
+        listen(Event("annotate", text=f"{text}: the teacher is asked while the student trains"))
+        taps = NOTHING
     identity = Identity(source.fingerprint, data.augmentation, tuple(sorted(taps)), chosen)
     wanted = [_Wanted(data.splits[name], view) for name in splits for view in range(views + 1 if name == "train" else 1)]
     teacher = _Teacher(source, taps, task, data.schema)
@@ -121,6 +129,8 @@ class _Teacher:
                 raise TeacherError(f"{len(signal.output)} answers to {len(ids)} rows", hint="a source answers each row once, in order")
             self.check_shape(signal.output)
         best = signal.output.amax(-1) if signal.output.ndim > 1 else signal.output  # NaN wins, +∞ wins, −∞ only if it is alone
+        if self.task.kind == "embedding":  # no coordinate is absent
+            best = signal.output.abs().amax(-1)
         if not bool(torch.isfinite(best).all()):
             raise self._broken(signal.output, best, ids)
         return signal
@@ -131,6 +141,9 @@ class _Teacher:
             self.task.canonical(output)
         except ObjectiveError as error:
             form = tuple(output.shape[1:])
+            if self.task.kind == "embedding":
+                what = f"the teacher answers {form} a row, asked is a vector for each of {self.task.texts} texts"
+                raise TeacherError(what, hint=f"({self.task.texts}, coordinates) a row; is it a classifier?") from error
             if self.task.kind == "regression":
                 what = f"the teacher answers {form} a row, the data have one number, {self.schema.label!r}"
                 raise TeacherError(what, hint="is it a classifier? then say task: classification()") from error
@@ -145,12 +158,29 @@ class _Teacher:
     def _broken(self, output: Tensor, best: Tensor, ids: Tensor) -> TeacherError:
         rows = (~torch.isfinite(best)).reshape(len(best), -1).any(1).nonzero().squeeze(1).cpu()
         value = output[rows[0]].reshape(-1)
-        kind = "NaN" if bool(torch.isnan(value).any()) else "+∞" if bool((value == torch.inf).any()) else "−∞ for every outcome"
+        absent = "−∞" if self.task.kind == "embedding" else "−∞ for every outcome"
+        kind = "NaN" if bool(torch.isnan(value).any()) else "+∞" if bool((value == torch.inf).any()) else absent
         shown = ", ".join(str(i) for i in ids[rows[:3]].tolist()) + (", …" if len(rows) > 3 else "")
         return TeacherError(
             f"the teacher answers {kind}; {len(rows):,} such of the {len(ids):,} rows of this batch, ids {shown}",
             hint="look at these rows; an outcome that cannot be is −∞ and the others finite",
         )
+
+
+def _uneven(source: Source, taps: frozenset[str], split: Split) -> tuple[str, ...]:
+    """The taps whose size depends on the other rows of a batch, seen on a few rows: together, and each alone.
+
+    A tap with a mask has token positions, and is one even where these rows happen to be equally long.
+    """
+    if not taps or not len(split):
+        return ()
+    index = torch.arange(min(PROBE, len(split)))
+    with torch.no_grad():
+        together = source(split.batch(index), taps)
+        alone = [source(split.batch(one), taps) for one in index.split(1)]
+    forms = {tap: {tuple(signal.taps[tap].shape[1:]) for signal in (together, *alone)} for tap in taps}
+    by_text = {tap for tap in taps if len(together.taps[tap]) != len(index)}  # where texts of a row are read each by itself
+    return tuple(tap for tap in sorted(taps) if tap in together.masks or tap in by_text or len(forms[tap]) > 1)
 
 
 def _check(data: Data, splits: Sequence[str], views: int) -> None:

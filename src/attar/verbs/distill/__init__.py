@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import attar.objective as words
-from attar.data import as_data
+from attar.data import Data, as_data
 from attar.errors import StoreError, TeacherError
 from attar.loop import Fit, choose_threads, device_of, processes, train, using_threads
-from attar.notation import read
 from attar.objective import Distiller, Objective, Term, as_objective
 from attar.objective.conventions import Conventions, check
 from attar.progress import Event, Listener, silent
@@ -28,11 +27,11 @@ from attar.students import Trees
 from attar.task import Task, task_for
 from attar.verbs.distill.folder import Arm, Folder
 from attar.verbs.distill.grow import Nothing, grow
-from attar.verbs.distill.judge import Judge
-from attar.verbs.distill.plan import Plan
+from attar.verbs.distill.judge import Judge, labelled_rows
+from attar.verbs.distill.plan import Plan, default_controls, default_objective
 from attar.verbs.distill.rows import Rows
 
-__all__ = ["Arm", "Distilled", "distill", "precheck"]
+__all__ = ["Arm", "Distilled", "distill", "precheck", "settled"]
 
 SAMPLE = 256  # rows on which the conventions are tested, the teacher asked live
 
@@ -68,7 +67,7 @@ def distill(
     *,
     task: Task | None = None,
     fit: Fit | None = None,
-    controls: Sequence[str] = ("labels",),
+    controls: Sequence[str] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     listen: Listener = silent,
@@ -81,11 +80,13 @@ def distill(
     data: anything that `attar.data.as_data` reads. objective, task: left out, what the task and the data imply.
     controls: of "labels" (labels alone, no teacher), "hard" (the teacher's decisions), "shuffled" (its certainty, not its knowledge),
         "smooth" (label smoothing in its place). Controls that need labels see labelled rows only, for as many steps as the student.
+        Left out, "labels"; where no training row has one, "hard" for classes, and none for numbers and vectors.
     out: the folder for history.jsonl, checkpoints/, arms/ and student.safetensors; left out, nothing is written.
     resume: go on in `out`: finished arms are read, and the one that was interrupted goes on bit for bit.
 
-    The best epoch of each arm is chosen by the task's primary metric on validation rows; test rows are never read. With two processes
-    or more (torchrun) each step is shared among them.
+    The best epoch of each arm is chosen by the task's primary metric on validation rows; where none of them has a label, by likeness to
+    the teacher (agreement of decisions, distance of numbers, correlation of similarities), as each line of the history says. Test rows
+    are never read. With two processes or more (torchrun) each step is shared among them.
 
     Raises the error of a convention that fails, before training; DataError where labels are needed and missing, or the teacher knows
     evaluation rows; StudentError for a loss that is not finite; RunError where `out` holds another training; Stopped on a signal.
@@ -105,7 +106,7 @@ def precheck(
     *,
     task: Task | None = None,
     fit: Fit | None = None,
-    controls: Sequence[str] = ("labels",),
+    controls: Sequence[str] | None = None,
 ) -> None:
     """Raise now what `distill` would raise without asking the teacher, so that nobody teaches for an hour to hear it."""
     _plan(teacher, student, data, objective, task, fit, controls, silent).check()
@@ -118,13 +119,23 @@ def _plan(
     objective: Objective | Term | None,
     task: Task | None,
     fit: Fit | None,
-    controls: Sequence[str],
+    controls: Sequence[str] | None,
     listen: Listener,
 ) -> Plan:
     rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
     task = (task or task_for(rows.schema, rows.kind)).bind(rows.schema)
-    goal = as_objective(objective) if objective is not None else as_objective(read(task.objective, vars(words)))
-    return Plan(told(teacher, rows.train), student, rows, goal, task, fit or Fit(), tuple(controls), listen)
+    goal, chosen = settled(objective, controls, rows, task)
+    return Plan(told(teacher, rows.train), student, rows, goal, task, fit or Fit(), chosen, listen)
+
+
+def settled(
+    objective: Objective | Term | None, controls: Sequence[str] | None, data: Data, task: Task
+) -> tuple[Objective, tuple[str, ...]]:
+    """Objective and controls, what was left out filled in by what labels there are."""
+    goal = as_objective(objective) if objective is not None else default_objective(task, data)
+    if controls is not None:
+        return goal, tuple(controls)
+    return goal, default_controls(task, goal, int(labelled_rows(task, data.train).sum()))
 
 
 class Distilling:
@@ -153,6 +164,11 @@ class Distilling:
                 if seed == 0 and self.folder and self.rank == 0:
                     self.folder.keep_student(arms[0].model, repr(plan.student) if not isinstance(plan.student, nn.Module) else "")
         return Distilled(tuple(arms), threads, conventions, repr(plan.objective), isinstance(plan.student, nn.Module), self.teacher)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """One for all arms; without labels it asks the teacher itself what it answers to validation rows, whoever teaches an arm."""
+        return Judge(self.plan.task, self.plan.data.valid, device_of(self.plan.fit), self.plan.teacher)
 
     def _conventions(self) -> Conventions:
         """The self-test on rows spread over the training split, the teacher asked live; stored answers are compared with that."""
@@ -236,7 +252,7 @@ class Distilling:
                 self.teacher = module(folder.teacher(plan.build(seed)))
             return arm
         rows, follower = self._followed(name, model)
-        judge = Judge(plan.task, plan.data.valid, rows.device)
+        judge = self.judge
 
         def loss(distiller: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
             return distiller(*rows(index, epoch), progress)
@@ -277,9 +293,10 @@ class Distilling:
 
     def _said(self, arm: Arm, done: int) -> None:
         plan = self.plan
-        value = arm.valid[plan.task.metric]
-        text = f"{arm.name} seed {arm.seed}: {plan.task.metric} {value:.4f} on validation rows, in epoch {arm.best_epoch}"
-        plan.listen(Event("distill", done, len(plan.arms) * plan.fit.seeds, text, {f"valid {plan.task.metric}": value}))
+        metric = self.judge.metric
+        value, called = arm.valid[metric], metric.replace("_", " ") + (" with the teacher" if self.judge.teacher is not None else "")
+        text = f"{arm.name} seed {arm.seed}: {called} {value:.4f} on validation rows, in epoch {arm.best_epoch}"
+        plan.listen(Event("distill", done, len(plan.arms) * plan.fit.seeds, text, {f"valid {metric}": value}))
 
 
 def need_finite(output: Tensor) -> None:

@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Data, Split
 from attar.errors import EvidenceError
@@ -23,15 +24,17 @@ from attar.files import write_json
 from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
+from attar.verbs.evaluate.elsewhere import elsewhere, fitted
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
 from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "fitted"]
 
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
+NO_SHIFT: Mapping[str, Data] = MappingProxyType({})
 NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
 
 
@@ -42,6 +45,7 @@ def evaluate(
     task: Task | None = None,
     *,
     arms: Mapping[str, Sequence[Source]] = NO_ARMS,
+    shift: Mapping[str, Data] = NO_SHIFT,
     require: Require | None = None,
     budget: Budget | None = None,
     out: str | Path | None = None,
@@ -52,14 +56,19 @@ def evaluate(
     student: the folder that `export` wrote, or any source. teacher: stored answers will do; its cost is that of answering anew.
     arms: by name, one source for each seed, in the same order of seeds: "student" is the procedure, every other name a control.
         They have not been exported: each gets its temperature from the validation rows, as export would give it.
+    shift: other data sets by name, of the same columns and classes: all their rows are asked as well, but for those that student or
+        teacher learned from. Nothing is chosen on them, and nothing required of them.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
     out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
 
-    The claim, decision rules and temperatures are fixed before the test rows are asked.
-    Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row.
+    The claim, decision rules and temperatures are fixed before the test rows are asked. Where no test row has a label, nothing can be said
+    of quality, and the first verdict says how like the teacher the student answers instead.
+    Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row; DataError for a data
+    set of `shift` whose rows or labels are of another form.
     """
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     _check(task, teacher, data, require)
+    others = {name: fitted(name, other, data) for name, other in shift.items()}
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))
     models = gather(judged, teacher, arms, data, task)
@@ -74,12 +83,17 @@ def evaluate(
         answers[who] = model.ask(data.test)
     listen(Event("evaluate", len(models), len(models), text="resampling rows"))
     rows = Rows.of(data.test, task)
-    at = None if task.kind == "regression" else positions(models, answers, rows, judged)
+    at = positions(models, answers, rows, judged) if task.kind in ("classification", "multilabel") else None
     draws = drawn(models, answers, rows)
-    first = non_inferior(draws, models, answers, rows, judged, task, margin)
+    faithful = fidelity(answers, at, rows, judged, task)
+    first = non_inferior(draws, models, answers, rows, judged, task, margin, faithful)
     each = against(draws, models, rows, task, margin)
-    second = helped(each, models)
-    faithful = fidelity(answers, at, rows, judged)
+    second = helped(each, rows.n > 0)
+    qualities = quality(draws, models, answers, rows, judged, task)
+    away = {}
+    for name, split in others.items():
+        listen(Event("evaluate", text=f"elsewhere: {len(split):,} rows of {name}"))
+        away[name] = elsewhere(split, shift[name], _seen(data, teacher), models, judged, task, (qualities, faithful))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     certificate = Certificate(
@@ -88,13 +102,14 @@ def evaluate(
         non_inferior=first,
         helped=second,
         against=each,
-        quality=quality(draws, models, answers, rows, judged, task),
+        quality=qualities,
         fidelity=faithful,
         calibration=calibration(at),
         cost=_cost(compared, judged),
-        requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file]),
-        limits=_limits(data, teacher, arms, rows, look),
+        requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
+        limits=_limits(data, teacher, arms, rows, look, task, away),
         pictures=pictures(at, answers, judged, data, task),
+        shift=away,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -105,8 +120,9 @@ def _check(task: Task, teacher: Source, data: Data, require: Require | None) -> 
     """Whatever can go wrong before anyone is asked."""
     if not len(data.test):
         raise EvidenceError("the test split is empty: nothing can be shown", hint="test=0.2 keeps a fifth of the rows for it")
-    if require is not None and require.min_agreement is not None and task.kind == "regression":
-        raise EvidenceError("min_agreement of a regression: numbers do not agree or disagree", hint="require a margin instead")
+    if require is not None and require.min_agreement is not None and task.kind in ("regression", "embedding"):
+        what = "a regression: numbers" if task.kind == "regression" else "an embedding: vectors"
+        raise EvidenceError(f"min_agreement of {what} do not agree or disagree", hint="require a margin instead")
     if not isinstance(teacher, Schooled) or teacher.training_ids is None:
         return
     for split in (data.test, data.calibration):
@@ -125,6 +141,8 @@ def _margin(require: Require | None, teacher: Model, data: Data, task: Task) -> 
     if task.metric not in ("rmse", "mae"):
         return MARGIN
     labels = data.valid.labels
+    if not data.test.labelled:  # nothing will be claimed by it
+        return 0.0
     if labels is None or not bool(task.known(labels).any()):
         raise EvidenceError(
             f"the default margin of {task.metric} is {MARGIN_SHARE:.0%} of the teacher's on validation rows, which have no labels",
@@ -149,8 +167,8 @@ def _open_test(manifest: Path, data: Data, judged: Judged) -> int:
 
 def _claim(task: Task, margin: float, models: Mapping[Any, Model], judged: Judged) -> dict[str, Any]:
     rules = {who: models[key].task.threshold for who, key in (("teacher", TEACHER), ("student", judged.who))}
-    if task.kind == "regression":
-        decision = "nothing: it answers a number"
+    if task.kind in ("regression", "embedding"):
+        decision = "nothing: it answers " + ("a number" if task.kind == "regression" else "vectors")
     elif task.recall_at_fpr is not None:
         decision = f"by a threshold with a false-positive rate of {task.recall_at_fpr:g} on validation rows"
     elif task.threshold is not None:
@@ -232,9 +250,26 @@ def _schooling(teacher: Source) -> str:
     return "known" if isinstance(teacher, Schooled) and teacher.training_ids is not None else "unknown"
 
 
-def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], rows: Rows, look: int | None) -> tuple[str, ...]:
+def _seen(data: Data, teacher: Source) -> Tensor:
+    """Ids of the rows that student or teacher learned from, and of those on which epoch, temperature and rules were chosen."""
+    learnt = teacher.training_ids if isinstance(teacher, Schooled) else None
+    parts = [data.train.ids, data.valid.ids, data.calibration.ids]
+    return torch.cat([*parts, learnt] if learnt is not None else parts)
+
+
+def _limits(
+    data: Data,
+    teacher: Source,
+    arms: Mapping[str, Sequence[Source]],
+    rows: Rows,
+    look: int | None,
+    task: Task,
+    away: Mapping[str, Shifted],
+) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
+    if not rows.n:
+        limits.append(_without_labels(task))
     if _schooling(teacher) == "unknown":
         limits.append("the teacher's training rows are unknown: if test rows were among them, its figures are too good")
     learnt = teacher.training_ids if isinstance(teacher, Schooled) else None
@@ -244,7 +279,9 @@ def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], r
         limits.append("the teacher answered the training rows as one net that had seen their labels: it taught some of its memory of them")
     if look is not None and look > 1:
         limits.append(f"this is look {look} at this test split: what was chosen after an earlier look is judged too kindly")
-    if rows.n < rows.count:
+    if not bool(task.judged(data.valid.labels, len(data.valid), data.valid.mask).any()):
+        limits.append("no validation row has a label: epochs were chosen by likeness to the teacher, and no temperature was fitted")
+    if 0 < rows.n < rows.count:
         limits.append(f"{rows.count - rows.n:,} of {rows.count:,} test rows have no label: they enter the fidelity alone")
     repeats = rows.count - len(data.test.ids.unique())
     if repeats:
@@ -253,10 +290,29 @@ def _limits(data: Data, teacher: Source, arms: Mapping[str, Sequence[Source]], r
         limits.append("rows are weighted: intervals resample rows and keep the weights")
     if arms:
         limits.append("the arms behind “helped” were measured before export, the student that ships on its file")
+    if unlabelled := [name for name, shifted in away.items() if not shifted.labelled]:
+        limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
+    by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
-        "rows from elsewhere or later: no shifted and no foreign inputs were tested",
-        "groups of rows: none were compared; figures by class are not adjusted for their number",
+        _not_from_elsewhere(away),
+        f"groups of rows: none were compared{by_class}",
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
     ]
     return tuple(limits)
+
+
+def _without_labels(task: Task) -> str:
+    """What cannot be claimed where no test row has what the metric needs."""
+    what = {"classification": "how often the student is right", "multilabel": "how often the student is right"}.get(task.kind)
+    what = what or ("how far the student is off" if task.kind == "regression" else f"the {task.metric.replace('_', ' ')}")
+    return (
+        f"no test row has a label: nothing is claimed of {what}, nor of the teacher, nor whether distillation helped; "
+        "only how like the teacher the student answers is known, and where the teacher is wrong the student is as well"
+    )
+
+
+def _not_from_elsewhere(away: Mapping[str, Shifted]) -> str:
+    if not away:
+        return "rows from elsewhere or later: no shifted and no foreign inputs were tested"
+    return f"rows from elsewhere or later but those of {', '.join(away)}; no corrupted and no foreign inputs were tested"

@@ -8,19 +8,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from attar.certificate import Figure
 from attar.data import Data
-from attar.statistics import bootstrap, calibration_error, metrics, paired_proportions, reliability
+from attar.statistics import bootstrap, calibration_error, metrics, paired_proportions, reliability, vectors
 from attar.statistics.intervals import Statistic
+from attar.statistics.likeness import pairs_of
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, array
 from attar.verbs.evaluate.scoring import figure, resamples, share
 
 __all__ = ["Positions", "calibration", "fidelity", "pictures", "positions"]
 
+FEW_VECTORS = 1000  # by which CKA is told
 CLASSES_DRAWN = 1000  # beyond it nobody reads a table of classes
 
 
@@ -70,18 +73,19 @@ def positions(models: Mapping[Any, Model], answers: Mapping[Any, Tensor], rows: 
     )
 
 
-def fidelity(answers: Mapping[Any, Tensor], at: Positions | None, rows: Rows, judged: Judged) -> dict[str, Figure]:
-    """Agreement over all and where the teacher is right, wrong, positive; Cohen's κ; mean KL. Of numbers: correlation and distance."""
+def fidelity(answers: Mapping[Any, Tensor], at: Positions | None, rows: Rows, judged: Judged, task: Task) -> dict[str, Figure]:
+    """Agreement over all and where the teacher is right, wrong, positive; Cohen's κ; mean KL. Of numbers: correlation and distance.
+
+    Of vectors: whether both see alike which texts are alike, by cosines, nearest neighbours and linear CKA.
+    """
     if at is None:
-        t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
-        numbers: dict[str, Statistic] = {
-            "correlation": partial(metrics.pearson, s, t),
-            "rank_correlation": partial(metrics.spearman, s, t),
-            "mean_distance": partial(metrics.mae, s, t),
-            "root_mean_square_distance": partial(metrics.rmse, s, t),
-        }
-        drawn = bootstrap(numbers, rows.count, resamples=resamples(rows.count), weight=rows.weight)
-        return {name: figure(draws) for name, draws in drawn.items()}
+        t, s = answers[TEACHER], answers[judged.who]
+        alike = task.likeness(t, s, rows.mask)
+        drawn = bootstrap(alike, rows.count, resamples=resamples(rows.count), weight=rows.weight)
+        if task.kind == "embedding":
+            return {name: figure(drawn[name]) for name in alike} | {"cka": _cka(t, s, rows)}
+        order = ("correlation", "rank_correlation", "mean_distance", "root_mean_square_distance")
+        return {name: figure(drawn[name]) for name in order}
     alike = at.teacher_decides == at.student_decides
     known, right = at.label >= 0, at.teacher_decides == at.label
     where = {"agreement": np.ones(len(alike), dtype=bool)}
@@ -131,11 +135,18 @@ def calibration(at: Positions | None) -> dict[str, dict[str, Figure]]:
 
 
 def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged, data: Data, task: Task) -> dict[str, Any]:
-    """Points to draw: reliability of the likeliest outcome (with two outcomes of the positive one too), and a table by class."""
+    """Points to draw: reliability of the likeliest outcome (with two outcomes of the positive one too), and a table by class.
+
+    Of numbers the numbers, of vectors the cosines of pairs of texts, by both.
+    """
+    mask = data.test.mask
     if at is None:
-        t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
+        if task.kind == "embedding":
+            t, s = _similarities(answers[TEACHER], mask), _similarities(answers[judged.who], mask)
+        else:
+            t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
         some = np.random.default_rng(0).permutation(len(t))[:2000]
-        return {"numbers": {"teacher": t[some].tolist(), "student": s[some].tolist()}}
+        return {"similarities" if task.kind == "embedding" else "numbers": {"teacher": t[some].tolist(), "student": s[some].tolist()}}
     drawn: dict[str, Any] = {"by_class": _by_class(at, data, task)}
     if not (known := at.label >= 0).any():
         return drawn
@@ -153,6 +164,22 @@ def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged
     if positive:
         drawn["reliability_positive"] = positive
     return drawn
+
+
+def _similarities(output: Tensor, mask: Tensor | None) -> NDArray:
+    """(N, K, D) → the cosines of the pairs of texts that fidelity looks at."""
+    found = output if mask is None else output[mask]
+    unit = vectors.normalised(array(found).reshape(-1, output.shape[-1]))
+    at = pairs_of(len(unit))
+    return np.einsum("pd,pd->p", unit[at[:, 0]], unit[at[:, 1]])
+
+
+def _cka(teacher: Tensor, student: Tensor, rows: Rows) -> Figure:
+    """Of some texts; without an interval, for each resample would cost as much again."""
+    there = torch.ones(teacher.shape[:2], dtype=torch.bool) if rows.mask is None else rows.mask
+    some = np.random.default_rng(0).permutation(int(there.sum()))[:FEW_VECTORS]
+    found = vectors.cka(array(teacher[there])[some], array(student[there])[some])
+    return Figure.of(found, n=len(some), how=f"linear, unbiased, on {len(some):,} texts")
 
 
 def _points(said: NDArray, came: NDArray, weight: NDArray | None) -> dict[str, list[float]]:

@@ -53,11 +53,12 @@ class Model:
             output = self.task.canonical(self.source(split.batch(index)).output.detach().cpu().double())
             if len(output) != len(index):
                 raise TeacherError(f"{self.name} answered {len(output)} rows of {len(index)}", hint="a source answers every row")
-            broken = (torch.isnan(output) | (output == math.inf)).flatten(1).any(1)
+            wrong = ~torch.isfinite(output) if self.task.kind == "embedding" else torch.isnan(output) | (output == math.inf)
+            broken = wrong.flatten(1).any(1)
             if bool(broken.any()):
                 at = int(torch.nonzero(broken)[0])
                 raise TeacherError(
-                    f"{self.name} answered {output[at].tolist()} to {split.name} row {start + at} (id {int(split.ids[start + at])})",
+                    f"{self.name} answered {_some(output[at])} to {split.name} row {start + at} (id {int(split.ids[start + at])})",
                     hint="an answer is finite, or −inf for an impossible outcome",
                 )
             pieces.append(output)
@@ -92,7 +93,8 @@ class Judged:
 class Rows:
     """Test rows as statistics want them.
 
-    labels: (N, ...) or None. known: (N, ...) bool. labelled: (n,) positions of the rows with a known label. weight: (N,) or None.
+    labels: (N, ...) or None. known: (N, ...) bool. labelled: (n,) positions of the rows by which metrics can be told. weight: (N,) or
+    None. mask, texts: (N, K), which texts of a row are there, and which texts are the same; None where rows have none, or nobody asks.
     """
 
     count: int
@@ -100,20 +102,32 @@ class Rows:
     known: Tensor
     labelled: Tensor
     weight: NDArray[np.float64] | None
+    mask: Tensor | None = None
+    texts: Tensor | None = None
 
     @classmethod
     def of(cls, split: Split, task: Task) -> Rows:
         """The rows of a split."""
+        count = len(split)
+        known = torch.zeros(count, dtype=torch.bool) if split.labels is None else task.known(split.labels)
+        labelled = torch.nonzero(task.judged(split.labels, count, split.mask))[:, 0]
         weight = None if split.weight is None else array(split.weight)
-        if split.labels is None:
-            return cls(len(split), None, torch.zeros(len(split), dtype=torch.bool), torch.zeros(0, dtype=torch.long), weight)
-        known = task.known(split.labels)
-        return cls(len(split), split.labels, known, torch.nonzero(known.reshape(len(split), -1).any(1))[:, 0], weight)
+        return cls(count, split.labels, known, labelled, weight, split.mask, _texts(split, task))
 
     @property
     def n(self) -> int:
         """Rows with a known label."""
         return len(self.labelled)
+
+    @property
+    def labels_known(self) -> Tensor | None:
+        """(n, ...) labels of the rows by which metrics can be told; None where there are none at all."""
+        return None if self.labels is None else self.labels[self.labelled]
+
+    @property
+    def texts_known(self) -> Tensor | None:
+        """(n, K) or None."""
+        return None if self.texts is None else self.texts[self.labelled]
 
     @property
     def labelled_weight(self) -> NDArray[np.float64] | None:
@@ -148,7 +162,7 @@ def gather(judged: Judged, teacher: Source, arms: Mapping[str, Sequence[Source]]
             raise EvidenceError("recall_at_fpr fixes its threshold on validation rows, and none of them has a label")
         return models
     for who, model in models.items():
-        tempered = who.kind == "arm" and task.kind != "regression"
+        tempered = who.kind == "arm" and task.kind in ("classification", "multilabel")
         if not tempered and task.recall_at_fpr is None:
             continue
         answer = model.ask(data.valid)
@@ -170,6 +184,23 @@ def array(value: Tensor) -> NDArray[Any]:
     """A tensor as numpy, real numbers in float64."""
     value = value.detach().cpu()
     return value.double().numpy() if value.dtype.is_floating_point else value.numpy()
+
+
+def _texts(split: Split, task: Task) -> Tensor | None:
+    """(N, K) numbers of the texts, where the metric is one of retrieval."""
+    if task.metric != "recall_at_k":
+        return None
+    found = [task.which_texts(split.batch(index).inputs) for index in torch.arange(len(split)).split(BATCH)]
+    return torch.cat([part for part in found if part is not None]) if all(part is not None for part in found) else None
+
+
+def _some(answer: Tensor) -> str:
+    """An answer as text; of a long one, such as a vector, a few numbers, those that are none first."""
+    if answer.numel() <= 20:
+        return str(answer.tolist())
+    numbers = answer.flatten()
+    order = torch.argsort(torch.isfinite(numbers).int(), stable=True)[:4]
+    return f"{', '.join(f'{x:g}' for x in numbers[order].tolist())}, … ({numbers.numel()} numbers)"
 
 
 def _temperature(answer: Tensor, labels: Tensor, weight: Tensor | None) -> float:

@@ -23,13 +23,12 @@ Drawn = Mapping[tuple[Who, str], Draws]
 
 def drawn(models: Mapping[Who, Model], answers: Mapping[Who, Tensor], rows: Rows) -> Drawn:
     """Every metric of everyone, on the same resamples of the labelled rows; empty where none has a label."""
-    if rows.labels is None or not rows.n:
+    if not rows.n:
         return {}
-    labels = rows.labels[rows.labelled]
     statistics = {
         (who, metric): statistic
         for who, model in models.items()
-        for metric, statistic in model.task.figures(answers[who][rows.labelled], labels).items()
+        for metric, statistic in model.task.figures(answers[who][rows.labelled], rows.labels_known, rows.texts_known).items()
     }
     return bootstrap(statistics, rows.n, resamples=resamples(rows.n), weight=rows.labelled_weight)
 

@@ -37,13 +37,20 @@ MET: Mapping[Answer, Literal["met", "not met", "insufficient evidence"]] = {
 
 
 def non_inferior(
-    draws: Drawn, models: Mapping[Who, Model], answers: Mapping[Who, Tensor], rows: Rows, judged: Judged, task: Task, margin: float
+    draws: Drawn,
+    models: Mapping[Who, Model],
+    answers: Mapping[Who, Tensor],
+    rows: Rows,
+    judged: Judged,
+    task: Task,
+    margin: float,
+    fidelity: Mapping[str, Figure],
 ) -> Verdict:
     """Whether the file that ships is no worse than the teacher, by one-sided 95 % bounds over rows."""
     metric, better = task.metric, task.better(task.metric)
     name = metric_name(metric)
     if not draws:
-        return Verdict("insufficient evidence", "INSUFFICIENT EVIDENCE: no test row has a label", margin=margin)
+        return Verdict("insufficient evidence", _without_labels(task, fidelity), margin=margin)
     ours, theirs = draws[judged.who, metric], draws[TEACHER, metric]
     difference = (ours - theirs) * better
     if math.isnan(difference.value) or math.isnan(difference.se):
@@ -88,11 +95,10 @@ def against(draws: Drawn, models: Mapping[Who, Model], rows: Rows, task: Task, m
     return verdicts
 
 
-def helped(each: Mapping[str, Verdict], models: Mapping[Who, Model]) -> Verdict:
-    """The procedure against all its controls: it helped only if it beats each one."""
+def helped(each: Mapping[str, Verdict], labelled: bool) -> Verdict:
+    """The procedure against all its controls: it helped only if it beats each one. labelled: whether a test row has a label."""
     if not each:
-        arms = arms_of(models)
-        why = "no test row has a label" if STUDENT in arms and len(arms) > 1 else "no control was trained beside the student"
+        why = "no test row has a label" if not labelled else "no control was trained beside the student"
         return Verdict("insufficient evidence", f"INSUFFICIENT EVIDENCE that distillation helped: {why}")
     order: tuple[Answer, ...] = ("hurt", "insufficient evidence", "no difference", "helped")
     worst = min(each.values(), key=lambda v: order.index(v.answer))
@@ -116,11 +122,16 @@ def requirements(
     helps: Verdict,
     fidelity: Mapping[str, Figure],
     cost: Cost,
+    labelled: bool,
 ) -> tuple[Requirement, ...]:
-    """What was asked for, held against what was found; nothing where nothing was asked for."""
+    """What was asked for, held against what was found; nothing where nothing was asked for.
+
+    labelled: whether a test row has a label. Where none has, and agreement alone is asked for, no margin is meant.
+    """
     found = []
     if require is not None:
-        found.append(Requirement(f"worse by less than {noninferior.margin:.3g}", MET[noninferior.answer], ""))
+        if labelled or require.margin is not None or require.min_agreement is None:
+            found.append(Requirement(f"worse by less than {noninferior.margin:.3g}", MET[noninferior.answer], ""))
         if require.min_agreement is not None:
             found.append(_agreement(require.min_agreement, fidelity["agreement"]))
         if require.helped:
@@ -132,6 +143,21 @@ def requirements(
         else:
             found.append(Requirement(what, "met" if limit.ok else "not met", f"It is {limit.value:.3g}."))
     return tuple(found)
+
+
+def _without_labels(task: Task, fidelity: Mapping[str, Figure]) -> str:
+    """The one claim that needs no label: how like the teacher the student answers."""
+    figure = fidelity[task.alike_by]
+    text = "INSUFFICIENT EVIDENCE: no test row has a label, so that nobody knows how good student and teacher are"
+    if figure.value is None:
+        return text
+    low, high = (digits(end) if end is not None else "unknown" for end in (figure.low, figure.high))
+    what = {
+        "agreement": f"both decide alike in {digits(figure.value)} of cases [{low}, {high}]",
+        "root_mean_square_distance": f"their numbers are {digits(figure.value)} apart, root mean square [{low}, {high}]",
+        "similarity_correlation": f"the cosines of both are rank-correlated by {digits(figure.value)} [{low}, {high}]",
+    }[task.alike_by]
+    return f"{text}; {what}"
 
 
 def _agreement(least: float, agreement: Figure) -> Requirement:
