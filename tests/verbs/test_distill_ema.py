@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,9 @@ from attar.progress import Event
 from attar.signal import IGNORE
 from attar.sources import adjusted, corrected, ema, ensemble, hard, module
 from attar.students import cnn, forest, mlp
-from attar.testing.small import SmallMLP, fitted, small_images, small_table
+from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill
-from attar.verbs.run import run
 
 TABLE = small_table(400)
 STUDENT = mlp(width=8, depth=1, dropout=0.1)
@@ -176,7 +176,32 @@ def test_teachers_that_are_told_of_the_training_rows_are_told_by_distill() -> No
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def one_of_two(rank: int, folder: str) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1")  # the store is a file
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    data, student = small_images(160), cnn(width=2, depth=1)
+    one = replace(FIT, seeds=1, epochs=1)
+    taught = distill(ema(0.9), student, data, GOAL, fit=one, controls=(), out=f"{folder}/ema")
+    teacher = module(fitted(SmallCNN(data.schema), data, steps=20).eval())
+    balanced = distill(teacher, student, data, balance(every=3) * kl() + labels(), fit=one, controls=(), out=f"{folder}/balance")
+    nets = (taught.student, net_of(taught), balanced.student)
+    torch.save([state_of(net) for net in nets], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_one_student_one_teacher_and_one_balance(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]  # public
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    kept = load_file(tmp_path / "ema" / "teacher.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in first[1].items())
+
+
 def test_a_whole_run_compares_the_student_with_the_mean_of_its_weights(tmp_path: Path) -> None:
+    from attar.verbs.run import run  # not for the two processes above
+
     said: list[str] = []
     result = run(
         ema(decay=0.9),

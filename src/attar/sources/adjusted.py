@@ -12,7 +12,7 @@ from torch import Tensor
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import IGNORE, NOTHING, Batch, Signal, Source, Stored, Weighed
+from attar.signal import IGNORE, NOTHING, Batch, Remembering, Signal, Source, Stored, Weighed
 from attar.sources.controls import Rows, outcomes_of, training_ids
 from attar.sources.told import labelled, told
 
@@ -58,6 +58,10 @@ class Adjusted:
     @property
     def training_ids(self) -> Tensor | None:
         return training_ids(self.source)
+
+    @property
+    def in_fold(self) -> bool:
+        return isinstance(self.source, Remembering) and self.source.in_fold
 
     @property
     def size_bytes(self) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import IGNORE, NOTHING, Batch, Signal, Source, Stored, Weighed
+from attar.signal import IGNORE, NOTHING, Batch, Remembering, Signal, Source, Stored, Weighed
 from attar.sources.answers import FLOOR
 from attar.sources.controls import Owners, Rows, training_ids
 from attar.sources.told import Labelled, labelled, labels_for, told
@@ -71,6 +71,10 @@ class Corrected:
     @property
     def training_ids(self) -> Tensor | None:
         return training_ids(self.source)
+
+    @property
+    def in_fold(self) -> bool:
+        return isinstance(self.source, Remembering) and self.source.in_fold
 
     @property
     def size_bytes(self) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import IGNORE, NOTHING, Batch, Signal, Source, Weighed
+from attar.signal import IGNORE, NOTHING, Batch, Remembering, Signal, Source, Weighed
 from attar.sources.answers import FLOOR, as_logits, no_taps
 from attar.sources.controls import Rows, training_ids
 from attar.sources.told import Labelled, labelled, labels_for, told
@@ -79,6 +79,10 @@ class Ensemble:
     @property
     def training_ids(self) -> Tensor | None:
         return training_ids(*self.sources)
+
+    @property
+    def in_fold(self) -> bool:
+        return any(isinstance(s, Remembering) and s.in_fold for s in self.sources)
 
     @property
     def size_bytes(self) -> int | None:
