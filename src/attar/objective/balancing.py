@@ -28,8 +28,8 @@ def balance(ratio: float | Weight = 1.0, every: int = 20) -> Balance:
     meaning: 2 · balance(ratio=1) is balance(ratio=2).
     ratio: above 0, or a ramp. 1, 3 and 10 are worth a trial: a ratio carries over from one loss, temperature or number of classes to the
         next, where a weight does not. 1 is attar's default.
-    every: training steps between two measurements; the first step is one. A measurement asks for two gradients beside the step's own: at
-        20, about a fifteenth of the time of all steps.
+    every: training steps between two measurements; the first step is one. A measurement asks for a gradient of the reference and one of
+        each balanced term beside the step's own: at 20, two more backward passes to twenty.
 
     The means run over about the last 5 measurements, as GradNorm's (Chen et al. 2018, arXiv:1711.02257) balance is taken of gradient norms;
     attar fixes the ratio instead of learning it by relative training rates, and takes all of the student's weights instead of the last
