@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attar.data import Data, arrays, dataset, frame, images, mnist5k, munge, noise, rotate, shift, table
+from attar.data import Data, arrays, dataset, frame, images, mnist5k, munge, noise, rotate, shift, table, text, unlabelled
 from attar.testing.data import check_batches, check_data, check_growth, check_inputs, check_splits, check_views
 from attar.testing.small import small_images, small_table
 from attar.testing.store import plain_data
@@ -83,6 +83,37 @@ def test_a_torch_dataset_keeps_the_contract() -> None:
     rng = np.random.default_rng(1)
     items = [(torch.from_numpy(rng.integers(0, 256, (3, 5, 5), dtype=np.uint8)), i % 2) for i in range(120)]
     check_data(lambda: dataset(items, augment=[shift(pixels=1)], views=2).read())
+
+
+def sentences(path: Path, numbers: range) -> str:
+    rows = [f"sentence {i}\tanother {i}\t{i / 7:.3f}\t{'no' if i % 3 else 'yes'}" for i in numbers]
+    path.write_text("\n".join(["sentence1\tsentence2\tscore\ty", *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_texts_keep_the_contract(tmp_path: Path) -> None:
+    few, many = sentences(tmp_path / "few.tsv", range(200)), sentences(tmp_path / "many.tsv", range(260))
+    check_data(lambda: text(few, label="y").read(), lambda: text(many, label="y").read())
+    check_data(lambda: text(few, "sentence1", classes=["a", "b"]).read(), lambda: text(many, "sentence1", classes=["a", "b"]).read())
+    check_data(lambda: text(few, label="score").read("embedding"), lambda: text(many, label="score").read("embedding"))
+
+
+def test_joined_data_keep_the_contract(tmp_path: Path) -> None:
+    data = text(sentences(tmp_path / "a.tsv", range(200)), label="score")
+    alone = tmp_path / "alone.txt"
+    alone.write_text("".join(f"sentence {i}\n" for i in range(300)), encoding="utf-8")
+    joined = data + unlabelled(str(alone))
+    check_data(
+        lambda: joined.read("embedding"), lambda: (joined + unlabelled(sentences(tmp_path / "b.tsv", range(300, 330)))).read("embedding")
+    )
+
+
+def test_a_mask_that_does_not_fit_the_texts_is_noticed(tmp_path: Path) -> None:
+    data = text(sentences(tmp_path / "a.tsv", range(200)), label="score").read("embedding")
+    assert data.train.mask is not None
+    wrong = replace(data, train=replace(data.train, mask=~data.train.mask))
+    with pytest.raises(AssertionError, match="the mask is not True where a text is"):
+        check_inputs(wrong)
 
 
 @pytest.mark.parametrize("make", [small_table, small_images, plain_data])

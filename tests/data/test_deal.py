@@ -136,3 +136,17 @@ def test_what_is_no_time_or_no_group_is_refused() -> None:
         frame(table(k=["a"] * 399 + [None]), label="y", group="k").read()
     with pytest.raises(DataError, match="a split follows one of them"):
         frame(table(k=range(400), g=range(400)), label="y", time="k", group="g").read()
+
+
+def test_rows_that_come_with_their_split_stay_there_and_are_taken_out_of_what_is_dealt() -> None:
+    ids = np.concatenate([np.arange(1000), np.arange(900, 1100), np.arange(1050, 1200)])
+    given_ = np.concatenate([np.full(1000, -1), np.full(200, 1), np.full(150, 3)])
+    shares = Shares(0, 0.3, 0, given=("valid", "test"))
+    part, notes = deal(ids, shares, given=given_)
+    assert set(ids[part == 3]) == set(range(1050, 1200))
+    assert set(ids[part == 1]) == set(range(900, 1050))
+    assert set(ids[part == 0]) | set(ids[part == 2]) == set(range(900))
+    assert abs((part == 2).sum() / 900 - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 900), "4 standard errors"
+    assert notes == ("150 rows repeat a row of a split that has its own file, or of a later such split, and are left out",)
+    alone = deal(ids[:1000], Shares(0, 0.3, 0, given=("valid", "test")), given=np.where(np.arange(1000) < 950, -1, [1, 3] * 500))[0]
+    assert (alone[:900] == part[:900]).all(), "rows that are dealt are dealt alike whatever comes with its split"

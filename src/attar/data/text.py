@@ -100,6 +100,7 @@ def text(
         with a quote that is not one of a pair around a whole field, all are signs like any other, as in GLUE's files.
     valid, calibration, test: the share of `path`'s rows, or a file that is this split, as benchmarks have them: test="test.tsv".
         Rows of `path` are split by the hash of their texts and `seed`, and left out where one of these files has them too.
+
     Rows that have no text, or lack one of a pair, are left out with a note. For `embedding` they stay as long as one text is there:
     `Batch.mask` says which, and a row that is no pair has no score.
     Raises DataError when read, naming file and line.

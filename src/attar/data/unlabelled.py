@@ -93,6 +93,7 @@ def unlabelled(
     text: the columns of texts, in the order of the data's; without it those of the data, or the usual names. For `embedding` there
         may be fewer than in the data: sentences alone beside pairs.
     separator: as in `text` and `table`. missing: as in `table`. corrupt: as in `images`.
+
     A row that equals one of valid, calibration or test is left out, and for `embedding` one that has a text of theirs; one that
     equals another training row counts once, and the one with a label stays. A note says how many. Where the data are split by group
     or time nobody can tell of a row without either whether it belongs to a held-out one: leave those out beforehand.
