@@ -79,11 +79,11 @@ def test_the_oldest_train_and_the_newest_test_with_each_moment_in_one_split() ->
 
 @pytest.mark.parametrize(
     ("shares", "says"),
-    [({"test": 0.0}, "test=0 is not a share"), ({"valid": 1.2}, "valid=1.2 is not a share"), ({"test": 0.9}, "nothing is left")],
+    [((0.1, 0.1, 0.0), "test=0 is not a share"), ((1.2, 0.1, 0.2), "valid=1.2 is not a share"), ((0.1, 0.1, 0.9), "nothing is left")],
 )
-def test_shares_that_leave_a_split_without_rows_are_refused(shares: dict[str, float], says: str) -> None:
+def test_shares_that_leave_a_split_without_rows_are_refused(shares: tuple[float, float, float], says: str) -> None:
     with pytest.raises(DataError, match=says):
-        Shares(**shares)
+        Shares(*shares)
 
 
 def test_an_empty_split_is_refused() -> None:
