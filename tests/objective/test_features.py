@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ObjectiveError, TapError
-from attar.objective import Distiller, Term, as_objective, attention_transfer, hint, labels, regrasp
+from attar.objective import Distiller, Term, as_objective, attention_transfer, cka, gate, hint, labels, regrasp
 from attar.signal import Batch, Schema, Signal
 from attar.task import classification, embedding
 from attar.testing import Example, tapped
@@ -96,6 +96,16 @@ def test_a_regrasped_answer_is_compared_outcome_by_outcome():
     one_logit = tapped({"regrasped": (1,)}, {}, task=two)  # of two outcomes a head may have one logit
     both = torch.cat((torch.zeros(8, 1), one_logit.student.taps["regrasped"]), 1)
     assert torch.equal(measured(regrasp(), one_logit), (both - one_logit.teacher.output).square().mean(-1))
+
+
+def test_a_gate_weighs_the_rows_of_a_hint_and_cannot_weigh_those_of_cka():
+    on = tapped({"f": (3,)}, {"g": (3,)})
+    goal = (gate("labelled") * hint("f", "g")).build(on.student, on.teacher, on.task)
+    some = replace(on.batch, labels=torch.tensor([0, -100, 1, -100, 2, 3, -100, 1]))
+    rows = measured(hint("f", "g"), on)
+    assert torch.isclose(goal(on.student, on.teacher, some).total, rows[some.labels != -100].sum() / 8)
+    with pytest.raises(ObjectiveError, match="one number for the whole batch"):
+        (gate("labelled") * cka("f", "g")).build(on.student, on.teacher, on.task)(on.student, on.teacher, some)
 
 
 # --- rows that are texts
