@@ -90,6 +90,25 @@ def test_an_encoder_answers_each_text_and_zeros_where_there_is_none(tmp_path: Pa
     torch.testing.assert_close(answer, model(asked.inputs), atol=1e-5, rtol=1e-5)
 
 
+def test_many_texts_are_answered_by_pieces_as_they_are_at_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = data(("one", "two"), embeds=True)
+    model = TextModel(tokens(), Mean(64, 5), ("one", "two"), each=True).eval()
+    texts = {
+        "one": Texts([" ".join(WORDS[: 1 + i % 9]) for i in range(300)]),
+        "two": Texts(["" if i % 3 else "bad plot" for i in range(300)]),
+    }
+    at_once = model(texts)  # with gradients: in one piece
+    with torch.no_grad():
+        torch.testing.assert_close(model(texts), at_once)
+    source = export(model, rows, at=tmp_path / "student").source
+    asked = Batch(texts, schema=rows.schema)
+    torch.testing.assert_close(source(asked).output, at_once.detach(), atol=1e-5, rtol=1e-5)
+    nothing = Batch({"one": Texts([""]), "two": Texts([""])}, schema=rows.schema)
+    assert source(nothing).output.shape == (1, 2, 5)
+    assert not source(nothing).output.any()
+
+
 def test_a_tokenizer_changed_after_export_is_refused(tmp_path: Path) -> None:
     rows = data()
     folder = export(TextModel(tokens(), Mean(64, 2)), rows, at=tmp_path / "student").folder

@@ -27,7 +27,7 @@ __all__ = ["TOKENIZER", "Bags", "Remembers", "TextFeed", "TextModel", "TextReadi
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
-AT_ONCE = 64  # texts in one question that nobody learns from
+AT_ONCE = 64  # texts a network is asked at a time where nothing is learnt: a thousand padded to the longest take a gigabyte, and wait
 TOKENIZER = "tokenizer.json"
 
 Row = tuple[str, ...]  # the texts of one row that are read together
@@ -247,6 +247,11 @@ class TextFeed:
         """`rows` as int64 arrays (N, L) by name; `keep=False` reads them anew, as a cost is measured."""
         return self.reading.arrays(self.rows(inputs), keep=keep)
 
+    def pieces(self, inputs: Inputs) -> list[Tensor]:
+        """Positions of rows, AT_ONCE in a piece and like lengths together: what is padded costs as what is not."""
+        lengths = [sum(map(len, row)) for row in zip(*self._columns(inputs), strict=True)]
+        return list(torch.tensor(lengths).argsort(stable=True).split(AT_ONCE))
+
     def spread(self, answers: Tensor, inputs: Inputs) -> Tensor:
         """(N, D) answers → (B, K, D) with `each`, zeros where a text is not there; otherwise as they are."""
         if not self.each:
@@ -309,8 +314,7 @@ class TextModel(nn.Module):
 
     def tensors(self, inputs: Inputs, *, keep: bool = True) -> dict[str, Tensor]:
         """The texts as the net's tensors, on the net's device."""
-        device = next(chain(self.net.parameters(), self.net.buffers()), torch.empty(0)).device
-        return {name: torch.from_numpy(a).to(device) for name, a in self.feed.arrays(inputs, keep=keep).items()}
+        return self._read(self.feed.rows(inputs), keep=keep)
 
     def positions(self, inputs: Inputs) -> Tensor:
         """(N, L) bool: which tokens are real, for taps of token states."""
@@ -320,22 +324,28 @@ class TextModel(nn.Module):
         return self.answer(inputs)
 
     def answer(self, inputs: Inputs, *, keep: bool = True) -> Tensor:
-        """The forward; `keep=False` reads and computes all of it anew, as a cost is measured.
+        """The forward; `keep=False` tokenises and computes all of it anew, as a cost is measured.
 
-        Many rows that nobody learns from are asked in pieces of texts of like length, since all texts of one question are as long as the
-        longest: a thousand at once would take a gigabyte, and most of the time for padding.
+        Many texts are answered by pieces of like length where nothing is learnt and nothing is tapped: what is padded costs as what is not.
         """
-        tensors = self.tensors(inputs, keep=keep)
+        rows = self.feed.rows(inputs)
         net = self.net.anew if not keep and isinstance(self.net, Remembers) else self.net
-        lengths = tensors["attention_mask"].sum(1)
-        if len(lengths) <= AT_ONCE or torch.is_grad_enabled() or self.training or _tapped(self.net):
-            return self.feed.spread(net(**tensors), inputs)
-        order = lengths.argsort(stable=True)
-        parts = []
-        for index in order.split(AT_ONCE):
-            longest = int(lengths[index[-1]])
-            parts.append(net(**{name: tensor[index, :longest] for name, tensor in tensors.items()}))
-        return self.feed.spread(torch.cat(parts)[order.argsort()], inputs)
+        if len(rows) <= AT_ONCE or torch.is_grad_enabled() or self._tapped():
+            return self.feed.spread(net(**self._read(rows, keep=keep)), inputs)
+        order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
+        pieces = [net(**self._read([rows[i] for i in order[k : k + AT_ONCE]], keep=keep)) for k in range(0, len(order), AT_ONCE)]
+        answers = torch.cat(pieces)
+        back = torch.empty(len(order), dtype=torch.long, device=answers.device)
+        back[torch.tensor(order, device=answers.device)] = torch.arange(len(order), device=answers.device)
+        return self.feed.spread(answers[back], inputs)
+
+    def _read(self, rows: Sequence[Row], *, keep: bool) -> dict[str, Tensor]:
+        device = next(chain(self.net.parameters(), self.net.buffers()), torch.empty(0)).device
+        return {name: torch.from_numpy(a).to(device) for name, a in self.reading.arrays(rows, keep=keep).items()}
+
+    def _tapped(self) -> bool:
+        """Whether somebody listens inside, who wants one run for one question."""
+        return any(m._forward_hooks or m._forward_pre_hooks for m in self.net.modules())
 
 
 def text_reading_from(value: Mapping[str, Any], folder: Path) -> TextReading:
@@ -354,11 +364,6 @@ def text_reading_from(value: Mapping[str, Any], folder: Path) -> TextReading:
         )
     except (KeyError, TypeError, OSError, UnicodeDecodeError) as error:
         raise TeacherError(f"the reading of {folder} does not read: {error}", hint="export again") from error
-
-
-def _tapped(net: nn.Module) -> bool:
-    """Whether somebody listens inside: they want one run for one answer."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")

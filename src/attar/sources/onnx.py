@@ -32,7 +32,6 @@ MANIFEST = "student.json"
 FOLDER_VERSION = 2  # of student.json; raised when its meaning changes
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime itself brings
 NUMBERS = ("prediction", "embeddings")  # outputs of an exported student that are no logits
-AT_ONCE = 64  # rows of text in one question: padded to the longest, a thousand would take a gigabyte
 PROBE = 64  # rows that tell probabilities from logits
 
 Form = Literal["logits", "probabilities", "chances", "numbers"]
@@ -203,8 +202,9 @@ class Onnx:
     def _read_texts(self, feed: TextFeed, batch: Batch) -> Signal:
         if self.reading is not None:
             self.reading.inputs(batch)  # refuses other texts than it was made for
-        answers = [self._answer_texts(feed, take(batch, i)) for i in torch.arange(len(batch)).split(AT_ONCE)]
-        output = torch.cat([torch.from_numpy(checked(a.numpy(), self._who)) for a in answers])
+        pieces = feed.pieces(batch.inputs)
+        output = torch.cat([self._answer_texts(feed, take(batch, piece)) for piece in pieces])[torch.cat(pieces).argsort()]
+        checked(output.numpy(), self._who)
         if self.reading is not None:
             output = self.reading.output(output, batch.schema)
             return Signal(as_logits(output, batch, self._who))
@@ -212,9 +212,10 @@ class Onnx:
 
     def _answer_texts(self, feed: TextFeed, batch: Batch, *, keep: bool = True) -> Tensor:
         arrays = feed.arrays(batch.inputs, keep=keep)
-        if not len(next(iter(arrays.values()))):
-            raise TeacherError(f"{self.file.name}: none of {len(batch)} rows has a text", hint="leave empty rows out")
-        answer = torch.from_numpy(self._answer(arrays))
+        nothing = not len(next(iter(arrays.values())))  # rows without any text: one is asked for, to know how wide an answer is
+        answer = torch.from_numpy(self._answer(feed.reading.arrays([("",)]) if nothing else arrays))
+        if nothing:
+            return feed.spread(answer[:0], batch.inputs)
         if self._tokens is not None and answer.ndim == 3:
             real = torch.from_numpy(arrays["attention_mask"]).unsqueeze(-1)
             answer = (answer * real).sum(1) / real.sum(1).clamp(min=1)

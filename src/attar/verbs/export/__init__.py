@@ -199,8 +199,13 @@ class _Shipping:
     def _ask(self, content: bytes, batches: Iterable[Batch]) -> np.ndarray:
         """A graph's answers to rows, one after the other."""
         session, name, feed = open_graph(content, 1, FLOAT), output_name(self.task), self.feed
-        pieces = [piece for batch in batches for piece in feed.pieces(batch)]
-        return np.concatenate([feed.answers(np.asarray(session.run([name], feed.arrays(p))[0]), p) for p in pieces])
+        found = []
+        for batch in batches:
+            order = feed.pieces(batch)
+            parts = [take(batch, piece) for piece in order]
+            answers = [feed.answers(np.asarray(session.run([name], feed.arrays(part))[0]), part) for part in parts]
+            found.append(np.concatenate(answers)[torch.cat(order).argsort().numpy()])
+        return np.concatenate(found)
 
     def _parity(self, answer: np.ndarray) -> Parity:
         difference = np.abs(answer.astype(np.float64) - self.own)

@@ -51,7 +51,7 @@ def from_torch(model: nn.Module, rows: Batch, task: Task) -> tuple[ModelProto, n
     """The graph with its raw output, and the model's own answers to `rows`, (R, C), (R, L, 2) or (R, K, D)."""
     student = copy.deepcopy(model).cpu().float().eval()
     with torch.no_grad():
-        output = torch.cat([student(piece.inputs) for piece in Feed.of(student).pieces(rows)])
+        output = student(rows.inputs)
         answer = task.canonical(output)
     arrays = Feed.of(student).arrays(take(rows, slice(-2, None)))  # of text, odd ones: long, so that no size is 1
     flat = _Flat(student, task, list(arrays), canonical=task.kind == "embedding" or answer.shape == output.shape)

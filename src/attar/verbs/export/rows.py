@@ -16,7 +16,6 @@ __all__ = ["HOLES", "Feed", "parity_rows", "take"]
 
 ROWS = 1024  # at most; where the validation split is shorter, training rows are added up to ENOUGH
 ENOUGH = 256
-TEXTS_AT_ONCE = 64  # rows of text in one question: a thousand padded to the longest would take a gigabyte
 ODD_TEXTS = ("", " ", "né 漢字 🙂 ﬁ", "a" * 300, "again and " * 300)
 HOLES = 64  # rows of a table that are asked once more, with values missing and categories never seen
 
@@ -59,11 +58,9 @@ class Feed:
         """As this student reads."""
         return cls(model.feed if isinstance(model, TextModel) else None)
 
-    def pieces(self, batch: Batch) -> list[Batch]:
-        """The batch, or as much of it at a time as memory bears."""
-        if self.text is None:
-            return [batch]
-        return [take(batch, slice(i, i + TEXTS_AT_ONCE)) for i in range(0, len(batch), TEXTS_AT_ONCE)]
+    def pieces(self, batch: Batch) -> list[Tensor]:
+        """Positions of rows, as many at a time as the exported folder is going to be asked."""
+        return [torch.arange(len(batch))] if self.text is None else self.text.pieces(batch.inputs)
 
     def arrays(self, batch: Batch) -> dict[str, np.ndarray]:
         """The arrays, in the types of the graph's inputs."""
@@ -80,7 +77,7 @@ class Feed:
         return raw if self.text is None else self.text.spread(torch.from_numpy(raw), batch.inputs).numpy()
 
 
-def take(batch: Batch, rows: slice) -> Batch:
+def take(batch: Batch, rows: slice | Tensor) -> Batch:
     inputs = batch.inputs
     taken = inputs[rows] if isinstance(inputs, Tensor) else {n: v[rows] for n, v in inputs.items()}
     return replace(batch, inputs=taken)
