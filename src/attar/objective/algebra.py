@@ -140,7 +140,7 @@ class Objective(nn.Module):
         self.teacher_taps: frozenset[str] = frozenset().union(*(t.teacher_taps for _, t in pairs))
         self.needs_teacher = any(t.needs_teacher or w.needs_teacher for w, t in pairs)
         self.balanced = tuple((s, every, t) for w, t in pairs for s, every in w.measured)
-        self.reference = next((t for w, t in pairs if not w.measured), None)
+        self.reference = next((i for i, (w, _) in enumerate(pairs) if not w.measured), None)  # by number: a module has one place
         self.names = _names([t.word for _, t in pairs])
         self.task: Task | None = None
 
@@ -217,7 +217,7 @@ class Objective(nn.Module):
         def pulls(term: Term) -> Tensor:
             return pull(_mean(term.measure(student, teacher, batch), counts, term.known(batch), batch.weight), trained)
 
-        reference = pulls(self.reference)
+        reference = pulls(self._parts[self.reference][1])
         for scale, term in due:
             scale.note(reference, pulls(term))
 
