@@ -402,7 +402,7 @@ _NAMES = {
     "average_precision": "average precision",
     "balanced_accuracy": "balanced accuracy",
     "cka": "linear CKA",
-    "mean_cosine": "mean cosine, vector by vector",
+    "mean_cosine": "mean cosine with its vector",
     "neighbour_overlap": "10 nearest texts in common",
     "pearson": "correlation",
     "recall_at_k": "recall at k",

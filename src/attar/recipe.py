@@ -35,7 +35,8 @@ class _Key:
 
     says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
-    plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with what it means.
+    many: it is a list of these. plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with
+    what it means.
     """
 
     says: str
@@ -44,6 +45,7 @@ class _Key:
     wants: str = ""
     need: bool = False
     plain: Any = None
+    many: bool = False
     hint: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,10 +79,11 @@ KEYS: Mapping[str, _Key] = {
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
+    "shift": _Key("other data sets that student and teacher are asked, a list", ("attar.data",), wants="attar.data:Description", many=True),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
 }
-DEFAULTS = {"controls": '["labels"]', "deploy": "float"}
+DEFAULTS = {"deploy": "float"}
 FROM_PYTHON = frozenset({"arrays", "as_data", "as_objective", "dataset", "frame", "module"})  # take objects that no text can name
 
 
@@ -127,6 +130,8 @@ def _type_of(key: str) -> Any:
         return KEYS[key].plain
     module, name = KEYS[key].wants.split(":")
     found = vars(importlib.import_module(module))[name]
+    if KEYS[key].many:
+        return list[found]
     if name != "as_objective":
         return found
     objective = importlib.import_module("attar.objective")
@@ -194,7 +199,7 @@ class Recipe:
         """Every word looked up and called; nothing is read, taught or written by that.
 
         out: the run folder, which output paths are relative to. What the recipe leaves out is filled in where its default is known
-        before the data are read: fit, controls, deploy, and the objective if the task is named.
+        before the data are read: fit and deploy. Objective and controls depend on which rows have labels: the run fills them in.
         """
         entries = dict(self.entries)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
@@ -202,8 +207,6 @@ class Recipe:
         entries |= {key: Entry(key, 0, _texts(parse(text))) for key, text in DEFAULTS.items() if key not in entries}
         entries.setdefault("fit", Entry("fit", 0, Call("fit")))
         values = {key: self._value(entries[key], Path(out)) for key in KEYS if key in entries}
-        if "objective" not in values and "task" in values:
-            values["objective"] = self._value(Entry("objective", 0, parse(values["task"].objective)), Path(out))
         return Resolved(self, Path(out), values)
 
     def _value(self, entry: Entry, out: Path) -> Any:
@@ -225,7 +228,7 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, controls, deploy. If named: task, objective (also if a task is named), budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, budget, require.
     """
 
     recipe: Recipe
@@ -233,7 +236,7 @@ class Resolved:
     values: Mapping[str, Any] = field(repr=False)
 
     def text(self) -> str:
-        """The recipe with every default written out, its paths relative to the run folder: read from there it gives the same objects."""
+        """The recipe with its defaults written out, its paths relative to the run folder: read from there it gives the same objects."""
         lines = ["# As it was run, every default written out; paths are relative to this folder."]
         for key in KEYS:
             if key in self.values:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Curve", "read_curves"]
+__all__ = ["Curve", "metric_of", "read_curves"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,16 @@ class Curve:
     def best(self, better: int) -> int:
         """Position of the best epoch, the first of equals; better: +1 where more is better, −1 where less is."""
         return max(range(len(self.scores)), key=lambda k: (better * self.scores[k], -k))
+
+
+def metric_of(path: Path, usual: str) -> str:
+    """By what a history's epochs were chosen: the `usual` metric, or, where no validation row has a label, a figure of likeness."""
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError, KeyError, TypeError):
+                found = json.loads(text)["metric"]
+                return found if isinstance(found, str) else usual
+    return usual
 
 
 def read_curves(path: Path, metric: str) -> tuple[Curve, ...]:

@@ -12,11 +12,12 @@ from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report import pictures, tables
 from attar.report.drawing import Drawing
-from attar.report.history import read_curves
+from attar.report.history import metric_of, read_curves
 from attar.report.words import replies
 
 __all__ = ["write_report"]
 
+DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -39,9 +40,11 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    c, metric = certificate, certificate.claim["metric"]
-    better = c.quality[metric].better if metric in c.quality else 1
-    curves = read_curves(history or out / "history.jsonl", metric)
+    c = certificate
+    lines = history or out / "history.jsonl"
+    metric = metric_of(lines, c.claim["metric"])
+    better = c.quality[metric].better if metric in c.quality else -1 if metric in DISTANCES else 1
+    curves = read_curves(lines, metric)
     recipe = out / "recipe.yaml"
     page = environment.get_template("report.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -58,8 +61,11 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
+            "shift": drawn(pictures.shift(c)),
         },
-        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality")},
+        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        similar="similarities" in c.pictures,
+        labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
         one_seed=_seeds(c) == 1,
         positive="reliability_positive" in c.pictures,

@@ -16,7 +16,7 @@ from attar.report.history import Curve
 from attar.report.words import by_class, bytes_of, control, milliseconds, one, percent, unit_row
 from attar.statistics import wilson
 
-__all__ = ["CLASSES", "agreement_by_class", "classes_shown", "cost", "differences", "gains", "learning", "numbers", "reliability"]
+__all__ = ["CLASSES", "agreement_by_class", "classes_shown", "cost", "differences", "gains", "learning", "numbers", "reliability", "shift"]
 
 WIDTH = 380.0
 LABELS = 132.0  # pixels for the names of rows
@@ -103,6 +103,53 @@ def differences(c: Certificate) -> Drawing | None:
         _axis_title(d, axis, bottom, "difference" + (f", {unit}" if unit else ""))
         y = bottom + 44
     return d
+
+
+def shift(c: Certificate) -> Drawing | None:
+    """The primary metric of teacher and student at home and elsewhere; where nothing has a label, their likeness."""
+    metric = c.claim["metric"]
+    title, marks = metric_name(metric), list[tuple[str, list[tuple[str, str, Figure]]]]()  # by place: look, shape, figure
+    if metric in c.quality and any(metric in s.quality for s in c.shift.values()):
+        title += ", less is better" if c.quality[metric].better < 0 else ""
+        found = {"at home": c.quality, **{name: s.quality for name, s in c.shift.items()}}
+        for name, by in found.items():
+            if metric in by:
+                arms = [("control", "triangle", f) for arm, f in by[metric].arms.items() if arm != "student"]
+                marks.append((name, [*arms, ("teacher", "square", by[metric].teacher), ("student", "disc", by[metric].student)]))
+    elif first := next(iter(c.fidelity), None):
+        title = f"{metric_name(first)} with the teacher"
+        figures = {"at home": c.fidelity, **{name: s.fidelity for name, s in c.shift.items()}}
+        marks = [(name, [("student", "disc", by[first])]) for name, by in figures.items()]
+    marks = [(name, there) for name, every in marks if (there := [m for m in every if one(m[2]) is not None])]
+    if not c.shift or len(marks) < 2:
+        return None
+    axis = Axis.around([x for _, every in marks for *_, figure in every for x in _known(figure)], LABELS, WIDTH - 12)
+    named = {"teacher": "teacher", "student": "student, as it ships", "control": "controls, before export"}
+    looks = {look: shape for _, every in marks for look, shape, _ in every}
+    places, top = _legend([named[look] for look in looks])
+    tall = 34.0
+    bottom = top + tall * len(marks)
+    told = "; ".join(f"{name}: " + ", ".join(f"{look} {digits(_value(f))}" for look, _, f in every) for name, every in marks)
+    d = Drawing("shift", f"At home and elsewhere: {title}", told + ".", WIDTH, bottom + 40)
+    ticks = axis.ticks(4)
+    _grid(d, axis, top, bottom, _plain_ticks(ticks), ticks)
+    for (look, shape), (x, y) in zip(looks.items(), places, strict=True):
+        d.mark(x + 13, y, shape, f"point c-{_colour(look)}", 4)
+        d.text(x + 24, y + 4, named[look], "name")
+    for k, (name, every) in enumerate(marks):
+        middle = top + tall * (k + 0.5)
+        d.text(0, middle + 4, shorten(name, LABELS - 6), "name strong" if k == 0 else "name", hover=name)
+        for look, shape, figure in every:
+            at = middle + {"teacher": -6.0, "student": 6.0}.get(look, 0.0)
+            if look != "control" and figure.low is not None and figure.high is not None:
+                d.line(axis(figure.low), at, axis(figure.high), at, f"whisker c-{look}")
+            d.mark(axis(_value(figure)), at, shape, f"point c-{_colour(look)}", 4, f"{name}, {named[look]}: {digits(_value(figure))}")
+    _axis_title(d, axis, bottom, title)
+    return d
+
+
+def _colour(look: str) -> str:
+    return "file1" if look == "control" else look
 
 
 def classes_shown(c: Certificate) -> list[Mapping[str, Any]]:
@@ -241,15 +288,17 @@ def _priced(c: Certificate, q: Quality) -> list[Priced]:
 
 
 def numbers(c: Certificate) -> Drawing | None:
-    """The student's numbers against the teacher's, of some test rows; on the line they are equal."""
-    found = c.pictures.get("numbers")
+    """The student's numbers against the teacher's, of some test rows, or cosines, of some pairs of texts; on the line they are equal."""
+    similar = "similarities" in c.pictures
+    found = c.pictures.get("similarities" if similar else "numbers")
     pairs = [(t, s) for t, s in zip(found["teacher"], found["student"], strict=True) if t is not None and s is not None] if found else []
     if not pairs:
         return None
     flat = [x for pair in pairs for x in pair]
     side = WIDTH - 60
     across, down = Axis.around(flat, 52, 52 + side, pad=0.04), Axis.around(flat, 8 + side, 8, pad=0.04)
-    d = Drawing("numbers", "The student’s numbers against the teacher’s", f"{len(pairs):,} test rows.", WIDTH, side + 48)
+    what, counted = ("cosines", "pairs of texts") if similar else ("numbers", "test rows")
+    d = Drawing("numbers", f"The student’s {what} against the teacher’s", f"{len(pairs):,} {counted}.", WIDTH, side + 48)
     ticks = across.ticks(5)
     for tick, label in zip(ticks, _plain_ticks(ticks), strict=True):
         d.line(across(tick), 8, across(tick), 8 + side, "grid")

@@ -9,7 +9,7 @@ from attar.certificate import Certificate, Figure, Quality, digits, metric_name,
 from attar.report.pictures import classes_shown
 from attar.report.words import by_class, control, interval, percent, significant, unit_row
 
-__all__ = ["Cell", "Table", "calibration", "classes", "cost", "fidelity", "procedure", "quality"]
+__all__ = ["Cell", "Table", "calibration", "classes", "cost", "fidelity", "procedure", "quality", "shift"]
 
 NOTHING = "–"
 
@@ -118,6 +118,43 @@ def classes(c: Certificate) -> Table | None:
     notes = [Figure(**e["agreement"]) for e in shown] + [Figure(**e["difference"]) for e in shown if e.get("difference")]
     head = ("", "rows", "agreement", "teacher right", "student right", "difference, points")
     return Table(caption, head, tuple(rows), _notes(notes, "Intervals"))
+
+
+def shift(c: Certificate) -> Table | None:
+    """Teacher, student and controls at home and elsewhere, how much more the student loses, and how like the teacher it answers there."""
+    if not c.shift:
+        return None
+    metric, first = c.claim["metric"], next(iter(c.fidelity), None)
+    home = c.quality.get(metric)
+    judged = home is not None and any(metric in s.quality for s in c.shift.values())
+    controls = [arm for arm in home.arms if arm != "student"] if home is not None and judged else []
+    head = ["", "rows"]
+    if judged:
+        head += ["teacher", "student", "student − teacher", "lost, more than the teacher", *(control(arm) for arm in controls)]
+    if first is not None:
+        head.append(_likeness(first))
+    rows = []
+    for name, q, f, lost, counted in [
+        ("at home", c.quality, c.fidelity, {}, c.identity["rows"]["test"]),
+        *((name, s.quality, s.fidelity, s.lost, s.rows) for name, s in c.shift.items()),
+    ]:
+        cells = [Cell(name), Cell(f"{counted:,}")]
+        if judged:
+            m = q.get(metric)
+            cells += [_figure(m.teacher), _figure(m.student), _figure(m.difference, signed)] if m else [Cell(NOTHING)] * 3
+            cells.append(_figure(lost.get("difference"), signed))
+            cells += [Cell(_figure(m.arms.get(arm) if m else None).text) for arm in controls]
+        if first is not None:
+            cells.append(_figure(f.get(first)))
+        rows.append(tuple(cells))
+    left = sum(s.left_out for s in c.shift.values())
+    notes = [*_notes([f for s in c.shift.values() for f in s.lost.values()], "Of what is lost")]
+    if left:
+        notes.append(f"{left:,} rows that student or teacher had learned from are left out.")
+    if controls:
+        notes.append("Controls as trained, before export, mean over seeds.")
+    caption = f"{metric_name(metric)} at home and elsewhere" if judged else "At home and elsewhere"
+    return Table(caption[:1].upper() + caption[1:], tuple(head), tuple(rows), tuple(notes))
 
 
 def calibration(c: Certificate) -> Table | None:

@@ -68,6 +68,11 @@ def _helped(c: Certificate) -> Reply:
 
 def _differs(c: Certificate) -> Reply:
     question, f = "Where does the student differ?", c.fidelity
+    if (alike := one(f.get("similarity_correlation"))) is not None:
+        text = [f"Over pairs of texts, its cosines are rank-correlated with the teacher’s by {interval(f['similarity_correlation'])}"]
+        if (shared := one(f.get("neighbour_overlap"))) is not None:
+            text.append(f"of the 10 texts nearest to a text both name {percent(shared)}")
+        return Reply(question, "fact", f"Similarities alike by {digits(alike)}", sentences([*text, *_elsewhere(c)]), "differs")
     if (agreement := one(f.get("agreement"))) is None:
         if (distance := one(f.get("mean_distance"))) is None:
             return Reply(question, "unsure", "Not measured", "The certificate holds no figure of fidelity.", "differs")
@@ -76,7 +81,7 @@ def _differs(c: Certificate) -> Reply:
             text.append(f"Its numbers correlate with the teacher’s by {interval(f['correlation'])}")
         if one(f.get("root_mean_square_distance")) is not None:
             text.append(f"their root mean square distance is {interval(f['root_mean_square_distance'])}")
-        return Reply(question, "fact", f"By {digits(distance)} on average", sentences([", ".join(text)]), "differs")
+        return Reply(question, "fact", f"By {digits(distance)} on average", sentences([", ".join(text), *_elsewhere(c)]), "differs")
     text = [f"Both decide alike in {percent(agreement)}{_percents(f['agreement'])} of cases"]
     parts = [
         f"{percent(share)} where the teacher {what}"
@@ -88,7 +93,18 @@ def _differs(c: Certificate) -> Reply:
     if len(drawn) > 1:
         least, name = min(drawn, key=lambda pair: pair[0])
         text.append(f"They agree least on “{name}”, {percent(least)}")
-    return Reply(question, "fact", f"On {percent(1 - _rounded(agreement))} of decisions", sentences(text), "differs")
+    return Reply(question, "fact", f"On {percent(1 - _rounded(agreement))} of decisions", sentences([*text, *_elsewhere(c)]), "differs")
+
+
+def _elsewhere(c: Certificate) -> list[str]:
+    """Where it is least like the teacher among rows from elsewhere."""
+    first = next(iter(c.fidelity), None)
+    found = [(one(s.fidelity.get(first or "")), name) for name, s in c.shift.items()]
+    known = [(value, name) for value, name in found if value is not None]
+    if first not in ("agreement", "similarity_correlation", "correlation") or not known:
+        return []
+    least, name = min(known)
+    return [f"On rows from elsewhere the least is {percent(least) if first == 'agreement' else digits(least)}, on “{name}”"]
 
 
 def _costs(c: Certificate) -> Reply:

@@ -8,9 +8,9 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -23,27 +23,31 @@ import attar
 from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Data, Description, as_data
+from attar.data.text import Text
 from attar.errors import AttarError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
 from attar.loop import Fit, alone, processes
+from attar.notation import located
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
 from attar.report import write_report
-from attar.signal import NOTHING, Source, Student
+from attar.signal import Source, Student
 from attar.sources import Ema, Taught, module
 from attar.sources.told import told
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
-from attar.verbs.distill import Distilled, distill, precheck
-from attar.verbs.evaluate import evaluate
+from attar.verbs.distill import Distilled, distill, precheck, settled
+from attar.verbs.evaluate import evaluate, fitted
 from attar.verbs.export import export
 from attar.verbs.teach import teach
 
-__all__ = ["STEPS", "Job", "Result", "read", "run", "run_job"]
+__all__ = ["STEPS", "Job", "Result", "read", "read_shift", "run", "run_job", "settled_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
-KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "budget", "require")
+KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "budget", "require")
+SETTLED = ("objective", "controls")  # what is filled in when the data are read, where nothing is said
+JUDGED_BY = ("shift", "budget", "require")  # what a certificate is held against: it may change when one is made anew
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
 
@@ -53,6 +57,7 @@ class Job:
 
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
+    objective, controls: None, what the task and the labels that there are imply. shift: other data, by name or named by their files.
     """
 
     data: Any
@@ -61,8 +66,9 @@ class Job:
     objective: Objective | Term | None = None
     task: Task | None = None
     fit: Fit | None = None
-    controls: Sequence[str] = ("labels",)
+    controls: Sequence[str] | None = None
     deploy: Literal["float", "int8"] = "float"
+    shift: Mapping[str, Any] | Sequence[Any] = ()
     budget: Budget | None = None
     require: Require | None = None
     text: str = ""
@@ -98,8 +104,9 @@ def run(
     *,
     task: Task | None = None,
     fit: Fit | None = None,
-    controls: Sequence[str] = ("labels",),
+    controls: Sequence[str] | None = None,
     deploy: Literal["float", "int8"] = "float",
+    shift: Mapping[str, Any] | Sequence[Any] = (),
     budget: Budget | None = None,
     require: Require | None = None,
     out: str | Path | None = None,
@@ -109,7 +116,9 @@ def run(
     """Distil `teacher` into `student` on `data`, export it, and certify the exported file.
 
     out: the run folder; by default the next free `runs/run-001`. It is never overwritten: an existing one is a RunError
-        unless `resume` goes on with it. objective, task, fit: by default what the data and the task imply.
+        unless `resume` goes on with it. objective, task, fit, controls: by default what the data and the task imply; where no row has a
+        label, the student learns from the teacher alone, and the certificate says what cannot be claimed.
+    shift: other data sets, a list or by name, whose rows are asked as well when the student is judged; see `attar.evaluate`.
     Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
 
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
@@ -122,8 +131,9 @@ def run(
         objective=objective,
         task=task,
         fit=fit,
-        controls=tuple(controls),
+        controls=None if controls is None else tuple(controls),
         deploy=deploy,
+        shift=shift,
         budget=budget,
         require=require,
     )
@@ -156,7 +166,9 @@ def _a(value: object) -> str:
 def _text(job: Job) -> str:
     """A run from Python as the lines a recipe would have; what has no text stands as Python shows it, without its address."""
     parts = {key: getattr(job, key) for key in KEYS}
-    lines = (f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}" for key, value in parts.items() if value is not None)
+    lines = (
+        f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}" for key, value in parts.items() if value not in (None, ())
+    )
     return "\n".join(["# A run from Python, as it was asked.", *lines]) + "\n"
 
 
@@ -235,18 +247,54 @@ def read(job: Job) -> tuple[Data, Task]:
     return data, task
 
 
+def settled_job(job: Job, data: Data, task: Task) -> Job:
+    """The job with objective and controls that were left out filled in by what the data have, in its text as well."""
+    objective, controls = settled(job.objective, job.controls, data, task)
+    lines = [] if job.objective is not None else [f"objective: {objective!r}\n"]
+    lines += [] if job.controls is not None else [f"controls: [{', '.join(json.dumps(name) for name in controls)}]\n"]
+    return replace(job, objective=objective, controls=controls, text=job.text + "".join(lines) if job.text else "")
+
+
+def read_shift(job: Job, data: Data) -> dict[str, Data]:
+    """The other data sets of a job by name, read; raises now what `evaluate` would refuse. A folder of texts is one for each file."""
+    found: dict[str, Data] = {}
+    with job.about("shift"):
+        for name, item in _named(job.shift):
+            found[name] = item.read(data.kind) if isinstance(item, Description) else as_data(item)
+            fitted(name, found[name], data)
+    return found
+
+
+def _named(shift: Mapping[str, Any] | Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """(name, data) of each: a name that was given, that of the file, or a number; a second one of a name has a number as well."""
+    if isinstance(shift, Mapping):
+        yield from shift.items()
+        return
+    seen: dict[str, int] = {}
+    for number, item in enumerate(shift, 1):
+        domains = item.domains() if isinstance(item, Text) and Path(located(item.path)).is_dir() else {}
+        path = vars(item).get("path") if is_dataclass(item) else None
+        for name, part in domains.items() or [(Path(path).stem if isinstance(path, str) else f"shift {number}", item)]:
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name} {seen[name]}"), part
+
+
 class _Steps:
     """The steps of one job in one folder; each makes what it needs of the earlier ones, which is quick where they are done."""
 
     def __init__(self, job: Job, out: Path, company: _Company, *, resume: bool, listen: Listener) -> None:
-        self.job, self.out, self.company, self.resume, self.listen = job, out, company, resume, listen
+        self.out, self.company, self.resume, self.listen = out, company, resume, listen
         self.data, self.task = read(job)
+        self.shift = read_shift(job, self.data)
+        self.job = job = settled_job(job, self.data, self.task)
         for note in self.data.notes:
             listen(Event("data", text=note))
         self._teacher: Source | None = None
         self._answers: Source | None = None
         self._distilled: Distilled | None = None
         _same_data(out, self.data)
+        if _begun(out):
+            _same_recipe(out, job, free=JUDGED_BY)  # whether those may change has been seen to
         company.wait()
         if company.first:
             out.mkdir(parents=True, exist_ok=True)
@@ -296,7 +344,8 @@ class _Steps:
                 self._answers = self._teacher
                 return
             with self.job.about("teacher"):
-                taps = NOTHING if self.job.objective is None else self.job.objective.teacher_taps
+                assert self.job.objective is not None  # it is settled
+                taps = self.job.objective.teacher_taps
                 self._answers = annotate(self._teacher, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
 
     def distill(self) -> None:
@@ -363,6 +412,7 @@ class _Steps:
             self.data,
             self.task,
             arms=arms,
+            shift=self.shift,
             require=self.job.require,
             budget=self.job.budget,
             out=self.out,
@@ -379,17 +429,29 @@ def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
     recipe = out / "recipe.yaml"
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
-    if not out.exists() or {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
+    if not _begun(out):
         return
     if not resume and only is None:
         raise RunError(f"{out} is there already, and a run is never overwritten", hint="--resume goes on with it; --out names another")
     if recipe.exists() and job.text:
-        free = ("budget", "require") if only == "evaluate" else ()
-        if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
-            hint = "--out names another folder, or remove this one" + (
-                "" if free else "; budget and require alone may change: attar evaluate"
-            )
-            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
+        later = [key for key in SETTLED if f"\n{key}:" not in job.text]  # when the data are read it is known what they come to
+        _same_recipe(out, job, free=(*later, *(JUDGED_BY if only == "evaluate" else ())))
+
+
+def _begun(out: Path) -> bool:
+    """Whether a step has left anything in the folder."""
+    return out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
+
+
+def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
+    """Raise RunError where the folder's recipe is another, but for the keys that are `free` to."""
+    recipe = out / "recipe.yaml"
+    if not recipe.exists() or not job.text:
+        return
+    if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
+        hint = "--out names another folder, or remove this one"
+        hint += "" if "budget" in free else f"; {', '.join(JUDGED_BY)} alone may change: attar evaluate"
+        raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
 
 
 def _difference(was: str, now: str, free: Sequence[str] = ()) -> str:
@@ -424,7 +486,7 @@ def _need(step: Step, out: Path, job: Job) -> None:
 def _same_data(out: Path, data: Data) -> None:
     """Raise RunError where the folder was made from other rows than those that are read now."""
     path = out / "manifest.json"
-    if not path.exists() or {entry.name for entry in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
+    if not path.exists() or not _begun(out):
         return
     was = json.loads(path.read_text(encoding="utf-8")).get("data")
     if was not in (None, data.fingerprint):

@@ -10,11 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import attar.objective as words
 from attar.cost import Cost, measure
 from attar.data import Data
 from attar.loop import Fit
-from attar.notation import read as resolved
 from attar.objective import Objective, as_objective
 from attar.objective.conventions import check
 from attar.progress import Event, Listener, silent
@@ -26,7 +24,7 @@ from attar.store import estimate
 from attar.tap import Tapped, listing, observe
 from attar.task import Task
 from attar.verbs.export import export
-from attar.verbs.run import Job, read
+from attar.verbs.run import Job, read, read_shift, settled_job
 from attar.verbs.teach import teach
 
 __all__ = ["show"]
@@ -43,13 +41,17 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
     Raises what the run would raise, as far as it can be seen on one batch.
     """
     data, task = read(job)
-    with job.about("objective"):
-        goal = as_objective(job.objective if job.objective is not None else resolved(task.objective, vars(words)))
+    elsewhere = read_shift(job, data)
+    job = settled_job(job, data, task)
+    assert job.objective is not None  # it is settled
+    goal = as_objective(job.objective)
     batch = data.train.batch(torch.arange(min(ROWS, len(data.train))))
     with job.about("student"):
         student = _build(job, data, seed=0)
     teacher, taught = _teacher(job, data, task, out)
-    parts = [("data", _data(data, batch)), ("task", _task(task, data)), ("teacher", _said(teacher, job, taught, batch))]
+    with job.about("teacher"):
+        answered = teacher(batch).output if taught else None
+    parts = [("data", _data(data, batch)), ("task", _task(task, data)), ("teacher", _said(job, answered))]
     listen(Event("show", text="pushing one batch through"))
     if isinstance(student, nn.Module):
         with torch.no_grad():
@@ -67,8 +69,10 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
         parts.append(("cost", _cost(job, student, data, task)))
     else:
         parts += [("student", [repr(job.student)]), ("objective", _objective(goal))]
-    parts.append(("store", _store(data, task)))
-    parts.append(("fit", [repr(job.fit or Fit())]))
+    if elsewhere:
+        parts.append(("shift", [f"{name} {sum(map(len, other.splits.values())):,} rows" for name, other in elsewhere.items()]))
+    parts.append(("store", _store(data, task, answered)))
+    parts.append(("fit", [repr(job.fit or Fit()), f"controls: {', '.join(job.controls or ()) or 'none'}"]))
     return parts
 
 
@@ -96,8 +100,13 @@ def _data(data: Data, batch: Batch) -> list[str]:
     blocks = {"inputs": inputs} if isinstance(inputs, torch.Tensor) else inputs
     schema = data.schema
     lines = ["  ".join(f"{name} {len(split):,}" for name, split in data.splits.items()) + " rows"]
-    lines += [f"{name} {_shape(block)}" for name, block in blocks.items()]
-    if schema.classes:
+    lines += [f"{name} {_shape(block) if isinstance(block, torch.Tensor) else f'{len(block):,} texts'}" for name, block in blocks.items()]
+    labelled = {name: split.labelled for name, split in data.splits.items()}
+    if labelled != {name: len(split) for name, split in data.splits.items()}:
+        lines.append("with a label: " + ("  ".join(f"{name} {n:,}" for name, n in labelled.items()) if any(labelled.values()) else "none"))
+    if schema.embeds:
+        lines.append(f"asked is a vector for each of {len(schema.texts)} texts")
+    elif schema.classes:
         lines.append(f"{schema.label}: {', '.join(schema.classes[:12])}{' …' if len(schema.classes) > 12 else ''}")
     else:
         lines.append(f"{schema.label}: a number, mean {schema.label_mean:.4g}, standard deviation {schema.label_std:.4g}")
@@ -107,14 +116,13 @@ def _data(data: Data, batch: Batch) -> list[str]:
 
 
 def _task(task: Task, data: Data) -> list[str]:
-    return [repr(task), f"{task.outcomes} outcomes"]
+    return [repr(task), f"{task.texts} vectors a row" if task.kind == "embedding" else f"{task.outcomes} outcomes"]
 
 
-def _said(teacher: Source, job: Job, taught: bool, batch: Batch) -> list[str]:
-    if not taught:
-        return [repr(job.teacher), "follows the student in training" if isinstance(job.teacher, Ema) else "not taught yet"]
-    with job.about("teacher"):
-        return [repr(job.teacher), f"answers {_shape(teacher(batch).output)}"]
+def _said(job: Job, answered: torch.Tensor | None) -> list[str]:
+    if answered is None:
+        return [repr(job.teacher), "made of the student as it trains" if isinstance(job.teacher, Ema) else "not taught yet"]
+    return [repr(job.teacher), f"answers {_shape(answered)}"]
 
 
 def _student(student: nn.Module, output: torch.Tensor, job: Job) -> list[str]:
@@ -170,9 +178,11 @@ def _budget(job: Job, cost: Cost) -> list[str]:
     ]
 
 
-def _store(data: Data, task: Task) -> list[str]:
+def _store(data: Data, task: Task, answered: torch.Tensor | None) -> list[str]:
     rows = sum(len(split) * (data.views + 1 if name == "train" else 1) for name, split in data.splits.items())
     shape = (len(data.schema.classes), 2) if task.kind == "multilabel" else (task.outcomes,)
+    if task.kind == "embedding" and answered is not None:
+        shape = tuple(task.canonical(answered).shape[1:])
     return [str(estimate(rows, shape, "float32" if task.kind == "regression" else "float16"))]
 
 

@@ -288,7 +288,7 @@ def _limits(
         limits.append(f"{repeats:,} test rows repeat another one, and intervals take rows as independent")
     if rows.weight is not None:
         limits.append("rows are weighted: intervals resample rows and keep the weights")
-    if arms:
+    if arms and rows.n:
         limits.append("the arms behind “helped” were measured before export, the student that ships on its file")
     if unlabelled := [name for name, shifted in away.items() if not shifted.labelled]:
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
@@ -304,11 +304,13 @@ def _limits(
 
 def _without_labels(task: Task) -> str:
     """What cannot be claimed where no test row has what the metric needs."""
-    what = {"classification": "how often the student is right", "multilabel": "how often the student is right"}.get(task.kind)
-    what = what or ("how far the student is off" if task.kind == "regression" else f"the {task.metric.replace('_', ' ')}")
+    what = {
+        "regression": "how far the student is off",
+        "embedding": "how many documents are found" if task.metric == "recall_at_k" else "how well cosines follow scores",
+    }.get(task.kind, "how often the student is right")
     return (
         f"no test row has a label: nothing is claimed of {what}, nor of the teacher, nor whether distillation helped; "
-        "only how like the teacher the student answers is known, and where the teacher is wrong the student is as well"
+        "only how like the teacher the student answers is known, and the teacher's errors count as what it should answer"
     )
 
 
