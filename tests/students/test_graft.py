@@ -12,7 +12,8 @@ from torch import nn
 from attar import notation, objective, students
 from attar.errors import StudentError
 from attar.objective import Distiller, simkd, srrl
-from attar.signal import Batch, Schema
+from attar.reading import Bags, TextModel
+from attar.signal import Batch, Schema, Texts
 from attar.sources import module
 from attar.students import cnn, graft, mlp
 from attar.tap import observe
@@ -134,6 +135,34 @@ def torchvision_like(outcomes: int = 3) -> nn.Module:
             return {"embedding": "fc:in"}
 
     return Net()
+
+
+def test_a_student_that_reads_text_keeps_its_tokenizer():
+    schema = Schema("text", texts=("text",), classes=("bad", "good"))
+    teacher = TextModel(Bags(64), Bag(16))
+    model = graft(lambda schema, seed: TextModel(Bags(64), Bag(4)), onto=teacher)(schema, 0)
+    assert isinstance(model, TextModel)
+    rows = Batch({"text": Texts(["a good film", "bad", "so so"])}, schema=schema)
+    seen = observe(model, rows, frozenset({"net.projected"}))
+    assert torch.equal(seen.output, teacher.get_submodule("net.head")(seen.taps["net.projected"]))
+    goal = simkd("net.projected")
+    distiller = Distiller(model, goal).build(rows, module(teacher)(rows, goal.teacher_taps))
+    assert float(distiller(rows, module(teacher)(rows, goal.teacher_taps)).total.detach()) > 0
+
+
+class Bag(nn.Module):
+    """The mean of n-grams' vectors, and a head that reads it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(65, width), nn.Linear(width, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        real = attention_mask[..., None].float()
+        return self.head((self.table(input_ids) * real).sum(1) / real.sum(1).clamp(min=1))
+
+    def tap_names(self) -> dict[str, str]:
+        return {"embedding": "head:in"}
 
 
 def test_a_teacher_of_other_outcomes_or_another_order_is_refused():

@@ -43,9 +43,9 @@ class Graft:
     def __call__(self, schema: Schema, seed: int) -> nn.Module:
         model = self.student(schema, seed)
         teacher = self._teacher(schema)
-        net = model.net if isinstance(model, TextModel) else model
+        net = _net(model)
         path, own = _head(net, schema, "the student")
-        _, theirs = _head(teacher, schema, "the teacher")
+        _, theirs = _head(_net(teacher), schema, "the teacher")
         net.set_submodule(path, nn.Identity())
         with seeded(seed):
             grafted = Grafted(net, own, copy.deepcopy(theirs), output=self.output, factor=self.factor)
@@ -84,7 +84,7 @@ def graft(
 
     The projector is linear, layer norm, ReLU, linear, of the pooled vector; the paper's are three convolutions of the map before it. Taps:
     `projected`, what the teacher's head reads, and with output="student" `regrasped`, what it says to that; of students that read text
-    `net.projected` and `net.regrasped`. The head is found as the layer that reads `embedding`.
+    `net.projected` and `net.regrasped`. The head is the module `head`, else the layer that reads `embedding`.
     Raises StudentError where a model has no such head, or its outcomes are not the data's.
 
     >>> from attar.students import cnn
@@ -131,15 +131,17 @@ class Grafted(nn.Module):
         return self
 
 
+def _net(model: nn.Module) -> nn.Module:
+    """Of what reads text the network behind the tokenizer."""
+    return model.net if isinstance(model, TextModel) else model
+
+
 def _head(model: nn.Module, schema: Schema, who: str) -> tuple[str, nn.Module]:
-    """The layer that reads `embedding`, and its path. Raises StudentError where there is none that answers the data's outcomes."""
-    reads = resolve(model, "embedding")
-    path = reads[0].removesuffix(":in") if len(reads) == 1 else ""
-    if not path or not reads[0].endswith(":in") or any(mark in path for mark in ":[#"):
-        raise StudentError(
-            f"{who}, a {type(model).__name__}, has no head that reads its embedding: that is {', '.join(reads)}",
-            hint="graft wants a last layer of its own, as classifiers have",
-        )
+    """The last layer and its path: `head`, as attar's own nets call it, else what reads `embedding`.
+
+    Raises StudentError where there is none that answers the data's outcomes.
+    """
+    path = "head" if dict(model.named_children()).get("head") is not None else _reader(model, who)
     head = model.get_submodule(path)
     if not any(isinstance(m, nn.Linear) for m in head.modules()):
         raise StudentError(
@@ -154,6 +156,17 @@ def _head(model: nn.Module, schema: Schema, who: str) -> tuple[str, nn.Module]:
     if outcomes != asked and not (asked == 2 and outcomes == 1):
         raise StudentError(f"{who}'s head at {path!r} answers {outcomes} outcomes, the data have {asked}", hint="teach it on these classes")
     return path, head
+
+
+def _reader(model: nn.Module, who: str) -> str:
+    reads = resolve(model, "embedding")
+    path = reads[0].removesuffix(":in") if len(reads) == 1 else ""
+    if not path or not reads[0].endswith(":in") or any(mark in path for mark in ":[#"):
+        raise StudentError(
+            f"{who}, a {type(model).__name__}, has no head that reads its embedding: that is {', '.join(reads)}",
+            hint="graft wants a last layer of its own, as classifiers have",
+        )
+    return path
 
 
 def _linear(head: nn.Module, last: bool = False) -> nn.Linear:
