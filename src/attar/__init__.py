@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
-    from attar import data, students
+    from attar import data, objective, sources, students
     from attar.certificate import Certificate, require
     from attar.cost import Budget, Cost, budget
     from attar.loop import Fit, fit
@@ -95,7 +95,7 @@ _HOME = {
     }.items()
     for name in names
 }
-_ROOMS = ("data", "students")
+_ROOMS = ("data", "objective", "sources", "students")
 
 __all__ = [
     "IGNORE",
@@ -135,6 +135,7 @@ __all__ = [
     "module",
     "mse",
     "multilabel",
+    "objective",
     "onnx",
     "ramp",
     "regression",
@@ -144,6 +145,7 @@ __all__ = [
     "shuffled",
     "skew_kl",
     "smooth",
+    "sources",
     "students",
     "taught",
     "teach",
