@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attar import objective
+from attar import functional, objective
 from attar.objective import (
     attention_scores,
     attention_transfer,
@@ -28,10 +28,10 @@ from attar.objective import (
     similarity_mse,
     similarity_preserving,
 )
-from attar.signal import Schema, Signal
+from attar.signal import Batch, Schema, Signal
 from attar.task import embedding
 from attar.testing import Example, check_term, example, tapped
-from attar.testing.terms import check_gradcheck, check_gradient, check_keeps, check_mask
+from attar.testing.terms import check_gradcheck, check_gradient, check_keeps, check_mask, check_padding
 
 WORDS = {name: getattr(objective, name) for name in objective.__all__ if name[0].islower()}
 LENGTHS = [4, 2, 3, 4, 1, 3, 2, 4]  # real tokens of each of 8 rows, of 4
@@ -148,3 +148,44 @@ def test_a_batch_of_leftovers_teaches_nothing_by_a_relation(word):
     grad = student.taps["embedding"].grad
     assert grad is not None
     assert not grad.any()
+
+
+# --- the contract notices terms that do not keep it
+
+
+class Careless(objective.Term):
+    """Compares taps and looks at no mask."""
+
+    student_taps = frozenset({"h"})
+    teacher_taps = frozenset({"h"})
+
+    def __repr__(self) -> str:
+        return "careless()"
+
+
+class TokensOfAnyKind(Careless):
+    def measure(self, student: Signal, teacher: Signal | None, batch: Batch) -> torch.Tensor:
+        assert teacher is not None
+        return (student.taps["h"] - teacher.taps["h"]).square().mean((1, 2))
+
+
+class RowsOfAnyKind(Careless):
+    def measure(self, student: Signal, teacher: Signal | None, batch: Batch) -> torch.Tensor:
+        assert teacher is not None
+        ours, theirs = (functional.similarity(s.taps["h"].nan_to_num(0.0, 0.0)) for s in (student, teacher))
+        return (ours - theirs).square().mean()
+
+
+def test_the_contract_notices_a_term_that_sees_padded_tokens():
+    with pytest.raises(AssertionError, match="a padded token"):
+        check_padding(TokensOfAnyKind, TOKENS)
+
+
+def test_the_contract_notices_a_relation_with_rows_that_do_not_count():
+    with pytest.raises(AssertionError, match="not as good as absent"):
+        check_mask(RowsOfAnyKind, tapped({"h": (3,)}, {"h": (5,)}))
+
+
+def test_the_contract_notices_a_nan_of_a_row_that_does_not_count():
+    with pytest.raises(AssertionError, match="a row that does not count"):
+        check_mask(TokensOfAnyKind, tapped({"h": (4, 3)}, {"h": (4, 3)}))

@@ -119,9 +119,9 @@ def rkd_angle(
         L = Σ_layers mean over i, j, k of smooth_l1(cos ∠_s(j i k), cos ∠_t(j i k)),   the angle at row i
 
     student, teacher: taps of any shape and width.
-    triplets: while B³ is at most this, all triplets count, which is the authors' loss; 262144 is 64³, about 10 MB. Of larger batches each
-        row looks at so many of its pairs (j, k), with replacement, that there are about as many triplets in all: unbiased, and memory
-        stays where it is, where B = 256 in full takes 64 times as much. 0 takes all triplets always.
+    triplets: while B³ is at most this, all triplets count, which is the authors' loss; 262144 is 64³, and keeps 5 MB. Of larger batches
+        each row looks at so many of its pairs (j, k), with replacement, that there are about as many triplets in all: unbiased, and memory
+        stays at 20 MB, where B = 256 in full would keep 310 MB. 0 takes all triplets always.
     seed: of that draw. It is a function of seed and row ids alone: the same batch looks at the same triplets, also after a restart.
 
     The mean over all B³, with the weight 50 (`rkd`). Distances cost B² D operations; angles come from them by the law of cosines.

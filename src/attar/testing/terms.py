@@ -27,6 +27,7 @@ __all__ = [
     "check_keeps",
     "check_loop",
     "check_mask",
+    "check_padding",
     "check_reads",
     "check_term",
     "example",
@@ -171,7 +172,7 @@ def check_mask(make: Make, on: Example | None = None) -> None:
     on = on or example()
     if make().student_taps:
         _check_rows_of_taps(make, on)
-        _check_padding(make, on)
+        check_padding(make, on)
         return
     shape = on.student.output.shape[:-1]
     mask = torch.ones(shape, dtype=torch.bool)
@@ -326,8 +327,8 @@ def _check_rows_of_taps(make: Make, on: Example) -> None:
             assert all(map(_close, learnt, expected[2])), f"{make()!r}: a row that does not count changes the gradient of a projector"
 
 
-def _check_padding(make: Make, on: Example) -> None:
-    """Padded tokens: nothing in them is seen."""
+def check_padding(make: Make, on: Example) -> None:
+    """What lies at a padded token of a tap, be it NaN, changes neither the loss nor any gradient, and gets a gradient of exactly 0."""
     goal = _built(make, on)
     found = []
     for junk in (0.0, 7.0, math.inf, math.nan):
