@@ -29,6 +29,7 @@ from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
 from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet
 from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
+from attar.verbs.export.static import calibration_rows, convolves, quantised_static
 from attar.verbs.export.trees import count, from_trees
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "File", "Parity", "export"]
 
 TOLERANCE = 1e-4  # of the largest difference to the student's own logits, relative to the largest logit or 1
+
+
+FIXED = f"{INT8}: the scales of activations were fixed on training rows, so that no row's answer depends on those asked beside it"
 
 
 @dataclass(frozen=True)
@@ -162,13 +166,14 @@ class _Shipping:
 
     def try_int8(self, raw: ModelProto, *, needed: bool) -> File | None:
         """The int8 file; where there cannot be one, None and a note, or ExportError if it is the one to deploy."""
+        fixed = self.data.schema.kind in ("images", "tensor") and convolves(raw)
         with quiet():
-            small = quantised(raw, self.folder)
-        why = "nothing in this graph can be quantised dynamically"
+            small = quantised_static(raw, calibration_rows(self.data, self.feed), self.folder) if fixed else quantised(raw, self.folder)
+        why = "nothing in this graph can be quantised"
         if small is not None:
             try:
                 file = self.ship(small, INT8, "int8")
-                self.notes.append(self._company(file.temperature))
+                self.notes.append(FIXED if fixed else self._company(file.temperature))
                 return file
             except (ExportError, TeacherError) as error:
                 why = error.message

@@ -25,7 +25,7 @@ from attar.verbs.export.rows import Feed, take
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "traced"]
+__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "strip", "traced"]
 
 OPSET = 18  # what torch writes without conversion; any ONNX Runtime from 1.14 on reads it
 WHOLE = frozenset({"pixels", "inputs"})  # inputs that are one tensor, not a block of a table
@@ -79,11 +79,11 @@ def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: 
         raise ExportError(f"{who} does not export to ONNX: {reason}", hint=hint) from error
     assert program is not None
     graph = program.model_proto
-    _strip(graph)
+    strip(graph)
     return graph
 
 
-def _strip(model: ModelProto) -> None:
+def strip(model: ModelProto) -> None:
     """Remove what a graph does not need to answer: source lines and paths of the machine that made it, intermediate shapes."""
     for node in model.graph.node:
         node.ClearField("metadata_props")
