@@ -19,14 +19,16 @@ import torch
 from scipy import special
 
 import attar
-from attar.certificate import Certificate, Figure, Quality, Requirement, Verdict
+from attar.certificate import Certificate, Figure, Quality, Requirement, Shifted, Verdict
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
 from attar.errors import MissingExtra
 from attar.identity import uniform
 from attar.report import write_report
 from attar.signal import NOTHING, Batch, Schema, Signal
-from attar.task import Task, classification, multilabel, regression
+from attar.sources import module
+from attar.task import Task, classification, embedding, multilabel, regression
+from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
 
 SECTIONS = ["helped", "differs", "cost", "replaces", "limits", "identity"]
@@ -313,6 +315,10 @@ class Toy:
 
 
 def judged(task: Task, columns: int, classes: tuple[str, ...]) -> Certificate:
+    if task.kind == "embedding":
+        data = small_pairs(300)
+        arms = {name: [module(small_text_model(data.schema, seed)) for seed in range(2)] for name in ("student", "labels")}
+        return evaluate(module(small_text_model(data.schema)), module(small_text_teacher(data.schema)), data, task, arms=arms)
     rng = np.random.default_rng(0)
     x = torch.tensor(rng.normal(size=(700, columns)) * 1.5, dtype=torch.float32)
     y = {
@@ -338,6 +344,7 @@ def judged(task: Task, columns: int, classes: tuple[str, ...]) -> Certificate:
         (classification(), 4, ("a", "b", "c", "d")),
         (multilabel(), 3, ("red", "green", "blue")),
         (regression(), 1, ()),
+        (embedding(), 0, ()),
     ],
 )
 def test_the_certificate_of_every_kind_of_task_makes_a_page(
@@ -354,11 +361,46 @@ def test_the_certificate_of_every_kind_of_task_makes_a_page(
     assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
     assert re.search(NOT_SAID, page.words) is None
     assert ("Number by number" in page.words) == (task.kind == "regression")
-    assert ("Agreement by class" in page.words) == (task.kind != "regression")
+    assert ("Similarity by similarity" in page.words) == (task.kind == "embedding")
+    assert ("Agreement by class" in page.words) == (task.kind not in ("regression", "embedding"))
     assert path.stat().st_size < 300_000
     again = path.read_bytes()
     write_report(Certificate.read(tmp_path / "certificate.json"), tmp_path)
     assert path.read_bytes() == again  # the same certificate makes the same page
+
+
+def somewhere(name: str, labelled: bool = True) -> dict[str, Shifted]:
+    c = certificate()
+    lost = {"teacher": figure(0.02), "student": figure(0.05), "difference": figure(0.03), "agreement": figure(0.01)}
+    quality = {"accuracy": c.quality["accuracy"]} if labelled else {}
+    return {name: Shifted("data", "f" * 32, 900, 900 if labelled else 0, 7, quality, c.fidelity, lost)}
+
+
+def test_rows_from_elsewhere_have_a_picture_and_a_table(tmp_path: Path) -> None:
+    page = written(tmp_path, shift=somewhere("<books>"))
+    assert "And on rows from elsewhere?" in page.words
+    assert "Accuracy at home and elsewhere" in page.words
+    assert "<books>" in page.words
+    assert "7 rows that student or teacher had learned from are left out." in page.words
+    assert any(svg.get("aria-labelledby") == "shift-t shift-d" for svg in page.named("svg"))
+    (tmp_path / "again").mkdir()
+    assert "rows from elsewhere" not in written(tmp_path / "again").words
+
+
+def test_rows_from_elsewhere_without_labels_show_likeness_alone(tmp_path: Path) -> None:
+    page = written(tmp_path, shift=somewhere("books", labelled=False))
+    assert "agreement with the teacher" in page.words
+    assert "student − teacher" not in page.words.split("And on rows from elsewhere?")[1].split("What does it cost?")[0]
+
+
+def test_without_labels_the_page_says_so_and_shows_by_what_epochs_were_chosen(tmp_path: Path) -> None:
+    lines = [{"arm": "student", "seed": 0, "epoch": e, "valid": 0.5 + 0.01 * e, "metric": "agreement"} for e in range(1, 9)]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = written(tmp_path, quality={}, against={}, calibration={})
+    assert "No test row has a label, so that student and controls cannot be compared." in page.words
+    assert "Learning curves" in page.words
+    assert "Best validation agreement" in page.words
+    assert re.search(NOT_SAID, page.words) is None
 
 
 def test_the_history_may_lie_elsewhere_and_one_without_this_metric_draws_nothing(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from attar.errors import EvidenceError, TeacherError
 from attar.identity import uniform
 from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.sources.module import module
-from attar.statistics import metrics
-from attar.task import classification, multilabel, regression
+from attar.statistics import metrics, vectors
+from attar.task import classification, embedding, multilabel, regression
+from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
 from attar.verbs.evaluate.verdicts import _more
 from attar.verbs.export import export
@@ -317,6 +318,87 @@ def test_without_any_label_there_is_fidelity_and_no_verdict() -> None:
     assert (found.non_inferior.answer, found.helped.answer) == ("insufficient evidence", "insufficient evidence")
     assert found.exit_code == 3
     assert max(map(len, found.lines())) <= 80
+    agreement = found.fidelity["agreement"]
+    assert agreement.low is not None
+    assert f"both decide alike in {agreement.value:.4f} of cases [{agreement.low:.4f}" in found.non_inferior.sentence
+    assert found.helped.sentence.endswith("no test row has a label")
+    assert any("nothing is claimed of how often the student is right" in limit for limit in found.limits)
+    assert not any("quality on" in line for line in found.lines())
+
+
+@pytest.mark.parametrize(("least", "code"), [(0.5, 0), (0.999, 3)])
+def test_without_any_label_agreement_can_be_required(least: float, code: int) -> None:
+    data = rows("classification", 1)
+    data = replace(data, test=replace(data.test, labels=torch.full_like(as_labels(data.test), IGNORE)))
+    found = evaluate(Toy("s", 0.4), Toy("t"), data, require=require(min_agreement=least))
+    assert [r.what for r in found.requirements] == [f"agreement ≥ {least:g}"]
+    assert found.exit_code == code
+    also = evaluate(Toy("s", 0.4), Toy("t"), data, require=require(margin=0.01, min_agreement=least))
+    assert also.requirements[0].answer == "insufficient evidence"
+    assert also.exit_code == 3
+
+
+def as_labels(split: Split) -> Tensor:
+    assert split.labels is not None
+    return split.labels
+
+
+def test_without_labels_numbers_are_apart_by_so_much_and_no_margin_is_needed() -> None:
+    data = rows("regression", 1, classes=())
+    for name in ("valid", "test"):
+        split = data.splits[name]
+        data = replace(data, **{name: replace(split, labels=torch.full_like(as_labels(split), math.nan))})
+    found = evaluate(Toy("s", 0.4), Toy("t"), data)
+    assert "their numbers are 0.4" in found.non_inferior.sentence
+    assert any("no validation row has a label" in limit for limit in found.limits)
+    with pytest.raises(EvidenceError, match="numbers do not agree"):
+        evaluate(Toy("s", 0.4), Toy("t"), data, require=require(min_agreement=0.9))
+
+
+def test_vectors_are_judged_by_their_cosines() -> None:
+    data = small_pairs(400)
+    teacher, student = small_text_teacher(data.schema), small_text_model(data.schema, 1, answers=5)
+    found = evaluate(module(student), module(teacher), data, arms={"student": [module(student)], "labels": [module(student)]})
+    test = data.test.batch(torch.arange(len(data.test)))
+    assert test.labels is not None
+    t, s = (m(test.inputs).detach().double().numpy() for m in (teacher, student))
+    t, s = (v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12) for v in (t, s))
+    near = {name: (v[:, 0] * v[:, 1]).sum(-1).round(6) for name, v in (("t", t), ("s", s))}
+    assert list(found.quality) == ["spearman", "pearson"]
+    expected = {name: float(metrics.spearman(v, test.labels.numpy())) for name, v in near.items()}
+    assert found.quality["spearman"].teacher.value == pytest.approx(expected["t"])
+    assert found.quality["spearman"].student.value == pytest.approx(expected["s"])
+    assert list(found.fidelity) == ["similarity_correlation", "neighbour_overlap", "cka"]  # no cosine with a vector of another width
+    assert found.fidelity["cka"].value == pytest.approx(vectors.cka(t.reshape(200, -1), s.reshape(200, -1)), abs=0.2)
+    assert found.non_inferior.answer == "no"
+    assert found.calibration == {}
+    assert found.claim["decision"] == "nothing: it answers vectors"
+    assert found.pictures.keys() == {"similarities"}
+    assert json.dumps(found.to_dict(), allow_nan=False)
+    assert max(map(len, found.lines())) <= 80
+    with pytest.raises(EvidenceError, match="vectors do not agree"):
+        evaluate(module(student), module(teacher), data, require=require(min_agreement=0.9))
+
+
+def test_documents_are_retrieved_without_any_score() -> None:
+    data = small_pairs(200, labelled=0.0)
+    teacher = small_text_teacher(data.schema)
+    found = evaluate(module(teacher), module(teacher), data, embedding(metric="recall_at_k", k=3))
+    assert list(found.quality) == ["recall_at_k", "reciprocal_rank"]
+    assert found.identity["rows"]["labelled"] == 50
+    assert found.quality["recall_at_k"].difference.value == 0
+
+
+def test_a_vector_that_is_no_number_is_named_with_its_row() -> None:
+    class Broken(nn.Module):
+        def forward(self, inputs: Any) -> Tensor:
+            out = torch.ones(len(inputs["one"]), 2, 300)
+            out[-1, 1, 7] = -math.inf
+            return out
+
+    data = small_pairs(80)
+    with pytest.raises(TeacherError, match=r"answered -inf, 1, 1, 1, … \(600 numbers\) to test row 19"):
+        evaluate(module(Broken()), module(small_text_teacher(data.schema)), data)
 
 
 def test_one_class_alone_among_the_test_rows_leaves_ranking_undecided() -> None:

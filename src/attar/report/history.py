@@ -11,6 +11,9 @@ from pathlib import Path
 __all__ = ["Curve", "metric_of", "read_curves"]
 
 
+LIKENESS = ("agreement", "root_mean_square_distance", "similarity_correlation")  # what chooses epochs where no label does
+
+
 @dataclass(frozen=True)
 class Curve:
     """The validation score of one training by epoch, epochs counted from 1 and rising; only finite scores."""
@@ -31,7 +34,7 @@ def metric_of(path: Path, usual: str) -> str:
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(json.JSONDecodeError, KeyError, TypeError):
                 found = json.loads(text)["metric"]
-                return found if isinstance(found, str) else usual
+                return found if found in LIKENESS else usual
     return usual
 
 

@@ -135,8 +135,8 @@ def shift(c: Certificate) -> Table | None:
         head.append(_likeness(first))
     rows = []
     for name, q, f, lost, counted in [
-        ("at home", c.quality, c.fidelity, {}, c.identity["rows"]["test"]),
-        *((name, s.quality, s.fidelity, s.lost, s.rows) for name, s in c.shift.items()),
+        ("at home", c.quality, c.fidelity, {}, c.identity["rows"]["labelled" if judged else "test"]),
+        *((name, s.quality, s.fidelity, s.lost, s.labelled if judged else s.rows) for name, s in c.shift.items()),
     ]:
         cells = [Cell(name), Cell(f"{counted:,}")]
         if judged:

@@ -28,7 +28,8 @@ def fitted(name: str, other: Data, home: Data) -> Split:
     Raises DataError where that cannot be: other columns, other shapes, labels of another kind, a class that home does not know.
     """
     if other.kind != home.kind:
-        raise DataError(f"shift {name!r} is data of a {other.kind}, the data at home are of a {home.kind}", hint="task: is asked of both")
+        what = f"shift {name!r} is of the kind {other.kind}, the data at home are of the kind {home.kind}"
+        raise DataError(what, hint="both are asked the same task: is the label column the right one?")
     splits = [split for split in other.splits.values() if len(split)]
     schema = replace(other.schema, classes=home.schema.classes)
     if schema.kind == "text" and home.schema.kind == "text" and len(schema.texts) == len(home.schema.texts):
