@@ -259,16 +259,21 @@ def test_of_a_frozen_backbone_only_the_head_learns_and_each_image_passes_once(we
     assert model.head.weight.grad is not None
     fresh = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0)
     fresh.head = model.head
-    torch.testing.assert_close(model.eval()(raw.flip(0)), fresh.eval()(raw).flip(0))
+    torch.testing.assert_close(model(raw.flip(0)), fresh.eval()(raw).flip(0))
+    assert counting.rows == 6
+    model.eval()(raw)
+    assert counting.rows == 12  # what is measured is what a new image costs
 
 
 def test_a_frozen_backbone_forgets_when_its_weights_change_and_when_it_is_copied(weights: str) -> None:
     import copy
 
-    model = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0).eval()
+    model = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0).train()
     raw = pixels(COLOUR)
     before = model(raw)
     other = timm(SMALL)(COLOUR, 9)
+    assert model.memory is not None
+    assert len(model.memory.rows) == 4
     copied = copy.deepcopy(model)
     assert copied.memory is not None
     assert not copied.memory.rows
@@ -278,7 +283,7 @@ def test_a_frozen_backbone_forgets_when_its_weights_change_and_when_it_is_copied
 
 
 def test_a_tap_inside_a_frozen_backbone_is_read_though_its_answer_is_remembered(weights: str) -> None:
-    model = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0).eval()
+    model = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0).train()
     batch = Batch(pixels(COLOUR))
     model(batch.inputs)
     name = next(n for n, part in model.named_modules() if isinstance(part, nn.Conv2d))

@@ -81,7 +81,8 @@ class Backboned(nn.Module):
     """What a `Backbone` builds: `read` makes raw pixels what the library's `net` reads, `net` an embedding (B, D), `head` the logits.
 
     `net` is the library's own model, its classifier taken out and put into `head`, so that its parts have their own names below `net`.
-    Frozen, `net` stays in evaluation mode and keeps its embeddings by the pixels they are of, so that each image passes through it once.
+    Frozen, `net` stays in evaluation mode. While the head learns embeddings are kept by the pixels they are of, so that each image passes
+    through it once; in evaluation mode nothing comes from memory, for what is measured there is what a new image costs.
     """
 
     mean: Tensor
@@ -112,7 +113,7 @@ class Backboned(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """(B, C, height, width) uint8 → (B, D), what the head reads."""
-        if self.memory is None or torch.compiler.is_compiling() or _watched(self.net):
+        if self.memory is None or not self.training or torch.compiler.is_compiling() or _watched(self.net):
             return self.net(self.read(pixels))
         return self.memory(pixels, lambda rows: self.net(self.read(rows)))
 
