@@ -346,6 +346,11 @@ def test_a_resolved_text_writes_out_every_default_and_paths_from_the_run_folder(
 
 def test_other_data_are_a_list_whose_paths_follow_the_recipe(folder: Path) -> None:
     text = GOOD + 'shift: [table("rows.csv", label="y"), table("other.csv", label="y")]\n'
+    nested = '[table("rows.csv", label="y", drop=["x"])]'
+    assert len(load(written(folder, f"{GOOD}shift: '{nested}'\n")).resolve(folder / "run").values["shift"]) == 1
+    with pytest.raises(RecipeError, match="expected ','") as bare:
+        load(written(folder, f"{GOOD}shift: {nested}\n"))
+    assert "single quotes" in bare.value.hint
     resolved = load(written(folder, text)).resolve(folder / "runs" / "a")
     assert [Path(data.path).name for data in resolved.values["shift"]] == ["rows.csv", "other.csv"]
     (folder / "runs" / "a").mkdir(parents=True)

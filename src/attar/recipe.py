@@ -380,11 +380,13 @@ def _events(path: Path, content: str) -> Iterator[yaml.Event]:
         ) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        hint = "put the whole value in single quotes" if "mapping values" in str(error.problem) else "every line is key: text"
+        quoted = any(what in str(error.problem) for what in ("mapping values", "expected ',' or ']'"))  # of a list in a list of words, too
+        hint = "put the whole value in single quotes" if quoted else "every line is key: text"
         raise RecipeError(f"{path}:{line}: {error.problem}", hint=hint) from None
 
 
 def _scalar(text: str) -> str:
     """`text` as a value in YAML: plain where that is safe, else in single quotes."""
-    safe = re.match(r"[\w\[]", text) and ": " not in text and " #" not in text and not text.endswith(":")
+    words = text.startswith("[") and "(" in text  # YAML reads the brackets of a plain text itself, and knows no [word(x=[1])]
+    safe = re.match(r"[\w\[]", text) and not words and ": " not in text and " #" not in text and not text.endswith(":")
     return text if safe else "'" + text.replace("'", "''") + "'"
