@@ -14,8 +14,9 @@ import torch
 
 import attar
 from attar.data import Data
-from attar.errors import DataError, ObjectiveError, RunError
-from attar.objective import cosine, kl, mse
+from attar.errors import DataError, ObjectiveError, RunError, TeacherError
+from attar.objective import cosine, hint, kl, mse
+from attar.progress import Event
 from attar.recipe import load
 from attar.signal import NOTHING, Batch, Signal, Source
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher, small_texts
@@ -271,3 +272,26 @@ def test_terms_that_need_as_many_coordinates_say_so_before_training(tmp_path: Pa
     with pytest.raises(ObjectiveError, match="the student answers 3 coordinates, the teacher 8"):
         run_job(replace(job, objective=mse()), out=tmp_path / "run")
     assert run_job(replace(job, objective=cosine()), out=tmp_path / "other", until="distill").exit_code == 0
+
+
+def test_token_taps_are_asked_as_the_student_trains_and_it_is_said(tmp_path: Path) -> None:
+    data, heard = small_texts(160), list[Event]()
+    goal = kl() + 0.1 * hint(student="net.words", teacher="net.words")
+    student = partial(small_text_model, buckets=4096)  # tokens as the teacher's
+    run_job(
+        Job(data=data, teacher=Knowing(data), student=student, objective=goal, fit=FIT),
+        out=tmp_path / "run",
+        until="distill",
+        listen=heard.append,
+    )
+    assert any("net.words: as long as the longest row of a batch" in event.text for event in heard)
+    assert {"kl", "hint"} <= json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[0])["parts"].keys()
+
+
+def test_nets_that_are_taught_by_folds_have_no_common_space(tmp_path: Path) -> None:
+    job = Job(data=small_pairs(120), teacher=attar.taught(small_text_model, at="t.safetensors"), student=small_text_model, fit=FIT)
+    with pytest.raises(TeacherError, match="each with a space of its own"):
+        run_job(job, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    one = replace(job, teacher=attar.taught(small_text_model, at="t.safetensors", folds=1))
+    assert run_job(one, out=tmp_path / "run", until="distill").exit_code == 0

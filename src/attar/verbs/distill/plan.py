@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import attar.objective as words
 from attar.data import Data
-from attar.errors import DataError, NotationError, StudentError, near
+from attar.errors import DataError, NotationError, StudentError, TeacherError, near
 from attar.identity import digest
 from attar.loop import Fit, device_of
 from attar.notation import read
@@ -93,6 +93,9 @@ class Plan:
                 hint="give the validation split labelled rows, or the objective a term of the teacher",
             )
         self._need_labels()
+        if isinstance(self.teacher, Taught) and self.task.kind == "embedding" and self.teacher.folds > 1:
+            what = f"{self.teacher!r} is {self.teacher.folds} nets, each with a space of its own: vectors of two cannot be compared"
+            raise TeacherError(what, hint="folds=1 teaches one net, which has then seen the scores of its training rows")
         if self.task.kind in ("regression", "embedding") and (odd := [name for name in self.controls if name != "labels"]):
             a = "a regression" if self.task.kind == "regression" else "an embedding"
             raise NotationError(f"the control {odd[0]!r} is for classes, this is {a}", hint='controls: ["labels"]')
