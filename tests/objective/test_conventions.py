@@ -12,11 +12,28 @@ from torch import Tensor, nn
 
 from attar import functional
 from attar.errors import ObjectiveError, StoreError, TeacherError
-from attar.objective import Objective, Term, as_objective, blend, jsd, kl, labels, mse, ramp, total_variation
+from attar.objective import (
+    Objective,
+    Term,
+    as_objective,
+    blend,
+    cosine,
+    embedding_mse,
+    jsd,
+    kl,
+    labels,
+    list_kl,
+    margin_mse,
+    mse,
+    ramp,
+    similarity_kl,
+    similarity_mse,
+    total_variation,
+)
 from attar.objective.conventions import Check, Conventions, check
 from attar.objective.terms import Divergence
 from attar.signal import NOTHING, Batch, Schema, Signal
-from attar.task import classification, multilabel, regression
+from attar.task import classification, embedding, multilabel, regression
 
 CLASSES = 4
 TASK = classification().bind(Schema("tensor", classes=tuple("abcd")))
@@ -294,3 +311,44 @@ def test_regression_and_multi_label_have_conventions_too():
 def test_a_teacher_of_other_classes_is_refused_by_the_task():
     with pytest.raises(ObjectiveError, match=r"\(200, 3\)"):
         run(lambda x: x[:, :3])
+
+
+@pytest.mark.parametrize("goal", [cosine(), embedding_mse(), mse(), similarity_mse(), similarity_kl(), margin_mse(), list_kl()])
+@pytest.mark.parametrize("all_there", [True, False])
+def test_vectors_have_no_order_of_classes_and_texts_that_are_not_there_agree(goal: Term, all_there: bool):
+    net = nn.Linear(5, 6)
+    inputs = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(40, 3, dtype=torch.bool)
+    mask[:7, 2] = all_there
+
+    def vectors(weight: Tensor, x: Tensor) -> Tensor:
+        return (x @ weight.T) * mask[: len(x)].unsqueeze(-1)
+
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return vectors(self.net.weight, x)
+
+    theirs = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    batch = Batch(inputs, labels=torch.rand(40), mask=None if all_there else mask)
+    task = embedding().bind(Schema("text", texts=("a", "b", "c"), embeds=True))
+    found = check(goal, Student(), Teacher(lambda x: vectors(theirs, x)), batch, task)
+    assert found.ok, found.lines()
+    assert named(found)["class order"].verdict == "skipped"
+    assert named(found)[f"{goal.word} at equality"].verdict == "ok"
+
+
+def test_a_projector_between_the_two_is_no_broken_equality():
+    batch = Batch(torch.randn(40, 1, 5))
+    task = embedding().bind(Schema("text", texts=("a",), embeds=True))
+    wide = torch.randn(9, 5)
+    found = check(cosine(), nn.Linear(5, 6), Teacher(lambda x: x @ wide.T), batch, task)
+    assert found.ok
+    assert "cosine at equality" not in named(found)
+
+
+def named(found: Conventions) -> dict[str, Check]:
+    return {one.name: one for one in found.checks}
