@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attar.errors import MissingExtra, TeacherError, TrustError, near
 from attar.identity import digest
-from attar.notation import InPath, say
+from attar.notation import InPath, located, say
 from attar.reading import Reading, TextFeed, Tokens, schema_from_json
 from attar.reading.text import TOKENIZER
 from attar.signal import NOTHING, Batch, Schema, Signal, Texts
@@ -90,7 +90,7 @@ class Onnx:
         counted = {"threads": None if threads == 1 else threads, "max_length": None if tokenizer is None else max_length}
         self._said = say("onnx", path, classes=classes, output=output, mean=mean, std=std, tokenizer=tokenizer, **counted)
         self.threads = threads
-        self.file, self.manifest = _find(Path(path))
+        self.file, self.manifest = _find(located(path))
         content = self.file.read_bytes()
         self.temperature, self.reading = 1.0, None
         if self.manifest is not None:
@@ -102,7 +102,7 @@ class Onnx:
         self._text: TextFeed | None = None
         if self.manifest is not None and self.manifest["text"] is not None:
             self._text = TextFeed.from_json(self.manifest["text"], self.file.parent)
-        self._tokens: Tokens | None = None if tokenizer is None else _tokens(Path(tokenizer), max_length, graph.inputs)
+        self._tokens: Tokens | None = None if tokenizer is None else _tokens(located(tokenizer), max_length, graph.inputs)
         self._session: InferenceSession | None = None
         self._pid = -1
         beside = 0 if self._text is None else sum(map(len, self._text.reading.files().values()))
