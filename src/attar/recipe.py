@@ -33,7 +33,8 @@ PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted
 class _Key:
     """What may stand under a key.
 
-    says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all.
+    says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all. also: words of
+    another module, by its name.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
     many: it is a list of these. plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with
     what it means.
@@ -48,6 +49,7 @@ class _Key:
     many: bool = False
     hint: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 Control = Literal["labels", "smooth", "hard", "shuffled"]
@@ -70,6 +72,7 @@ KEYS: Mapping[str, _Key] = {
     "teacher": _Key(
         "whose answers are learned",
         ("attar.sources", "attar.students"),
+        also={"attar.loop": ("fit",)},
         wants="attar.signal:Source",
         need=True,
         hint='taught(..., at="teacher") teaches one',
@@ -100,6 +103,8 @@ def vocabulary(key: str, trust: Sequence[str] = ()) -> dict[str, Callable[..., A
         module = importlib.import_module(room)
         for name in KEYS[key].words or [n for n in module.__all__ if n[0].islower() and n not in FROM_PYTHON]:
             words.setdefault(name, vars(module)[name])
+    for room, names in KEYS[key].also.items():
+        words |= {name: vars(importlib.import_module(room))[name] for name in names}
     for package in trust:
         for name, word in _foreign(package).get(key, {}).items():
             if name in words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,55 +13,61 @@ from torch import Tensor
 from attar.errors import TeacherError
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import NOTHING, Batch, Signal, Source, Stored, Weighed
+from attar.signal import NOTHING, Batch, Remembering, Signal, Source, Stored, Weighed
 from attar.sources.controls import Rows, training_ids
+from attar.sources.told import told
 from attar.statistics.components import Components, principal_components
 
 __all__ = ["PCA", "pca"]
 
 AT_ONCE = 1024  # rows in one question
+ROWS = 4096  # training rows it is fitted on, spread evenly: more than enough for a few hundred coordinates, and quickly asked
 
 
 def pca(teacher: Source, dimensions: int = 256) -> PCA:
     """`teacher` in its first principal components: (B, K, D) → (B, K, dimensions).
 
     dimensions: coordinates that are left: as many as the student has, so that the two can be compared one by one.
-    Fitted on the vectors of training rows: `pca(teacher).over(data.train)`; a run does that itself. What the mean of the teacher's vectors
-    is subtracted from has no direction that all texts share, so that cosines differ a little from the teacher's own: those of the
-    components alone are what a student of so few coordinates can reach. Over a stored teacher it is `Stored` again.
+    Fitted on what the teacher answers to up to 4,096 training rows, of which it has to be told: `pca(teacher).told(data.train)`, as
+    `distill`, `annotate` and `run` do by themselves. The mean of these vectors is taken off: what all texts share tells none from another,
+    and cosines differ from the teacher's own by that. Over a stored teacher it is `Stored` again.
 
-    Cheaper than a projector that learns, the same for each arm and seed, and known beforehand (as the recipe for smaller students of
-    sentence-transformers has it). A projector, in contrast, finds directions that the student can reach.
-    Raises TeacherError asked before it was fitted, or for more dimensions than the teacher has.
+    It is cheaper than a projector that learns, the same for each arm and seed, and known beforehand (sentence-transformers' recipe for
+    smaller students does the same); a projector, in contrast, finds the directions that the student can reach.
+    Raises TeacherError if asked before it is told, and for more dimensions than the vectors have.
 
-    >>> pca(hf("folder"), dimensions=128)                                              # doctest: +SKIP
+    >>> pca(hf("folder"), dimensions=128).told(data.train)                             # doctest: +SKIP
     """
     if dimensions < 1:
         raise TeacherError(f"pca(dimensions={dimensions}): at least 1 is left", hint="dimensions=256")
     return StoredPCA(teacher, dimensions) if isinstance(teacher, Stored) else PCA(teacher, dimensions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PCA:
-    """See `pca`. components: None until it is fitted."""
+    """See `pca`. rows: that it was told of, and is fitted on when first asked."""
 
     source: Source
     dimensions: int = 256
-    components: Components | None = field(default=None, repr=False, compare=False)
+    rows: Rows | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return say("pca", self.source, dimensions=self.dimensions)
 
     @property
     def fingerprint(self) -> str:
-        found = self.components
-        fitted = () if found is None else (found.mean.astype("float32"), found.directions.astype("float32"))
-        return digest("pca", self.source.fingerprint, self.dimensions, *fitted)
+        """By the rows, not by the components: those are the same but for the last bits wherever they are computed."""
+        ids = () if self.rows is None else (self.rows.ids[_spread(self.rows)].numpy(),)
+        return digest("pca", self.source.fingerprint, self.dimensions, *ids)
 
     @property
     def training_ids(self) -> Tensor | None:
         """What the wrapped source was trained on: components know no labels."""
         return training_ids(self.source)
+
+    @property
+    def in_fold(self) -> bool:
+        return isinstance(self.source, Remembering) and self.source.in_fold
 
     @property
     def size_bytes(self) -> int | None:
@@ -70,30 +77,27 @@ class PCA:
     def parameters(self) -> int | None:
         return self.source.parameters if isinstance(self.source, Weighed) else None
 
-    @property
-    def explained(self) -> float:
-        """Share of the variance of training vectors that is left, 0..1."""
-        return float(self._fitted().explained.sum())
+    def told(self, rows: Rows) -> PCA:
+        """The same, told of the rows on which it is to be fitted."""
+        return replace(self, source=told(self.source, rows), rows=rows)
 
-    def of(self, source: Source) -> PCA:
-        """The same of another source that answers alike: of a store of its answers."""
-        return replace(pca(source, self.dimensions), components=self.components)
-
-    def over(self, rows: Rows) -> PCA:
-        """The same, fitted on the vectors of these rows; texts that are not there are left out."""
-        index = torch.arange(len(rows.ids))
+    @cached_property
+    def components(self) -> Components:
+        """Of the teacher's vectors; texts that are not there are left out. `explained` says what share of the variance each has."""
+        if self.rows is None:
+            raise TeacherError(f"{self!r} knows no rows to be fitted on", hint="pca(teacher).told(data.train); a run does so itself")
         pieces = []
-        for some in index.split(AT_ONCE):
-            output = self.source(rows.batch(some)).output
+        for some in _spread(self.rows).split(AT_ONCE):
+            output = self.source(self.rows.batch(some)).output
             flat = output.reshape(-1, output.shape[-1])
-            pieces.append(flat[flat.abs().sum(1) > 0].cpu())
+            pieces.append(flat[flat.any(1)].cpu())
         vectors = torch.cat(pieces).numpy()
         if self.dimensions > min(vectors.shape):
             raise TeacherError(
                 f"{self!r}: {len(vectors):,} vectors of {vectors.shape[1]} coordinates have no {self.dimensions} components",
                 hint=f"dimensions={min(vectors.shape)}",
             )
-        return replace(self, components=principal_components(vectors, self.dimensions))
+        return principal_components(vectors, self.dimensions)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         return self._turned(self.source(batch, taps))
@@ -103,20 +107,13 @@ class PCA:
         return self.source.prepare(batch)
 
     def _turned(self, signal: Signal) -> Signal:
-        found = self._fitted()
         output = signal.output
-        mean = torch.from_numpy(found.mean).to(output)
-        directions = torch.from_numpy(found.directions).to(output)
-        there = output.abs().sum(-1, keepdim=True) > 0  # a text that is not there stays zero
+        mean, directions = (torch.from_numpy(a).to(output) for a in (self.components.mean, self.components.directions))
+        there = output.any(-1, keepdim=True)  # a text that is not there stays zero
         return replace(signal, output=((output - mean) @ directions.T).where(there, 0))
 
-    def _fitted(self) -> Components:
-        if self.components is None:
-            raise TeacherError(f"{self!r} has not been fitted", hint="pca(teacher).over(data.train) fits it; a run does so itself")
-        return self.components
 
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class StoredPCA(PCA):
     """`pca` over stored answers."""
 
@@ -127,3 +124,9 @@ class StoredPCA(PCA):
     def signal(self, rows: Tensor) -> Signal:
         assert isinstance(self.source, Stored)
         return self._turned(self.source.signal(rows))
+
+
+def _spread(rows: Rows) -> Tensor:
+    """Positions of at most ROWS rows, evenly spread."""
+    count = len(rows.ids)
+    return torch.arange(count) if count <= ROWS else torch.linspace(0, count - 1, ROWS, dtype=torch.float64).long()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attar.errors import TapError, TeacherError
 from attar.files import replacing, write_atomic, write_json
 from attar.identity import digest, digest_file, uniform
+from attar.loop import Fit
 from attar.notation import OutPath, say
 from attar.signal import NOTHING, Batch, Schema, Signal, Student
 from attar.sources.answers import as_logits, home_of, no_taps, take
@@ -41,7 +42,9 @@ class Teachable(Protocol):
     def builder(self) -> Student: ...
 
 
-def taught(builder: Growing | Student | Teachable, at: OutPath, folds: int | None = None, seed: int = 0) -> Taught:
+def taught(
+    builder: Growing | Student | Teachable, at: OutPath, folds: int | None = None, seed: int = 0, fit: Fit | None = None
+) -> Taught:
     """A teacher that is still to be taught, by `attar.teach` or the first step of a run, and is then kept in the file `at`.
 
     builder: `lightgbm(...)`, or a student builder such as `mlp(...)` or `cnn(...)`: one that is too large to ship; or a pretrained model,
@@ -52,6 +55,8 @@ def taught(builder: Growing | Student | Teachable, at: OutPath, folds: int | Non
         on all training rows. It costs a third and can be tapped, which K nets cannot, for each has insides of its own; but it answers
         its training rows as one that has seen their labels, and the certificate says so. Choose it for objectives of taps.
     seed: of the folds, the initial weights and the order of rows. The same seed gives the same teacher.
+    fit: how long and how fast nets learn, `fit(epochs=3, lr=2e-4, batch=32)`; left out, `fit()`, which is made for nets that begin at
+        random. One that was trained before wants a lower rate and few epochs. Trees need none.
 
     A training row is answered out of fold, by the one member that has not seen it; any other row by all of them. Without that a student
     would learn the teacher's memory of its training labels. A row's fold is a hash of its content, so that equal rows share one.
@@ -72,7 +77,9 @@ def taught(builder: Growing | Student | Teachable, at: OutPath, folds: int | Non
         raise TeacherError(f"taught(folds={folds}): {least}", hint="leave it out: 5 for trees, 3 for nets")
     if not at or (not grows and not at.endswith(".safetensors")):
         raise TeacherError(f'taught(at="{at}"): nets are kept in a .safetensors file', hint='at="teacher.safetensors"')
-    return Taught(builder, at, folds or (5 if grows else 3), seed)
+    if grows and fit is not None:
+        raise TeacherError("taught(fit=…) of trees, which learn without steps", hint="lightgbm(trees=600, learning_rate=0.02)")
+    return Taught(builder, at, folds or (5 if grows else 3), seed, fit)
 
 
 @dataclass(frozen=True)
@@ -83,15 +90,16 @@ class Taught:
     at: str
     folds: int
     seed: int = 0
+    fit: Fit | None = None
 
     training_ids = None
 
     def __repr__(self) -> str:
-        return say("taught", self.builder, at=self.at, folds=self.folds, seed=self.seed)
+        return say("taught", self.builder, at=self.at, folds=self.folds, seed=self.seed, fit=self.fit)
 
     @property
     def fingerprint(self) -> str:
-        return digest("untaught", named(self.builder), self.folds, self.seed)
+        return digest("untaught", named(self.builder), self.folds, self.seed, "" if self.fit is None else repr(self.fit))
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         raise self._untaught()

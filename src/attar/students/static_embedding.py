@@ -1,4 +1,4 @@
-"""Static vectors: each token has one, and a text is their weighted mean. What a sentence encoder knows of words, at the price of a look-up."""
+"""Static vectors: each token has one, and a text is their weighted mean: what an encoder knows of words, for the price of a look-up."""
 
 from __future__ import annotations
 
@@ -144,9 +144,9 @@ def token_vectors(path: str, mark: str, kept: tuple[int, ...] | None) -> tuple[N
     with torch.no_grad():
         pieces = [encoder(piece, torch.ones_like(piece)) for piece in torch.from_numpy(rows).split(AT_ONCE)]
     named = [tokens.tokenizer.id_to_token(int(i)) for i in ids]
-    special = [
-        int(i) in known and known[int(i)].special or name is None or name.startswith("[unused") for i, name in zip(ids, named, strict=True)
-    ]
+    special = [name is None or name.startswith("[unused") for name in named]
+    for place, token in enumerate(ids.tolist()):
+        special[place] |= token in known and known[token].special
     return torch.cat(pieces).numpy(), np.array(special)
 
 

@@ -56,7 +56,7 @@ def teach(
     """Teach `teacher` on the labelled training rows, cross-fitted if it has folds, and return it ready to be asked.
 
     at: the file to keep it in; left out, `teacher.at`. If the same teacher of the same data lies there already, it is opened.
-    fit: of nets; trees do not need one. Left out, `fit()`.
+    fit: of nets; trees do not need one. Left out, the teacher's own, or `fit()`.
     resume: go on after a kill: members that are finished are kept, and a net goes on from its checkpoint.
 
     Validation rows choose how many boosting rounds, the same number for each member, or which epoch, by the label loss. The merged
@@ -68,7 +68,7 @@ def teach(
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     at = Path(at if at is not None else teacher.at)
     grows = isinstance(teacher.builder, Growing)
-    fit = fit or Fit()
+    fit = fit or teacher.fit or Fit()
     record = Record(
         builder=named(teacher.builder),
         folds=teacher.folds,
