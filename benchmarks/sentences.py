@@ -38,8 +38,8 @@ from attar.cost import machine
 from attar.data import Data
 from attar.files import write_atomic
 from attar.loop import Fit, fit
-from attar.progress import Event
 from attar.objective import Term
+from attar.progress import Event
 from attar.signal import Batch, Schema, Source, Student, Texts
 from attar.sources.onnx import Onnx, onnx
 from attar.statistics import Draws, bootstrap, metrics
