@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from attar.errors import MissingExtra, TeacherError, TrustError, near
@@ -301,7 +302,7 @@ def _loaded(path: str, mark: str, classifier: bool) -> nn.Module:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TeacherError(
             f"{path} does not load: {reason}", hint="is the folder whole? does config.json belong to these weights?"

@@ -27,7 +27,7 @@ __all__ = ["TOKENIZER", "Bags", "Remembers", "TextFeed", "TextModel", "TextReadi
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
-AT_ONCE = 64  # texts a network is asked at a time where nothing is learnt: a thousand padded to the longest take a gigabyte, and wait
+AT_ONCE = 32  # texts a network is asked at a time: a thousand padded to the longest take a gigabyte, and wait
 TOKENIZER = "tokenizer.json"
 
 Row = tuple[str, ...]  # the texts of one row that are read together
@@ -287,7 +287,8 @@ class Remembers(Protocol):
 class TextModel(nn.Module):
     """A network that reads text: `reading` makes its tensors of raw rows, `net` answers these.
 
-    net: a module whose forward takes the reading's tensors by name, (N, L) int64, and answers (N, C) logits or (N, D) vectors.
+    net: a module whose forward takes the reading's tensors by name, (N, L) int64, and answers (N, C) logits or (N, D) vectors, each text
+        by itself: no statistics of a batch.
     names, each: see `TextFeed`, which it holds as `feed`.
 
     Takes `Batch.inputs`: {name: B texts}. The tokenizer is no part of its weights; an exported folder has it beside the graph.
@@ -326,11 +327,13 @@ class TextModel(nn.Module):
     def answer(self, inputs: Inputs, *, keep: bool = True) -> Tensor:
         """The forward; `keep=False` tokenises and computes all of it anew, as a cost is measured.
 
-        Many texts are answered by pieces of like length where nothing is learnt and nothing is tapped: what is padded costs as what is not.
+        Many texts are answered by pieces of like length where nothing is tapped: what is padded costs as what is not. Learning, too: a
+        step of 160 sentences through two layers of MiniLM takes 0.55 of its time on a CPU. An accelerator learns from all at once.
         """
         rows = self.feed.rows(inputs)
         net = self.net.anew if not keep and isinstance(self.net, Remembers) else self.net
-        if len(rows) <= AT_ONCE or torch.is_grad_enabled() or self._tapped():
+        device = next(chain(self.net.parameters(), self.net.buffers()), torch.empty(0)).device
+        if len(rows) <= AT_ONCE or (torch.is_grad_enabled() and device.type != "cpu") or self._tapped():
             return self.feed.spread(net(**self._read(rows, keep=keep)), inputs)
         order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
         pieces = [net(**self._read([rows[i] for i in order[k : k + AT_ONCE]], keep=keep)) for k in range(0, len(order), AT_ONCE)]

@@ -1,0 +1,112 @@
+"""Frozen layers answer as they would unfrozen, once for each text, and belong to nobody's state."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attar.errors import StudentError
+from attar.pretrained.freezing import FrozenEncoder
+from attar.reading import TextModel
+from attar.signal import Schema, Texts
+from attar.students import hf
+from attar.testing.folders import small_folder
+
+WORDS = [f"w{i}" for i in range(20)]
+SCHEMA = Schema("text", texts=("text",), classes=("bad", "good"))
+ROWS = {"text": Texts(["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w1", "w4", ""])}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(small_folder(tmp_path / "model", WORDS, layers=3))
+
+
+def frozen(path: str, layers: int, seed: int = 0) -> tuple[TextModel, FrozenEncoder]:
+    model = hf(path, max_length=20, freeze=layers)(SCHEMA, seed)
+    assert isinstance(model.net, FrozenEncoder)
+    return model, model.net
+
+
+@pytest.mark.parametrize("config", ["bert", "distilbert", "electra", "roberta"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_frozen_layers_answer_as_the_whole_does(config: str, layers: int, tmp_path: Path) -> None:
+    path = str(small_folder(tmp_path / "model", WORDS, layers=3, config=config))
+    whole = hf(path, max_length=20)(SCHEMA, 0).eval()
+    model, _ = frozen(path, layers)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(ROWS), whole(ROWS), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(ROWS), whole(ROWS), rtol=1e-4, atol=1e-5)  # as remembered
+        torch.testing.assert_close(model.answer(ROWS, keep=False), whole(ROWS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_each_text_goes_through_the_frozen_layers_once(layers: int, path: str) -> None:
+    model, net = frozen(path, layers)
+    asked: list[int] = []
+
+    def note(module: nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
+        asked.append(len(kwargs["input_ids"]))
+
+    net.lower.body.register_forward_pre_hook(note, with_kwargs=True)
+    model(ROWS)
+    model(ROWS)
+    other, _ = frozen(path, layers, seed=1)
+    other(ROWS)  # another model of the same folder shares what was computed
+    assert asked == [4]  # "w4" comes twice
+    model.answer(ROWS, keep=False)
+    assert asked == [4, 5]  # a cost is measured on all rows, anew
+
+
+def test_only_what_is_not_frozen_learns(path: str) -> None:
+    model, net = frozen(path, 2)
+    before = [p.clone() for p in net.lower.parameters()]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    nn.functional.cross_entropy(model(ROWS), torch.tensor([0, 1, 0, 1, 0])).backward()
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert idle == []
+    optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(before, net.lower.parameters(), strict=True))
+
+
+def test_frozen_layers_do_not_drop_out(path: str) -> None:
+    model, net = frozen(path, 3)
+    model.train()
+    assert not any(part.training for part in net.lower.modules())
+    assert torch.equal(model(ROWS), model(ROWS))
+
+
+def test_a_state_holds_what_was_learnt_and_a_mark_of_the_rest(path: str) -> None:
+    model, _ = frozen(path, 3)
+    assert sorted(model.state_dict()) == ["net.head.linear.bias", "net.head.linear.weight", "net.lower.mark"]
+    other, _ = frozen(path, 3, seed=1)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(ROWS), model(ROWS))
+    with pytest.raises(RuntimeError, match="net.head.linear.bias"):
+        other.load_state_dict({name: value for name, value in model.state_dict().items() if "bias" not in name})
+
+
+def test_a_state_of_another_folder_is_refused(path: str, tmp_path: Path) -> None:
+    state = frozen(path, 3)[0].state_dict()
+    other, _ = frozen(str(small_folder(tmp_path / "other", WORDS, layers=3, seed=1)), 3)
+    with pytest.raises(StudentError, match="not those that this was taught with"):
+        other.load_state_dict(state)
+
+
+def test_a_copy_shares_the_frozen_part_and_not_the_rest(path: str) -> None:
+    model, net = frozen(path, 2)
+    twin = copy.deepcopy(model)
+    assert isinstance(twin.net, FrozenEncoder)
+    assert twin.net.lower is net.lower
+    assert twin.net.head is not net.head
+
+
+def test_more_layers_than_there_are_are_refused(path: str) -> None:
+    with pytest.raises(StudentError, match="has 3 layers\nhint: freeze=3 leaves the head alone to learn"):
+        hf(path, max_length=20, freeze=4)(SCHEMA, 0)
+    with pytest.raises(StudentError, match="nothing is left to learn"):
+        hf(path, max_length=20, freeze=3)(Schema("text", texts=("a", "b"), embeds=True), 0)
