@@ -113,7 +113,7 @@ def test_an_encoder_exports_for_any_number_of_texts_and_tokens(config: str, tmp_
         mask[0, 1:] = 0
         with torch.no_grad():
             own = encoder(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
-        np.testing.assert_allclose(session.run(None, {"input_ids": ids, "attention_mask": mask})[0], own, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(session.run(None, {"input_ids": ids, "attention_mask": mask})[0]), own, atol=1e-5)
 
 
 def test_a_smaller_vocabulary_answers_as_the_whole_one(tmp_path: Path) -> None:
