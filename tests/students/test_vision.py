@@ -278,8 +278,33 @@ def test_a_frozen_backbone_forgets_when_its_weights_change_and_when_it_is_copied
     assert copied.memory is not None
     assert not copied.memory.rows
     model.load_state_dict(other.state_dict())
+    assert not model.memory.rows
     assert not torch.allclose(model(raw), before)
     torch.testing.assert_close(model(raw), other.eval()(raw))
+
+
+def test_a_head_that_learns_alone_learns_slowly_and_is_kept_as_any_other(weights: str, tmp_path: Path) -> None:
+    frozen, whole = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0), timm(SMALL, weights=weights)(COLOUR, 0)
+    raw = pixels(COLOUR)
+    assert torch.equal(frozen.eval()(raw), whole.eval()(raw))
+    assert all(torch.equal(a, b) for a, b in zip(frozen.state_dict().values(), whole.state_dict().values(), strict=True))
+    moved = []
+    for model in (frozen, whole):
+        before = model(raw).detach()
+        head = torch.optim.Adam(model.head.parameters(), 0.01)
+        torch.nn.functional.cross_entropy(model(raw), torch.tensor([0, 1, 2, 0])).backward()
+        head.step()
+        moved.append(float((model(raw) - before).detach().abs().max()))
+    assert moved[0] < moved[1] / 2
+    save_file({n: v.contiguous() for n, v in frozen.state_dict().items()}, tmp_path / "taught.safetensors")
+    again = timm(SMALL, weights=str(tmp_path / "taught.safetensors"))(COLOUR, 1).eval()
+    torch.testing.assert_close(again(raw), frozen(raw), rtol=0, atol=1e-6)
+
+
+def test_a_new_head_says_little_at_first(weights: str) -> None:
+    ten = replace(COLOUR, classes=tuple("abcdefghij"))
+    first = timm("tf_efficientnet_lite0", weights=LITE)(ten, 0).eval()(pixels(ten))
+    assert first.std() < 1.5  # as timm begins it, about 8
 
 
 def test_a_tap_inside_a_frozen_backbone_is_read_though_its_answer_is_remembered(weights: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, linear
 
 from attar.errors import StudentError
 from attar.signal import Inputs, Schema
@@ -95,7 +97,7 @@ class Backboned(nn.Module):
         head = net.get_submodule(plan.head)
         assert isinstance(head, nn.Linear)
         net.set_submodule(plan.head, nn.Identity())
-        self.net, self.head = net, head
+        self.net, self.head = net, _Slow.of(head) if freeze else head
         self.numeric = not schema.classes
         if self.numeric:
             self.register_buffer("mean", torch.tensor(schema.label_mean))
@@ -126,6 +128,38 @@ class Backboned(nn.Module):
         if self.memory is not None:
             self.net.eval()
         return self
+
+
+class _Slow(nn.Linear):
+    """A linear layer that holds its weights as √D/4 times what they are, so that a head alone learns well at the rate of whole nets.
+
+    A step of Adam moves each weight by the learning rate, and with it a logit of D features, none of them negative, by lr · D · their mean:
+    with 1,280 of them and fit's 5e-3 by 4. A head on frozen EfficientNet-Lite0, taught so on 526 images of CIFAR-10 for 15 epochs, was
+    right on 58.7 % of others with a log-loss of 1.34; slowed down, on 63.3 % with 1.09. Logistic regression: 66 % at best.
+    The factor is rounded to a power of two, and a state dict holds the weights as they are: it is that of any linear layer, bit by bit.
+    """
+
+    scale: float
+
+    @classmethod
+    def of(cls, head: nn.Linear) -> _Slow:
+        """The same function, to be learnt slowly."""
+        slow = cls(head.in_features, head.out_features, bias=head.bias is not None)
+        slow.scale = 2.0 ** round(math.log2(4 * head.in_features**-0.5))
+        slow.load_state_dict(head.state_dict())
+        return slow
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight * self.scale, self.bias)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = destination[f"{prefix}weight"] * self.scale
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        name = f"{prefix}weight"
+        held = {**state_dict, name: state_dict[name] / self.scale} if name in state_dict else state_dict
+        super()._load_from_state_dict(held, prefix, *args, **kwargs)
 
 
 class _Memory:

@@ -88,6 +88,9 @@ class Backbone:
         size = self.size or (None if shape is None else (shape[1], shape[2]))
         build = _timm if self.library == "timm" else _torchvision
         net, plan = build(self.name, outcomes, size if self.weights is None else None)
+        head = net.get_submodule(plan.head)
+        assert isinstance(head, nn.Linear)
+        head.reset_parameters()  # timm's EfficientNets begin with weights of 1/√outcomes: for ten their first logits are off by 10
         plan = replace(plan, size=self.size)
         if plan.only is not None and size is not None:
             plan.refuse(size, f"{self.library}({self.name!r})")
