@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from attar.notation import (
     Product,
     Sum,
     Value,
+    located,
     map_paths,
     override,
     parse,
@@ -477,3 +480,40 @@ def test_an_annotation_may_carry_a_note_that_is_no_path() -> None:
     assert read("word(3)", {"word": word}) == 3
     with pytest.raises(NotationError, match="a whole number"):
         read("word('3')", {"word": word})
+
+
+# ------------------------------------------------------------------------------------------------------------------------- packages
+
+
+def test_a_path_into_a_package_leads_there_without_importing_it() -> None:
+    assert located("package:pydoc_data/topics.py").exists()
+    code = "import sys; from attar.notation import located; located('package:pydoc_data/topics.py'); print('pydoc_data' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+    assert located("data/rows.csv") == Path("data/rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("package:no_such_package/model", "no package 'no_such_package' is installed\nhint: pip install no-such-package"),
+        ("package:os.path/model", "'os.path' is no name of a package"),
+        ("package:/etc", "'' is no name of a package"),
+        ("package:json/../../secret", "leaves the package 'json'"),
+        ("package:this/model", "no package 'this' is installed"),  # a module has no folder
+    ],
+)
+def test_a_path_into_no_package_is_refused(path: str, says: str) -> None:
+    with pytest.raises(NotationError, match=says):
+        located(path)
+
+
+def test_a_path_into_a_package_is_never_made_relative() -> None:
+    def opened(path: InPath) -> str:
+        return path
+
+    words = {"opened": opened}
+    assert read('opened("package:json/tool.py")', words, base=Path("/recipes")) == "package:json/tool.py"
+    assert read('opened("tool.py")', words, base=Path("/recipes")) == "/recipes/tool.py"
+    tree = map_paths(parse('opened("package:json/tool.py")'), words, lambda path, of: f"../{path}")
+    assert write(tree) == 'opened("package:json/tool.py")'

@@ -148,8 +148,8 @@ def test_what_it_cannot_answer_is_refused_and_says_what_to_do(tmp_path: Path) ->
         logits(Batch(torch.zeros(2, 3)))
     with pytest.raises(TeacherError, match="of the kind 'table'"):
         logits(Batch({"text": Texts(["a"])}, schema=Schema("table")))
-    with pytest.raises(TeacherError, match="numbers up to 64 tokens"):
-        hf(logits.path, max_length=65)
+    with pytest.raises(TeacherError, match="numbers up to 160 tokens"):
+        hf(logits.path, max_length=161)
 
 
 def test_its_text_reads_back(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def _loaded(path: str, mark: str, classifier: bool) -> nn.Module:
     folder = open_folder(path)
     kind = AutoModelForSequenceClassification if classifier else AutoModel
     try:
-        with _quiet():
+        with _quiet(), torch.random.fork_rng(devices=[]):  # the library draws weights before it reads them
             body, found = kind.from_pretrained(
                 folder.home,
                 config=copy.deepcopy(folder.config),

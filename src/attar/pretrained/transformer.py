@@ -47,27 +47,23 @@ class Transformer:
 
     def __call__(self, schema: Schema, seed: int) -> TextModel:
         need_texts(self, schema)
+        if self.path is None:
+            return self.model(self._fresh(schema, seed), schema)
+        folder = self.folder
         with seeded(seed):
-            if self.path is None:
-                assert self.config is not None and self.layers and self.width and self.heads
-                reading = self.reading(schema)
-                body = fresh_body(
-                    self.config,
-                    layers=self.layers,
-                    width=self.width,
-                    heads=self.heads,
-                    vocabulary=reading.vocabulary,
-                    positions=max(512, self.max_length),
-                    pad=reading.pad,
-                )
-                head = None if schema.embeds else Head(self.width, schema)
-                return self.model(Encoder(body, Pool("mean", False), head), schema)
-            folder = self.folder
             head = None if schema.embeds else Head(folder.width, schema)
             pool = Pool(folder.pooling, folder.normalised and schema.embeds)
             if self.freeze:
                 return self.model(frozen(folder, self.kept, self.freeze, pool, head, repr(self)), schema)
             return self.model(Encoder(pruned(load_body(folder), self.kept), pool, head), schema)
+
+    def _fresh(self, schema: Schema, seed: int) -> Encoder:
+        assert self.config is not None and self.layers and self.width and self.heads
+        reading = self.reading(schema)
+        shape = {"layers": self.layers, "width": self.width, "heads": self.heads, "pad": reading.pad}
+        with seeded(seed):
+            body = fresh_body(self.config, vocabulary=reading.vocabulary, positions=max(512, self.max_length), **shape)
+            return Encoder(body, Pool("mean", False), None if schema.embeds else Head(self.width, schema))
 
     def model(self, net: nn.Module, schema: Schema) -> TextModel:
         """`net` with the reading that it needs."""

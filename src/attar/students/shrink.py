@@ -80,8 +80,9 @@ class Shrunk:
     def __call__(self, schema: Schema, seed: int) -> TextModel:
         need_texts(self, schema)
         folder = self.builder.folder
-        body = copy.deepcopy(_cut(folder.path, folder.digest, self.builder.kept, self.layers, self.heads, self.width))
         width = self.width or folder.width
+        with seeded(seed):  # new layers draw weights before they get those that they had
+            body = copy.deepcopy(_cut(folder.path, folder.digest, self.builder.kept, self.layers, self.heads, self.width))
         with seeded(seed):
             head = None if schema.embeds else Head(width, schema)
             net = Encoder(body, Pool(folder.pooling, folder.normalised and schema.embeds), head)

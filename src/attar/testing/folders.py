@@ -50,7 +50,7 @@ def small_folder(
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "vocab_size": len(vocabulary),
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 160,
         "pad_token_id": 0,
         "initializer_range": 0.5,  # larger than usual, so that untrained answers differ from text to text
     }
