@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from attar.certificate import Certificate
 
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; its data stay whole
     "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
     "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1"],
+    "photos": ['data=images("{here}/photos")', "teacher.builder.size=32", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1"],
 }
 FOLDER = {
     "answers", "arms", "certificate.json", "checkpoints", "history.jsonl", "manifest.json", "recipe.yaml", "report.html", "student",
@@ -28,10 +31,21 @@ def test_every_recipe_has_a_slice() -> None:
     assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == set(SLICES)
 
 
+def prepare(here: Path) -> None:
+    """Small parts of the data that are large, or that an example writes."""
+    random_pixels = np.random.default_rng(0)
+    for shade, name in ((0, "dark"), (120, "light")):
+        (here / "photos" / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = shade + random_pixels.integers(0, 120, (24, 24, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(here / "photos" / name / f"{i}.png")
+
+
 @pytest.mark.parametrize("name", sorted(SLICES))
 def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = [part for setting in SLICES[name] for part in ("--set", setting)]
+    prepare(tmp_path)
+    settings = [part for setting in SLICES[name] for part in ("--set", setting.replace("{here}", str(tmp_path)))]
     command = [sys.executable, "-m", "attar", "run", str(ROOT / "recipes" / f"{name}.yaml"), "--out", str(out), *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
