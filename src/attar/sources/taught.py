@@ -42,9 +42,7 @@ class Teachable(Protocol):
     def builder(self) -> Student: ...
 
 
-def taught(
-    builder: Growing | Student | Teachable, at: OutPath, folds: int | None = None, seed: int = 0, fit: Fit | None = None
-) -> Taught:
+def taught(builder: Growing | Student | Teachable, at: OutPath, folds: int | None = None, seed: int = 0, fit: Fit | None = None) -> Taught:
     """A teacher that is still to be taught, by `attar.teach` or the first step of a run, and is then kept in the file `at`.
 
     builder: `lightgbm(...)`, or a student builder such as `mlp(...)` or `cnn(...)`: one that is too large to ship; or a pretrained model,
