@@ -11,7 +11,18 @@ from torch import Tensor
 
 from attar import functional
 from attar.errors import ObjectiveError
-from attar.objective import Term, as_objective, cosine, embedding_mse, list_kl, margin_mse, mse, similarity_kl, similarity_mse
+from attar.objective import (
+    Term,
+    as_objective,
+    cosine,
+    embedding_mse,
+    labels,
+    list_kl,
+    margin_mse,
+    mse,
+    similarity_kl,
+    similarity_mse,
+)
 from attar.signal import Batch, Schema, Signal
 from attar.task import embedding
 from attar.testing import Example, example, golden
@@ -185,6 +196,25 @@ def test_a_batch_of_which_one_text_is_left_teaches_no_similarity():
     mask[0, 0] = True
     for make in (similarity_kl, similarity_mse):
         assert float(total(make(), ROWS, replace(ROWS.batch, mask=mask))) == 0
+
+
+@pytest.mark.parametrize("make", [similarity_kl, similarity_mse])
+def test_a_batch_of_one_text_teaches_no_similarity_either(make):
+    goal = as_objective(make()).build(Signal(ROWS.student.output[:, :1]), Signal(ROWS.teacher.output[:, :1]), texts(1))
+    student = ROWS.student.output[:1, :1].clone().requires_grad_()
+    loss = goal(Signal(student), Signal(ROWS.teacher.output[:1, :1]), Batch(torch.zeros(1, 1))).total
+    loss.backward()
+    assert float(loss.detach()) == 0 and student.grad is not None and not student.grad.any()
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_score_of_a_text_that_is_missing_counts_for_nothing(complete):
+    scores = torch.linspace(-1, 1, 8)
+    both = MASK[:, :2].all(1)
+    cut = Signal(ROWS.student.output[both])
+    goal = as_objective(labels()).build(ROWS.student, None, ROWS.task)
+    found = goal(ROWS.student, None, replace(ROWS.batch, labels=scores, mask=MASK, complete=complete)).total
+    assert torch.isclose(found, goal(cut, None, Batch(torch.zeros(int(both.sum()), 1), labels=scores[both])).total)
 
 
 # --- what is refused

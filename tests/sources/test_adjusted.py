@@ -44,6 +44,15 @@ def test_unknown_labels_are_not_counted_and_a_class_without_a_row_counts_one() -
     assert torch.allclose(source(BATCH).output, NET(BATCH).output - (counts / counts.sum()).log(), atol=1e-6)
 
 
+def test_rows_that_are_equal_count_as_often_as_they_come() -> None:
+    assert DATA.train.labels is not None
+    twice = torch.cat([torch.arange(len(DATA.train)), (DATA.train.labels == 0).nonzero().squeeze(1)])
+    rows = replace(DATA.train, ids=DATA.train.ids[twice], labels=DATA.train.labels[twice])
+    counts = DATA.train.labels[twice].bincount(minlength=3).float()
+    expected = NET(BATCH).output - (counts / counts.sum()).log()
+    assert torch.allclose(adjusted(NET).told(rows)(BATCH).output, expected, atol=1e-6)
+
+
 def test_many_labels_are_adjusted_one_by_one() -> None:
     data = small_table(120, kind="multilabel")
     net, batch = module(SmallMLP(data.schema, outcomes=(3, 2))), data.test.batch(torch.arange(5))

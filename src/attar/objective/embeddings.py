@@ -140,11 +140,11 @@ class InBatch(Term):
         shape = student.output.shape[:-1]
         ours, theirs = (_wide(s.output).flatten(0, -2) for s in (student, teacher))
         there = _texts(batch, student.output)
-        if there is None:
-            return self.formula(theirs, ours).reshape(shape)
-        places = there.flatten().nonzero()[:, 0]
-        if len(places) < self.least:  # a batch of leftovers
+        places = None if there is None else there.flatten().nonzero()[:, 0]
+        if len(ours if places is None else places) < self.least:  # a batch of leftovers
             return ours.sum(-1).reshape(shape) * 0.0
+        if places is None:
+            return self.formula(theirs, ours).reshape(shape)
         measured = self.formula(theirs.index_select(0, places), ours.index_select(0, places))
         return measured.new_zeros(shape.numel()).index_copy(0, places, measured).reshape(shape)
 

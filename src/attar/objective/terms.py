@@ -121,10 +121,22 @@ class Labels(Term):
         output = student.output.float() if student.output.dtype in (torch.float16, torch.bfloat16) else student.output
         if batch.labels is None:  # nothing is known: 0, and a gradient of 0
             return output.masked_fill(output.new_ones((), dtype=torch.bool), 0.0).sum(-1)
-        return self.task.label_loss(output, batch.labels, self.smoothing)
+        loss = self.task.label_loss(output, batch.labels, self.smoothing)
+        paired = self._paired(batch)
+        return loss if paired is None else loss.masked_fill(~paired, 0.0)
 
     def known(self, batch: Batch) -> Tensor | None:
-        return None if batch.labels is None or batch.complete else self.task.known(batch.labels)
+        if batch.labels is None:
+            return None
+        known = None if batch.complete else self.task.known(batch.labels)
+        paired = self._paired(batch)
+        return paired if known is None else known if paired is None else known & paired
+
+    def _paired(self, batch: Batch) -> Tensor | None:
+        """(B,) bool, rows that have both texts whose score the label is; None: all, or no embedding."""
+        if self.task.kind != "embedding" or batch.mask is None or batch.mask.dim() < 2:
+            return None
+        return batch.mask[:, :2].all(1)
 
     def __repr__(self) -> str:
         return say("labels", smoothing=self.smoothing)

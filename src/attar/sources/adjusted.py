@@ -73,7 +73,9 @@ class Adjusted:
 
     def told(self, rows: Rows) -> Adjusted:
         """The same, told of the rows whose labels say how common each class is."""
-        known = labelled(rows, "adjusted").labels
+        labelled(rows, "adjusted")  # refuses what has no classes
+        known = rows.labels  # of every row: those that are equal count as often as they come
+        assert known is not None
         counts = torch.nn.functional.one_hot(known.clamp(min=0), outcomes_of(rows)) * (known != IGNORE).unsqueeze(-1)
         counts = counts.sum(0).clamp(min=1).double()  # (C,) or (L, 2)
         shift = self.tau * (counts / counts.sum(-1, keepdim=True)).log().float()
