@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attar.errors import TapError, TeacherError
-from attar.signal import IGNORE, Schooled
+from attar.signal import IGNORE, Batch, Schema, Schooled
 from attar.sources import ensemble, module
 from attar.sources.ensemble import confidence
 from attar.testing.small import SmallMLP, small_table
@@ -104,6 +104,16 @@ def test_confidence_is_of_training_rows_alone_once_it_is_told_of_them() -> None:
     hidden = replace(train, labels=torch.full((9,), IGNORE))
     assert torch.allclose(both(hidden).output, plain(hidden).output, atol=1e-6)
     assert len({both.fingerprint, told.fingerprint, plain.fingerprint}) == 3
+
+
+def test_vectors_have_no_mean() -> None:
+    class Vectors(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs[:, None]
+
+    batch = Batch(torch.ones(2, 3), schema=Schema("text", texts=("text",), embeds=True))
+    with pytest.raises(TeacherError, match="a space of its own"):
+        ensemble(module(Vectors()), module(Vectors()))(batch)
 
 
 def test_members_that_exclude_the_label_are_alike() -> None:

@@ -38,7 +38,7 @@ def ensemble(*sources: Source, weights: list[float] | Literal["confidence"] | No
     the mean of logits is a product of experts, which is sharper (`taught(lightgbm())` takes it, to be one booster). Re-tempering
     comes afterwards, live and stored alike. A source that names its classes in another order has its own `classes=`.
 
-    Raises TeacherError for fewer than one source, or weights that do not fit, or sources that answer differently many outcomes.
+    Raises TeacherError for fewer than one source, or weights that do not fit, or sources that answer differently many outcomes, or vectors.
 
     >>> ensemble(a, b, weights=[2, 1])        # doctest: +SKIP
     """
@@ -107,6 +107,11 @@ class Ensemble:
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         no_taps(taps, "ensemble")
+        if batch.schema is not None and batch.schema.embeds:
+            raise TeacherError(
+                "an ensemble has the mean of probabilities or numbers, and vectors are neither: each model has a space of its own",
+                hint="distil from one of them",
+            )
         outputs = [as_logits(s(batch).output, batch, repr(s)) for s in self.sources]
         labels = labels_for(batch, self.labels, "ensemble") if self.weights == "confidence" else None
         return Signal(mean_answer(outputs, self.shares if labels is None else confidence(outputs, labels.to(outputs[0].device))))
