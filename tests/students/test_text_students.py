@@ -170,8 +170,9 @@ def test_what_does_not_go_together_is_refused(path: str) -> None:
 
 def test_only_tokens_of_the_corpus_are_kept(path: str, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "a.txt").write_text("sea1 SEA2 elsewhere\n", encoding="utf-8")
+    (tmp_path / "corpus" / "a.txt").write_text("sea1 elsewhere\n", encoding="utf-8")
     (tmp_path / "corpus" / "b.tsv").write_bytes(b"wood1\t1\n\xff broken\n")
+    (tmp_path / "corpus" / "long.txt").write_text("sea1 " * 300 + "sea2\n", encoding="utf-8")  # the end of a long line counts, too
     builder = hf(path, max_length=20, vocabulary=str(tmp_path / "corpus"))
     model, whole = builder(TEXTS.schema, 0).eval(), hf(path, max_length=20)(TEXTS.schema, 0).eval()
     assert builder.kept is not None

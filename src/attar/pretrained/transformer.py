@@ -139,12 +139,15 @@ def unknown_of(definition: str) -> int:
     )
 
 
+_WHOLE = 1 << 20  # tokens of a line: a long one is not to lose the words at its end
+
+
 @lru_cache(maxsize=8)
 def kept_ids(definition: str, vocabulary: str) -> tuple[int, ...]:
     """Ids of the tokens that occur in a text file, or in the files of a folder, and of all special ones; ascending."""
     place = located(vocabulary)
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-    tokens = Tokens(definition, special=False)
+    tokens = Tokens(definition, max_length=_WHOLE, special=False)
     found = {i for i, token in tokens.tokenizer.get_added_tokens_decoder().items() if token.special} | {unknown_of(definition)}
     special = len(found)
     for file in files:
