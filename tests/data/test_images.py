@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -300,3 +301,13 @@ def test_a_folder_is_a_classification() -> None:
         images("birds").read("regression")
     with pytest.raises(DataError, match=r"images\(size=\[3\]\)"):
         images("birds", size=[3])
+
+
+def test_the_example_writes_the_folder_that_the_photos_recipe_reads(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "photos_folder.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "photos")], capture_output=True, text=True, check=True, timeout=100)
+    assert "1,409 images" in done.stdout
+    data = images(str(tmp_path / "photos")).read()
+    assert data.schema.classes == ("china", "flower", "portrait")
+    assert data.schema.shape == (3, 24, 24)
+    assert not data.notes  # no two pieces are equal
