@@ -21,7 +21,7 @@ from attar.data.deal import Shares, deal
 from attar.data.ids import tensor_ids, text_key
 from attar.data.labels import Labels, label_statistics, read_label
 from attar.errors import DataError, MissingExtra
-from attar.notation import InPath, say
+from attar.notation import InPath, located, say
 from attar.signal import Inputs, Schema
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Files:
 
 
 def _read_folder(spec: Folder) -> Data:
-    root = Path(spec.path)
+    root = located(spec.path)
     classes, names, codes, notes = _find(root)
     seen = _survey(root, names, scaled=spec.size is not None)
     size = tuple(spec.size) if spec.size is not None else seen.size

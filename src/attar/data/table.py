@@ -19,7 +19,7 @@ from attar.data.labels import Labels, label_statistics, no_labels, read_label, r
 from attar.data.munge import Munge, synthesise
 from attar.data.numerals import is_number
 from attar.errors import DataError, MissingExtra, near
-from attar.notation import InPath, say
+from attar.notation import InPath, located, say
 from attar.signal import IGNORE, Column, Schema
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Table:
         """Read the file, check it and split its rows. Raises DataError for whatever cannot be used."""
         if not isinstance(self.path, str | Path):
             raise DataError(f"table(...) reads a file, got a {type(self.path).__name__}", hint="frame(df, label=...) takes a DataFrame")
-        return read_frame(_read_file(Path(self.path), self.separator, self.roles.missing or []), self.roles, kind)
+        return read_frame(_read_file(located(self.path), self.separator, self.roles.missing or []), self.roles, kind)
 
 
 @dataclass(frozen=True, eq=False)

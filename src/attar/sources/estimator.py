@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attar.errors import MissingExtra, TeacherError, TrustError
 from attar.identity import digest
-from attar.notation import InPath, say
+from attar.notation import InPath, located, say
 from attar.signal import NOTHING, Batch, Column, Schema, Signal
 from attar.sources.answers import FLOOR, checked, home_of, log_probabilities, no_taps, order_of, said, text_of
 from attar.sources.module import spelled
@@ -88,7 +88,7 @@ def _unpickled(path: str) -> Predictor:
             "Safer: export the model to ONNX, or give a booster's own text or JSON file",
         )
     try:
-        with open(path, "rb") as file:
+        with open(located(path), "rb") as file:
             model = pickle.load(file)
     except FileNotFoundError:
         raise TeacherError(f"no file {path}", hint="paths in a recipe are relative to the recipe's folder") from None

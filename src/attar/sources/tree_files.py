@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 from attar.errors import MissingExtra, TeacherError
+from attar.notation import located
 
 __all__ = ["blocks_of", "bytes_of", "fault_of", "head_of", "load_lightgbm", "text_of_file", "whole"]
 
@@ -123,7 +123,7 @@ def text_of_file(path: str, start: str, kind: str, hint: str) -> str:
 
 def bytes_of(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return located(path).read_bytes()
     except FileNotFoundError:
         raise TeacherError(f"no file {path}", hint="paths in a recipe are relative to the recipe's folder") from None
     except IsADirectoryError:
