@@ -35,7 +35,7 @@ def hf(
         frozen layers answer is remembered for each text, so that an epoch costs what is left.
 
     One vector is made of the tokens as the folder says, else by their mean. Of two texts a pair is read together, for embeddings each by
-    itself. A model that is begun from a folder wants a learning rate of 1e-5 to 1e-4. All of it in the teacher's place is
+    itself. A model that is begun from a folder wants a learning rate of 5e-5 to 5e-4, and few epochs. All of it in the teacher's place is
     `taught(hf(path), at=…)`. To begin from fewer layers, heads or channels: `shrink(hf(path), …)`.
 
     Raises StudentError for arguments that do not go together, heads that do not divide the width, more frozen layers than there are.

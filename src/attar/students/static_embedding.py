@@ -38,8 +38,9 @@ def static_embedding(
 
     It begins as Model2Vec's recipe has it (MinishLab/model2vec): [CLS] token [SEP] through the encoder, the mean of its states, PCA, and a
     weight a / (a + p) for each token (SIF, Arora 2017), p by Zipf's law ∝ 1 / (rank + 2), the rank being the token's place in the
-    vocabulary and a = 1e-4. Vectors and weights then learn from the teacher, which is what Model2Vec itself leaves out. Special tokens
-    begin at zero. No order of words is seen: "not good, bad" is "not bad, good".
+    vocabulary and a = 1e-4. So it begins where Model2Vec ends: of all-MiniLM-L6-v2, Spearman's ρ on the test pairs of STS-B is .638, .661
+    and .662 at 128, 256 and 384 dimensions, as model2vec 0.10 has it. Vectors and weights then learn from the teacher. Special tokens begin
+    at zero. No order of words is seen: "not good, bad" is "not bad, good".
 
     Of a teacher with more coordinates, `pca(teacher, dimensions=256)` gives as many as the student has.
     Raises StudentError for more dimensions than the encoder has, or a builder that begins from chance.
