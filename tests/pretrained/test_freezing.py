@@ -57,9 +57,26 @@ def test_each_text_goes_through_the_frozen_layers_once(layers: int, path: str) -
     model(ROWS)
     other, _ = frozen(path, layers, seed=1)
     other(ROWS)  # another model of the same folder shares what was computed
-    assert asked == [4]  # "w4" comes twice
+    assert asked == [1] * 4  # "w4" comes twice
     model.answer(ROWS, keep=False)
-    assert asked == [4, 5]  # a cost is measured on all rows, anew
+    assert asked == [*[1] * 4, 5]  # a cost is measured on all rows, anew
+
+
+def test_what_is_remembered_is_the_same_to_the_last_bit_whoever_was_asked_beside_it(tmp_path: Path) -> None:
+    _, net = frozen(str(small_folder(tmp_path / "model", WORDS, layers=3, width=128, heads=4)), 2)
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 20, (40,), generator=draw)
+    mask = (torch.arange(20) < lengths[:, None]).long()
+    ids = torch.randint(4, 20, (40, 20), generator=draw) * mask
+
+    def remembered(steps: int) -> dict[bytes, Tensor]:
+        net.lower.memo.clear()
+        for some in torch.arange(40).split(steps):
+            net.lower(ids[some], mask[some], None, keep=True)
+        return dict(net.lower.memo)
+
+    first, again = remembered(40), remembered(1)  # as by a training that was killed, and goes on with nothing remembered
+    assert all(torch.equal(first[key], again[key]) for key in first)
 
 
 def test_only_what_is_not_frozen_learns(path: str) -> None:

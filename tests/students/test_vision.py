@@ -359,3 +359,15 @@ def test_a_folder_of_photographs_reaches_a_backbone(tmp_path: Path) -> None:
         Image.fromarray(np.random.default_rng(i).integers(low, low + 156, (20, 20, 3)).astype(np.uint8)).save(path)
     data = images(str(tmp_path), valid=0.2, calibration=0.2, test=0.2).read()
     assert timm(SMALL)(data.schema, 0).eval()(data.train.batch(torch.arange(4)).inputs).shape == (4, 2)
+
+
+def test_what_a_frozen_backbone_remembers_is_the_same_to_the_last_bit_in_whatever_batch_a_row_came(weights: str) -> None:
+    model = timm(SMALL, weights=weights, freeze=True)(COLOUR, 0).train()
+    raw = torch.randint(0, 256, (33, *COLOUR.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert model.memory is not None
+    model(raw)
+    first = dict(model.memory.rows)
+    model.memory.forget()
+    for some in raw.split(7):
+        model(some)
+    assert all(torch.equal(row, model.memory.rows[key]) for key, row in first.items())

@@ -173,19 +173,25 @@ class _Memory:
         return _Memory, ()
 
     def __call__(self, pixels: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, C, height, width) → (B, D); only rows never seen are embedded, together."""
+        """(B, C, height, width) → (B, D); only rows never seen are embedded.
+
+        On a CPU one by one: the last bits of an embedding depend on the size of its batch, and a training that goes on after a kill, which
+        remembers nothing, embeds in other batches.
+        """
         keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in pixels.cpu().numpy()]
         first = {key: i for i, key in enumerate(keys) if key not in self.rows}
         fresh: dict[bytes, Tensor] = {}
         if first:
+            new = pixels[list(first.values())]
             with torch.no_grad():
-                fresh = dict(zip(first, embed(pixels[list(first.values())]), strict=True))
+                found = torch.cat([embed(rows) for rows in new.split(1 if new.device.type == "cpu" else len(new))])
+            fresh = dict(zip(first, found, strict=True))
         for key, row in fresh.items():
             if self.bytes < REMEMBERED_BYTES:
                 self.rows[key] = row.clone()  # else it would hold the whole batch
                 self.bytes += row.numel() * row.element_size()
-        found = [fresh[key] if key in fresh else self.rows[key] for key in keys]
-        return torch.stack(found).to(pixels.device)
+        rows = [fresh[key] if key in fresh else self.rows[key] for key in keys]
+        return torch.stack(rows).to(pixels.device)
 
     def forget(self) -> None:
         """Begin anew, because the weights are others."""

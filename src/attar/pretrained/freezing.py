@@ -18,7 +18,7 @@ from attar.pretrained.text import ENCODERS, Folder, Pool, blocks_of, load_body, 
 __all__ = ["FrozenEncoder", "Lower", "frozen"]
 
 MOST_BYTES = 1 << 30  # of remembered answers; what is beyond is computed each time
-AT_ONCE = 64  # texts in one question to the frozen layers, sorted by their length
+AT_ONCE = 64  # texts in one question to the frozen layers, sorted by their length; on a CPU they are asked one by one
 
 
 def frozen(folder: Folder, kept: tuple[int, ...] | None, layers: int, pool: Pool, head: nn.Module | None, who: str) -> FrozenEncoder:
@@ -122,8 +122,11 @@ class Lower(nn.Module):
         lengths = mask.sum(1).tolist()
         order = sorted(new.values(), key=lambda i: lengths[i])
         made: dict[bytes, Tensor] = {}
-        for start in range(0, len(order), AT_ONCE):
-            some = order[start : start + AT_ONCE]
+        # The last bits of an answer depend on who is asked beside it. A training that goes on remembers nothing and asks in other company.
+        # One by one nobody is padded, and 96 sentences through 4 layers of MiniLM take 0.69 s instead of 0.62.
+        at_once = 1 if input_ids.device.type == "cpu" else AT_ONCE
+        for start in range(0, len(order), at_once):
+            some = order[start : start + at_once]
             index = torch.tensor(some, device=input_ids.device)
             longest = max(lengths[i] for i in some)
             asked = [None if t is None else t[index, :longest] for t in (input_ids, mask, kinds)]
