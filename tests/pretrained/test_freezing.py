@@ -79,6 +79,15 @@ def test_what_is_remembered_is_the_same_to_the_last_bit_whoever_was_asked_beside
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+def test_what_is_remembered_is_of_full_precision_in_a_training_of_half_of_it(path: str) -> None:
+    _, net = frozen(path, 2)
+    ids, mask = torch.tensor([[2, 5, 9, 3]]), torch.ones(1, 4, dtype=torch.long)
+    net.lower.memo.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net.lower(ids, mask, None, keep=True)
+    torch.testing.assert_close(net.lower(ids, mask, None, keep=True), net.lower(ids, mask, None, keep=False), rtol=1e-5, atol=1e-5)
+
+
 def test_only_what_is_not_frozen_learns(path: str) -> None:
     model, net = frozen(path, 2)
     before = [p.clone() for p in net.lower.parameters()]

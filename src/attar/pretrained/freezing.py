@@ -109,7 +109,8 @@ class Lower(nn.Module):
             if torch.compiler.is_compiling() or not keep:
                 return self._asked(input_ids, attention_mask, kinds)
             keys = _keys(input_ids, attention_mask, kinds)
-            found = self._found(keys, input_ids, attention_mask, kinds)
+            with torch.autocast(input_ids.device.type, enabled=False):  # what is remembered is asked again in full precision
+                found = self._found(keys, input_ids, attention_mask, kinds)
             if self.pool is not None:
                 return torch.stack(found).to(input_ids.device)
             states = found[0].new_zeros(*input_ids.shape, found[0].shape[-1])
