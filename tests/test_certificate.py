@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attar.certificate import Certificate, Figure, Quality, Requirement, Verdict, require
+from attar.certificate import Certificate, Figure, Quality, Requirement, Verdict, digits, require
 from attar.errors import EvidenceError
 
 
@@ -122,3 +122,10 @@ def test_require_writes_as_it_was_read_and_refuses_what_nobody_can_show() -> Non
         require(margin=0.0)
     with pytest.raises(EvidenceError, match="between 0 and 1"):
         require(min_agreement=95)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-1e-17, "0.0000"), (-0.00004, "0.0000"), (0.5, "0.5000"), (-0.00006, "-0.0001"), (61.7, "61.70")]
+)
+def test_what_rounds_to_nothing_has_no_sign(value: float, text: str) -> None:
+    assert digits(value) == text

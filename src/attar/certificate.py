@@ -442,7 +442,7 @@ def digits(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     if abs(value) < 10:
-        return f"{value:.4f}"
+        return f"{round(value, 4) or 0.0:.4f}"  # nothing has no sign
     return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 

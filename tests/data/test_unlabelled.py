@@ -204,6 +204,8 @@ def test_a_table_without_labels_has_the_classes_that_are_declared(tmp_path: Path
     assert declared.schema.classes == ("yes", "no")
     with pytest.raises(DataError, match=r"label 'y' is 'yes' in row \d+, which classes=\['maybe', 'no'\]"):
         table(str(tmp_path / "b.csv"), label="y", classes=["maybe", "no"]).read()
+    with pytest.raises(DataError, match=r"so it is with \d+ rows and 1 class in all"):
+        table(str(tmp_path / "b.csv"), label="y", classes=["maybe", "no"]).read()
 
 
 # --- images -------------------------------------------------------------------------------------------------------------------------

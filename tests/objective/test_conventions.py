@@ -32,7 +32,7 @@ from attar.objective import (
 )
 from attar.objective.conventions import Check, Conventions, check
 from attar.objective.terms import Divergence
-from attar.signal import NOTHING, Batch, Schema, Signal
+from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.task import classification, embedding, multilabel, regression
 
 CLASSES = 4
@@ -237,6 +237,11 @@ def test_many_classes_with_two_exchanged_are_found():
 @pytest.mark.parametrize("batch", [Batch(X), Batch(X[:10], labels=torch.arange(10) % 4)])
 def test_too_few_labels_tell_nothing_about_the_order(batch):
     assert the("class order", run(batch=batch)).verdict == "skipped"
+
+
+def test_without_any_label_it_says_so():
+    nobody = Batch(X, labels=torch.full((len(X),), IGNORE))
+    assert the("class order", run(goal=kl(), batch=nobody)).text == "no row has a label"
 
 
 # --- the objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,8 +149,18 @@ def test_what_it_cannot_answer_is_refused_and_says_what_to_do(tmp_path: Path) ->
         logits(Batch(torch.zeros(2, 3)))
     with pytest.raises(TeacherError, match="of the kind 'table'"):
         logits(Batch({"text": Texts(["a"])}, schema=Schema("table")))
-    with pytest.raises(TeacherError, match="numbers up to 160 tokens"):
+    with pytest.raises(TeacherError, match="numbers up to 160 tokens") as caught:
         hf(logits.path, max_length=161)
+    assert caught.value.hint == "max_length=128"
+    with pytest.raises(TeacherError, match=r"answers the classes \['sea', 'wood', 'town'\], the data have") as caught:
+        hf(classifier(tmp_path / "d", labels=("sea", "wood", "town")), max_length=20)(TEXTS.test.batch(ROWS))
+    assert caught.value.hint.startswith("these are 3 outcomes, and 2 are asked")  # no list of names would help
+    short = small_folder(tmp_path / "c", ["sea"])
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    with pytest.raises(TeacherError, match="numbers up to 64 tokens") as caught:
+        hf(str(short))
+    assert caught.value.hint == "max_length=64"
 
 
 def test_its_text_reads_back(tmp_path: Path) -> None:

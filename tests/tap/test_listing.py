@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attar.reading import TextModel
 from attar.signal import Batch, Column, Schema
 from attar.students import mlp
 from attar.tap import listing, observe
+from attar.testing.texts import small_pairs, small_text_model
 
 TABLE = Schema("table", (Column("age", "number"), Column("debt", "number")), classes=("no", "yes"))
 
@@ -54,3 +56,15 @@ def test_what_cannot_be_read_has_its_reason_once_for_all_blocks() -> None:
     assert "hidden.1 … hidden.2        'net.encoder.layer.0' is run 2 times for one answer" in lines
     net = Reader(times=0)
     assert listing(net, lambda taps: observe(net, Batch(IDS), taps), 3)[-1].startswith("attention            q kᵀ/√d is not the attention")
+
+
+def test_two_texts_of_a_row_that_are_read_by_themselves_are_two_times_as_many() -> None:
+    class Told(TextModel):
+        def tap_names(self) -> dict[str, str]:
+            return {"embedding": "net.head:in"}
+
+    data = small_pairs(40)
+    plain = small_text_model(data.schema)
+    model = Told(plain.reading, plain.net, data.schema.texts, each=True).eval()
+    batch = data.train.batch(torch.arange(3))
+    assert listing(model, lambda taps: observe(model, batch, taps), 3) == ["embedding  (2B, 12)  net.head:in"]

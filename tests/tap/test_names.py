@@ -350,3 +350,9 @@ def test_a_name_no_model_has_is_a_path_and_an_unknown_one_names_both() -> None:
     with pytest.raises(TapError, match="no module at 'hiden.1'") as caught:
         resolve(encoder("bert"), "hiden.1")
     assert "'hidden.1'" in caught.value.hint
+
+
+def test_one_block_is_not_blocks() -> None:
+    net = mlp(width=4, depth=1)(Schema("table", (Column("age", "number"),), classes=("no", "yes")), 0)
+    with pytest.raises(TapError, match="Perceptron has 1 block, and no 'hidden.2'"):
+        resolve(net, "hidden.2")

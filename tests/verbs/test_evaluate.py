@@ -23,10 +23,11 @@ from attar.identity import uniform
 from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.sources.module import module
 from attar.statistics import metrics, vectors
+from attar.statistics.tests import Effect
 from attar.task import classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
-from attar.verbs.evaluate.verdicts import _more
+from attar.verbs.evaluate.verdicts import _against, _more
 from attar.verbs.export import export
 
 
@@ -495,3 +496,8 @@ def test_an_exported_folder_is_judged_file_by_file_and_held_against_its_budget(t
     assert found.exit_code == 3
     assert found.identity["student"]["files"]["student.onnx"]["digest"]
     assert set(found.cost) >= {"teacher", "student", "ratio"}
+
+
+def test_no_difference_at_all_is_a_sentence_without_holes() -> None:
+    found = Effect("no difference", 0.0, -0.002, 0.0, 0.005, 3, 0.0, 0.001, 90)
+    assert _against(found, "accuracy", "labels", 1.0).endswith("accuracy 0.0000 [−0.0020, 0.0000] over labels (3 seeds)")

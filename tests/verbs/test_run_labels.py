@@ -14,7 +14,7 @@ import torch
 
 import attar
 from attar.data import Data
-from attar.errors import DataError, ObjectiveError, RunError, TeacherError
+from attar.errors import DataError, ObjectiveError, RunError, TapError, TeacherError
 from attar.objective import cosine, hint, kl, mse
 from attar.progress import Event
 from attar.recipe import load
@@ -295,3 +295,20 @@ def test_nets_that_are_taught_by_folds_have_no_common_space(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
     one = replace(job, teacher=attar.taught(small_text_model, at="t.safetensors", folds=1))
     assert run_job(one, out=tmp_path / "run", until="distill").exit_code == 0
+
+
+def test_a_tap_that_is_not_there_is_found_before_anything_is_taught_and_the_line_is_the_objective_s(tmp_path: Path) -> None:
+    job = Job(
+        data=small_texts(120),
+        teacher=attar.taught(small_text_model, at="t.safetensors", folds=1),
+        student=small_text_model,
+        objective=kl() + hint(student="net.boddy", teacher="net.body"),
+        fit=FIT,
+        where=lambda key: f"recipe.yaml ({key})",
+    )
+    with pytest.raises(TapError, match=r"recipe.yaml \(objective\): no module at 'net.boddy'"):
+        run_job(job, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    folds = replace(job, teacher=attar.taught(small_text_model, at="t.safetensors"), objective=kl(), data=small_pairs(120))
+    with pytest.raises(TeacherError, match=r"recipe.yaml \(teacher\): .* each with a space of its own"):
+        run_job(replace(folds, objective=cosine()), out=tmp_path / "run")

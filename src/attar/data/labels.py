@@ -97,9 +97,10 @@ def _declared(
     at = {text: i for i, text in enumerate(classes)}
     if foreign := [i for i, text in enumerate(texts) if text not in at]:
         first, rows = texts[foreign[0]], np.isin(codes, foreign)
+        kinds = f"{len(foreign)} {'classes' if len(foreign) > 1 else 'class'}"
         raise DataError(
             f"label {name!r} is {first!r} in {place(_first(known, codes == foreign[0]))}, which classes={list(classes)} does not name"
-            + (f"; so it is with {int(rows.sum()):,} rows and {len(foreign)} classes in all" if rows.sum() > 1 else ""),
+            + (f"; so it is with {int(rows.sum()):,} rows and {kinds} in all" if rows.sum() > 1 else ""),
             hint=near(first, classes),
         )
     out = np.full(len(values), IGNORE, dtype=np.int64)

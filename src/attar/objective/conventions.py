@@ -182,8 +182,12 @@ def _order(output: Tensor, batch: Batch, task: Task) -> Check:
     known = task.known(batch.labels)
     y = batch.labels[known].reshape(-1).cpu().numpy()
     log_p = torch.log_softmax(output.detach()[known].reshape(-1, task.outcomes).double(), -1).clamp(min=-50.0).cpu().numpy()
-    if len(y) < 20 or len(np.unique(y)) < 2:
-        return Check(name, "skipped", f"{len(y)} labelled rows of {len(np.unique(y))} classes tell nothing")
+    if not len(y):
+        return Check(name, "skipped", "no row has a label")
+    kinds = len(np.unique(y))
+    if len(y) < 20 or kinds < 2:
+        of = f"{kinds} classes" if kinds > 1 else "one class"
+        return Check(name, "skipped", f"too few labels to tell: {len(y)}, of {of}")
     gain, p, order = _better_order(log_p, y)
     values = {"gain": gain, "p": p}
     if p < SIGNIFICANT:

@@ -90,11 +90,10 @@ def order_of(own: Sequence[Any], schema: Schema | None, who: str) -> Tensor | No
     if sorted(names) != sorted(schema.classes):
         bare = [_bare(n) for n in names]
         if sorted(bare) != sorted(_bare(c) for c in schema.classes) or len(set(bare)) < len(bare):
-            raise TeacherError(
-                f"{who} answers the classes {names}, the data have {list(schema.classes)}",
-                hint="`classes=` names the teacher's outputs, in their order, by the data's names: "
-                f"classes={list(schema.classes)[: len(names)]}",
-            )
+            hint = f"`classes=` names the teacher's outputs, in their order, by the data's names: classes={list(schema.classes)}"
+            if len(names) != len(schema.classes):
+                hint = f"these are {len(names)} outcomes, and {len(schema.classes)} are asked: a teacher of these data, or taught on them"
+            raise TeacherError(f"{who} answers the classes {names}, the data have {list(schema.classes)}", hint=hint)
         found = [bare.index(_bare(c)) for c in schema.classes]
     else:
         found = [names.index(c) for c in schema.classes]

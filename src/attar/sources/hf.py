@@ -40,7 +40,9 @@ def hf(path: InPath, classes: list[str] | None = None, max_length: int = 128, fr
     """
     folder = open_folder(path)
     if not 2 < max_length <= folder.positions:
-        raise TeacherError(f"hf(max_length={max_length}): {path} numbers up to {folder.positions} tokens", hint="max_length=128")
+        raise TeacherError(
+            f"hf(max_length={max_length}): {path} numbers up to {folder.positions} tokens", hint=f"max_length={min(folder.positions, 128)}"
+        )
     return HF(path, None if classes is None else tuple(classes), max_length, freeze, folder)
 
 

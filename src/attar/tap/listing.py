@@ -49,10 +49,11 @@ def _shapes(names: list[str], ask: Callable[[frozenset[str]], Signal], rows: int
 
 
 def _shape(signal: Signal, name: str, rows: int) -> str:
-    """(B, L, 384): B rows and L tokens, which are another number in another batch."""
+    """(B, L, 384): B rows and L tokens, which are another number in another batch; 2B where a row has two texts, each read by itself."""
+    first = signal.taps[name].shape[0]
     sizes = [str(size) for size in signal.taps[name].shape]
-    if sizes[0] == str(rows):
-        sizes[0] = "B"
+    if first and first % rows == 0:
+        sizes[0] = "B" if first == rows else f"{first // rows}B"
     if name in signal.masks:
         tokens = slice(1, 2) if len(sizes) == 3 else slice(2, 4)
         sizes[tokens] = ["L"] * len(sizes[tokens])

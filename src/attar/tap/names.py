@@ -136,9 +136,8 @@ def _spot(model: nn.Module, read: Read, named: re.Match[str], names: Names) -> S
         least, index = int(kind != "hidden"), int(named["index"])
         at = index if index >= 0 else names.blocks + 1 + index
         if not least <= at <= names.blocks:
-            raise TapError(
-                f"{who} has {names.blocks} blocks, and no {read.path!r}", hint=f"{kind}.{least} to {kind}.{names.blocks}; -1 is the last"
-            )
+            count = f"{names.blocks} block{'s' if names.blocks != 1 else ''}"
+            raise TapError(f"{who} has {count}, and no {read.path!r}", hint=f"{kind}.{least} to {kind}.{names.blocks}; -1 is the last")
         name = f"{kind}.{at}"
     spot = names.spots.get(name)
     if spot is None:

@@ -24,7 +24,7 @@ from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Data, Description, as_data
 from attar.data.text import Text
-from attar.errors import AttarError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
+from attar.errors import AttarError, DataError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
 from attar.loop import Fit, alone, processes
@@ -48,6 +48,7 @@ Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
 KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "budget", "require")
 SETTLED = ("objective", "controls")  # what is filled in when the data are read, where nothing is said
 JUDGED_BY = ("shift", "budget", "require")  # what a certificate is held against: it may change when one is made anew
+BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
 
@@ -84,6 +85,15 @@ class Job:
             if not error.message.startswith(where):
                 error.message = f"{where}: {error.message}"
             raise
+
+    @contextmanager
+    def about_training(self) -> Iterator[None]:
+        """As `about`, for what several lines have a part in: the kind of the error says which of them it is about."""
+        try:
+            yield
+        except AttarError as error:
+            with self.about(next((key for kind, key in BLAMED if isinstance(error, kind)), "student")):
+                raise
 
 
 @dataclass(frozen=True)
@@ -242,7 +252,7 @@ def read(job: Job) -> tuple[Data, Task]:
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
         task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
-    with job.about("student"):
+    with job.about_training():
         precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
     return data, task
 
@@ -353,7 +363,7 @@ class _Steps:
         self.annotate()
         if self._distilled is None:
             assert self._answers is not None
-            with self.job.about("student"):
+            with self.job.about_training():
                 self._distilled = distill(
                     self._answers,
                     self.job.student,

@@ -24,6 +24,7 @@ from attar.sources.controls import hard, shuffled, smooth
 from attar.sources.ema import Ema
 from attar.sources.taught import Taught
 from attar.students import Trees
+from attar.tap import resolve
 from attar.task import Task
 from attar.verbs.distill.grow import blend_of
 from attar.verbs.distill.judge import judged_rows, labelled_rows
@@ -102,12 +103,16 @@ class Plan:
         if self.task.kind == "multilabel" and "shuffled" in self.controls:
             what = "the control 'shuffled' exchanges answers among rows of one label, these have many"
             raise NotationError(what, hint='controls: ["hard"]')
-        if isinstance(self.build(0), Trees):
+        student = self.build(0)
+        if isinstance(student, Trees):
             if self.task.kind == "embedding":
                 raise StudentError(
                     f"{self.student!r} grows trees, which answer numbers and not vectors", hint="a student that is a network"
                 )
             blend_of(self.objective)
+        else:
+            for tap in sorted(self.objective.student_taps):
+                resolve(student, tap)  # it raises for a place that is not there
         if isinstance(self.teacher, Ema):
             self._self_taught()
         self._no_leak()

@@ -172,8 +172,9 @@ def _agreement(least: float, agreement: Figure) -> Requirement:
 def _against(found: Effect, name: str, control: str, better: float) -> str:
     """better: −1 for a metric of which less is better, whose difference is told as the tables tell it."""
     low, high = sorted((better * found.low, better * found.high))
-    interval = f" [{signed(low)}, {signed(high)}]" if math.isfinite(high - low) else ""
-    facts = f"{name} {signed(better * found.difference)}{interval} over {control} ({found.seeds} seed{'s' if found.seeds != 1 else ''})"
+    interval = f" [{signed(low).strip()}, {signed(high).strip()}]" if math.isfinite(high - low) else ""
+    seeds = f"{found.seeds} seed{'s' if found.seeds != 1 else ''}"
+    facts = f"{name} {signed(better * found.difference).strip()}{interval} over {control} ({seeds})"
     if found.answer == "helped":
         return f"DISTILLATION HELPED: {facts}"
     if found.answer == "hurt":
