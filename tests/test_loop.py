@@ -309,6 +309,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
 
 def test_a_signal_between_setting_a_handler_and_the_next_line_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     set_handler = signal.signal
+    inherited = set_handler(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the test
 
     def eager(number: int, handler: signal.Handlers | int | None) -> object:
         before = set_handler(number, handler)
@@ -317,6 +318,9 @@ def test_a_signal_between_setting_a_handler_and_the_next_line_is_noted(monkeypat
         return before
 
     monkeypatch.setattr(signal, "signal", eager)
-    with pytest.raises(Stopped):
-        train(small(), square, ROWS, fit=FIT, seed=1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        with pytest.raises(Stopped):
+            train(small(), square, ROWS, fit=FIT, seed=1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        set_handler(signal.SIGINT, inherited)
