@@ -18,8 +18,13 @@ def test_the_temperature_is_the_one_that_minimises_the_log_loss() -> None:
     labels = np.array([rng.choice(5, p=p) for p in np.exp(metrics.log_softmax(logits / 2.5))])
     weight = rng.random(2000)
 
+    epsilon = 1 / (weight.sum() ** 2 / (weight**2).sum() + 2)
+
     def loss(t: float) -> float:
-        return float(metrics.log_loss(logits / t, labels, weight))
+        each = [metrics.log_loss_rows(logits / t, np.full(len(labels), k)) for k in range(5)]
+        others = [np.mean([each[k][i] for k in range(5) if k != y]) for i, y in enumerate(labels)]
+        own = metrics.log_loss_rows(logits / t, labels)
+        return float(np.average((1 - epsilon) * own + epsilon * np.array(others), weights=weight))
 
     theirs: Any = optimize.minimize_scalar(loss, bounds=(0.1, 20), method="bounded")
     assert calibration.fit_temperature(logits, labels, weight) == pytest.approx(theirs.x, rel=1e-4)
@@ -33,10 +38,26 @@ def test_the_temperature_scales_with_the_logits() -> None:
     assert calibration.fit_temperature(logits * 4, labels) == pytest.approx(4 * calibration.fit_temperature(logits, labels), rel=1e-6)
 
 
-def test_the_temperature_is_bounded_where_the_rows_are_separable_or_the_logits_useless() -> None:
-    logits = np.array([[3.0, 0.0], [0.0, 3.0]])
-    assert calibration.fit_temperature(logits, [0, 1]) == calibration.COLDEST
-    assert calibration.fit_temperature(logits, [1, 0]) == calibration.HOTTEST
+def test_the_temperature_of_useless_logits_is_bounded() -> None:
+    assert calibration.fit_temperature([[3.0, 0.0], [0.0, 3.0]], [1, 0]) == calibration.HOTTEST
+    assert calibration.fit_temperature([[1e-9, 0.0], [0.0, 1e-9]], [0, 1]) == calibration.COLDEST
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(2, 2), (25, 2), (25, 10), (1000, 3)])
+def test_rows_without_an_error_make_a_model_as_sure_as_their_number_allows(rows: int, classes: int) -> None:
+    labels = np.arange(rows) % classes
+    logits = 7.0 * np.eye(classes)[labels]
+    sure = np.exp(metrics.log_softmax(logits / calibration.fit_temperature(logits, labels))).max(-1)
+    np.testing.assert_allclose(sure, (rows + 1) / (rows + 2), rtol=1e-8)
+
+
+def test_copies_by_weight_are_rows_and_a_common_factor_is_none() -> None:
+    logits, labels = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]]), np.array([0, 1, 0])
+    plain = calibration.fit_temperature(logits, labels)
+    assert calibration.fit_temperature(logits, labels, [7.0, 7.0, 7.0]) == pytest.approx(plain, rel=1e-9)
+    assert calibration.fit_temperature(logits, labels, [1.0, 1.0, 1e-12]) == pytest.approx(
+        calibration.fit_temperature(logits[:2], labels[:2]), rel=1e-6
+    )
 
 
 def test_no_row_has_no_calibration_error() -> None:
