@@ -143,11 +143,12 @@ def test_a_student_that_reads_text_keeps_its_tokenizer():
     model = graft(lambda schema, seed: TextModel(Bags(64), Bag(4)), onto=teacher)(schema, 0)
     assert isinstance(model, TextModel)
     rows = Batch({"text": Texts(["a good film", "bad", "so so"])}, schema=schema)
-    seen = observe(model, rows, frozenset({"net.projected"}))
-    assert torch.equal(seen.output, teacher.get_submodule("net.head")(seen.taps["net.projected"]))
-    goal = simkd("net.projected")
-    distiller = Distiller(model, goal).build(rows, module(teacher)(rows, goal.teacher_taps))
-    assert float(distiller(rows, module(teacher)(rows, goal.teacher_taps)).total.detach()) > 0
+    seen = observe(model, rows, frozenset({"projected"}))
+    assert torch.equal(seen.output, teacher.get_submodule("net.head")(seen.taps["projected"]))
+    branched = graft(lambda schema, seed: TextModel(Bags(64), Bag(4)), onto=teacher, output="student")(schema, 0)
+    for student, goal in ((model, simkd()), (branched, srrl())):  # the same words as for images
+        distiller = Distiller(student, goal).build(rows, module(teacher)(rows, goal.teacher_taps))
+        assert float(distiller(rows, module(teacher)(rows, goal.teacher_taps)).total.detach()) > 0
 
 
 class Bag(nn.Module):

@@ -83,8 +83,8 @@ def graft(
     factor: the projector has D_t / factor hidden units; 2, the best of the paper's 2, 4 and 8.
 
     The projector is linear, layer norm, ReLU, linear, of the pooled vector; the paper's are three convolutions of the map before it. Taps:
-    `projected`, what the teacher's head reads, and with output="student" `regrasped`, what it says to that; of students that read text
-    `net.projected` and `net.regrasped`. The head is the module `head`, else the layer that reads `embedding`.
+    `projected`, what the teacher's head reads, and with output="student" `regrasped`, what it says to that. The head is the module `head`,
+    else the layer that reads `embedding`.
     Raises StudentError where a model has no such head, or its outcomes are not the data's.
 
     >>> from attar.students import cnn
@@ -123,7 +123,8 @@ class Grafted(nn.Module):
 
     def tap_names(self) -> dict[str, str]:
         """The embedding is what the projector reads."""
-        return {"embedding": "projected:in"}
+        names = {"embedding": "projected:in", "projected": "projected"}
+        return names if self.regrasped is None else names | {"regrasped": "regrasped"}
 
     def train(self, mode: bool = True) -> Grafted:
         super().train(mode)

@@ -21,7 +21,7 @@ __all__ = ["Named", "all_names", "find", "locate", "resolve", "taps_of"]
 
 LIBRARIES = ("transformers", "timm", "torchvision", "efficientnet_lite_pytorch")
 KINDS = ("hidden", "query", "key", "value", "attention", "stage", "embedding")
-NAME = re.compile(r"hidden|embedding|stage[1-9]\d*|(?P<kind>hidden|attention|query|key|value)\.(?P<index>-?\d+)")
+NAME = re.compile(r"hidden|embedding|projected|regrasped|stage[1-9]\d*|(?P<kind>hidden|attention|query|key|value)\.(?P<index>-?\d+)")
 
 
 @runtime_checkable
