@@ -133,7 +133,8 @@ def export(
         listen(Event("export", text=f"{FLOAT}: differs by {drift.max_difference:.1e}, temperature {files[FLOAT].temperature:.3g}"))
         if (int8 := shipping.try_int8(raw, needed=deploy == "int8")) is not None:
             files[INT8] = int8
-            like = f"differs by {int8.parity.max_difference:.2g}" if task.kind == "regression" else f"agrees on {int8.parity.agreement:.2%}"
+            decides = task.kind in ("classification", "multilabel")
+            like = f"agrees on {int8.parity.agreement:.2%}" if decides else f"differs by {int8.parity.max_difference:.2g}"
             listen(Event("export", text=f"{INT8}: {like}, temperature {int8.temperature:.3g}"))
         certified = INT8 if deploy == "int8" else FLOAT
         parameters = count(raw) if isinstance(model, Trees) else sum(p.numel() for p in model.parameters())
