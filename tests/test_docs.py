@@ -68,6 +68,21 @@ def test_the_readme_names_the_set_up_commands() -> None:
     assert 'pip install -e ".[all,dev]" && pytest' in README
 
 
+def test_the_objectives_of_the_readme_are_read() -> None:
+    import attar.objective as words
+    from attar.notation import read
+
+    shown = re.findall(r"^objective: (.*?)(?:\s{2,}#.*)?$", README, re.M)
+    assert len(shown) == 3
+    for text in shown:
+        assert words.as_objective(read(text, vars(words))).terms
+
+
+def test_the_readme_names_every_recipe() -> None:
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        assert f"`{path.stem}`" in README or f"recipes/{path.name}" in README, path.name
+
+
 @pytest.mark.parametrize("document", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("*/**/*.md")]))
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document

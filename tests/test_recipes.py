@@ -20,7 +20,19 @@ SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; 
     "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
     "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1"],
     "photos": ['data=images("{here}/photos")', "teacher.builder.size=32", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1"],
+    "sentences": ['data=text("{here}/texts", text="text")', "student.layers=1"],
+    "sentiment": [
+        'data=text("{here}/texts/movies.tsv", text="text", label="label", unlabelled="keep")',
+        'shift=[text("{here}/texts/tweets.tsv", text="text", label="label", unlabelled="keep")]',
+        'student.builder.vocabulary="{here}/texts"',
+        "student.layers=1",
+        "teacher.folds=2",
+        "teacher.fit.epochs=1",
+        "fit.epochs=1",
+        "fit.seeds=1",
+    ],
 }
+TEXT = ("sentences", "sentiment")
 FOLDER = {
     "answers", "arms", "certificate.json", "checkpoints", "history.jsonl", "manifest.json", "recipe.yaml", "report.html", "student",
     "student.safetensors",
@@ -33,6 +45,10 @@ def test_every_recipe_has_a_slice() -> None:
 
 def prepare(here: Path) -> None:
     """Small parts of the data that are large, or that an example writes."""
+    (here / "texts").mkdir()
+    for name, every in (("movies", 53), ("tweets", 83)):
+        head, *rows = (ROOT / "recipes" / "data" / "vader" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        (here / "texts" / f"{name}.tsv").write_text("\n".join([head, *rows[::every]]) + "\n", encoding="utf-8")
     random_pixels = np.random.default_rng(0)
     for shade, name in ((0, "dark"), (120, "light")):
         (here / "photos" / name).mkdir(parents=True)
@@ -51,7 +67,8 @@ def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {path.name for path in out.iterdir() if not path.name.startswith("teacher")} >= FOLDER
-    assert {path.name for path in (out / "student").iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"}
+    beside = {"tokenizer.json"} if name in TEXT else set()
+    assert {path.name for path in (out / "student").iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"} | beside
     certificate = Certificate.read(out / "certificate.json")
     assert certificate.identity["look"] == 1
     assert certificate.claim["metric"] in done.stdout.lower()
