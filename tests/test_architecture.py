@@ -119,7 +119,7 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
         value = getattr(attar, name)
         if name != "IGNORE":
             assert (value.__doc__ or "").strip() or name == "Student", name
-    assert set(attar.__all__) == set(attar._HOME) | set(attar._ROOMS)  # pyright: ignore[reportPrivateUsage]
+    assert set(attar.__all__) == set(attar._HOME) | set(attar._ROOMS)  # pyright: ignore[reportPrivateUsage] what the package promises to hold
 
 
 def test_every_module_says_in_one_line_what_it_is() -> None:

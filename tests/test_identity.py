@@ -28,7 +28,7 @@ def test_length_and_type_enter_a_digest() -> None:
         (None,),
         ("None",),
     ]
-    assert len({digest(*p) for p in parts}) == len(parts)  # pyright: ignore[reportArgumentType]
+    assert len({digest(*p) for p in parts}) == len(parts)  # pyright: ignore[reportArgumentType] of what it does not say it takes, too
 
 
 def test_a_digest_is_the_same_on_every_machine() -> None:

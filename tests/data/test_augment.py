@@ -173,7 +173,7 @@ def test_views_too_many_to_keep_are_computed_each_time(monkeypatch: pytest.Monke
     lean = Views(lambda index: images[index], [flip()], 50, 3)
     at = torch.arange(50)
     assert torch.equal(lean(at, ids, at % 4), augmented(images, ids, at % 4, [flip()]))
-    assert lean._kept is None  # pyright: ignore[reportPrivateUsage]
+    assert lean._kept is None  # pyright: ignore[reportPrivateUsage] memory cannot be seen from outside
 
 
 @pytest.mark.parametrize(

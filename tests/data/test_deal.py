@@ -119,7 +119,7 @@ def test_a_group_column_splits_and_is_no_input() -> None:
     df = table(patient=[f"p{i // 4}" for i in range(400)])
     data = frame(df, label="y", group="patient").read()
     assert [c.name for c in data.schema.columns] == ["x"]
-    by = {float(x): name for name in SPLITS for x in data.splits[name].rows.inputs["numbers"][:, 0]}  # pyright: ignore[reportFunctionMemberAccess]
+    by = {float(x): name for name in SPLITS for x in data.splits[name].rows.inputs["numbers"][:, 0]}  # pyright: ignore[reportFunctionMemberAccess] Memory, a function with inputs
     for _, rows in df.groupby("patient"):
         assert len({by[float(np.float32(x)) if float(np.float32(x)) in by else float(x)] for x in rows.x}) == 1
 

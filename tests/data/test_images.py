@@ -268,7 +268,7 @@ def test_views_of_images_on_disk_are_not_kept(tmp_path: Path) -> None:
     at = torch.arange(len(data.train))
     for view in (1, 2):
         data.train.batch(at, torch.full_like(at, view))
-    assert data.train.seen._kept is None  # pyright: ignore[reportFunctionMemberAccess, reportOptionalMemberAccess]
+    assert data.train.seen._kept is None  # pyright: ignore[reportFunctionMemberAccess, reportOptionalMemberAccess] memory cannot be seen from outside
 
 
 def test_large_images_are_decoded_as_small_ones_are(tmp_path: Path) -> None:

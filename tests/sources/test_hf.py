@@ -30,7 +30,7 @@ def classifier(at: Path, seed: int = 0, labels: tuple[str, ...] = ("sea", "wood"
 
 
 def encoder(at: Path, **how: object) -> str:
-    return str(small_folder(at, VOCABULARY, **how))  # type: ignore[arg-type]
+    return str(small_folder(at, VOCABULARY, **how))  # type: ignore[arg-type] options by name
 
 
 def test_a_classifier_keeps_the_contract(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_classifier_keeps_the_contract(tmp_path: Path) -> None:
     def changed() -> list[object]:
         return [hf(classifier(tmp_path / "b", 1), max_length=20), hf(source.path, max_length=6), hf(source.path, ["wood", "sea"], 20)]
 
-    check_source(source, TEXTS.test.batch(ROWS), outcomes=2, taps=["net.body.bert.encoder.layer.1"], changed=changed)  # type: ignore[arg-type]
+    check_source(source, TEXTS.test.batch(ROWS), outcomes=2, taps=["net.body.bert.encoder.layer.1"], changed=changed)  # type: ignore[arg-type] hf's own source
 
 
 def test_an_encoder_keeps_the_contract(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_encoder_keeps_the_contract(tmp_path: Path) -> None:
     def changed() -> list[object]:
         return [hf(encoder(tmp_path / "b", seed=1), max_length=20), hf(encoder(tmp_path / "c", pooling="cls"), max_length=20)]
 
-    check_source(source, PAIRS.test.batch(ROWS), outcomes=16, changed=changed)  # type: ignore[arg-type]
+    check_source(source, PAIRS.test.batch(ROWS), outcomes=16, changed=changed)  # type: ignore[arg-type] hf's own source
     output = source(PAIRS.test.batch(ROWS)).output
     assert output.shape == (12, 2, 16)
     torch.testing.assert_close(output.norm(dim=-1), torch.ones(12, 2))

@@ -123,7 +123,7 @@ def test_its_text_reads_back(name: str, path: str) -> None:
 def test_building_again_reads_nothing_again(name: str, path: str) -> None:
     builder = BUILDERS[name](path)
     one, other = builder(TEXTS.schema, 0), builder(TEXTS.schema, 1)
-    assert one.reading is other.reading  # type: ignore[attr-defined]
+    assert one.reading is other.reading  # type: ignore[attr-defined] a TextModel
     with torch.no_grad():
         for weight in one.parameters():
             if weight.requires_grad:
@@ -176,7 +176,7 @@ def test_only_tokens_of_the_corpus_are_kept(path: str, tmp_path: Path) -> None:
     builder = hf(path, max_length=20, vocabulary=str(tmp_path / "corpus"))
     model, whole = builder(TEXTS.schema, 0).eval(), hf(path, max_length=20)(TEXTS.schema, 0).eval()
     assert builder.kept is not None
-    assert len(builder.kept) == len(SPECIAL) + 3 == model.reading.vocabulary  # type: ignore[attr-defined]
+    assert len(builder.kept) == len(SPECIAL) + 3 == model.reading.vocabulary  # type: ignore[attr-defined] a TextModel
     with torch.no_grad():
         torch.testing.assert_close(model({"text": Texts(["sea1 sea2 wood1"])}), whole({"text": Texts(["sea1 sea2 wood1"])}))
         unknown = whole({"text": Texts(["sea1 elsewhere"])})
@@ -202,7 +202,7 @@ def test_layers_are_spread_as_distilbert_spreads_them() -> None:
 
 
 def encoder_of(builder: Student) -> Encoder:
-    net = builder(VECTORS, 0).eval().net  # type: ignore[attr-defined]
+    net = builder(VECTORS, 0).eval().net  # type: ignore[attr-defined] a TextModel
     assert isinstance(net, Encoder)
     return net
 
@@ -234,12 +234,12 @@ def test_a_head_that_adds_nothing_is_the_first_to_go(path: str) -> None:
         out = body.get_submodule(f"encoder.layer.{layer}.attention.output.dense")
         with torch.no_grad():
             for head in silent:
-                out.weight[:, 4 * head : 4 * head + 4] = 0  # type: ignore[index]
+                out.weight[:, 4 * head : 4 * head + 4] = 0  # type: ignore[index] a weight
     at = Path(path).parent / "silent"
     for name in ("tokenizer.json", "config.json"):
         at.mkdir(exist_ok=True)
         (at / name).write_bytes((Path(path) / name).read_bytes())
-    body.save_pretrained(at)  # type: ignore[operator]
+    body.save_pretrained(at)  # type: ignore[operator] a transformer
     whole, cut = encoder_of(hf(str(at))), encoder_of(shrink(hf(str(at)), heads=2))
     torch.testing.assert_close(answer(cut, path), answer(whole, path), rtol=1e-4, atol=1e-5)
     assert cut.body.get_submodule("encoder.layer.0.attention.self").num_attention_heads == 2
@@ -258,11 +258,11 @@ def test_channels_that_nobody_reads_are_the_first_to_go(path: str) -> None:
     at.mkdir(exist_ok=True)
     for name in ("tokenizer.json", "config.json"):
         (at / name).write_bytes((Path(path) / name).read_bytes())
-    body.save_pretrained(at)  # type: ignore[operator]
+    body.save_pretrained(at)  # type: ignore[operator] a transformer
     cut = encoder_of(shrink(hf(str(at)), width=14))
     table, whole = (e.body.get_submodule("embeddings.word_embeddings").weight for e in (cut, encoder_of(hf(str(at)))))
     alive = [i for i in range(16) if i not in dead]
-    assert torch.equal(table, whole[:, alive])  # type: ignore[index]
+    assert torch.equal(table, whole[:, alive])  # type: ignore[index] a weight
     assert answer(cut, path).shape == (2, 14)
 
 

@@ -81,7 +81,7 @@ def interrupted(out: Path, teacher: object, goal: object, at: str) -> Distilled:
 
     with pytest.raises(Stopped):
         distill(teacher, STUDENT, TABLE, goal, fit=FIT, out=out, listen=stop)  # pyright: ignore[reportArgumentType] as given
-    return distill(teacher, STUDENT, TABLE, goal, fit=FIT, out=out, resume=True)  # pyright: ignore[reportArgumentType]
+    return distill(teacher, STUDENT, TABLE, goal, fit=FIT, out=out, resume=True)  # pyright: ignore[reportArgumentType] as given
 
 
 def test_a_signal_stops_it_and_resuming_gives_the_same_student_and_the_same_teacher(tmp_path: Path) -> None:

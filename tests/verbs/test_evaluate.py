@@ -86,7 +86,7 @@ def rows(task_kind: str, columns: int, n: int = 1500, classes: tuple[str, ...] =
 
     valid, test = split("valid", 0, 400, 0), split("test", 400, n, 10_000)
     empty = split("train", 0, 1, 50_000)
-    return Data(schema, task_kind, empty, valid, replace(empty, name="calibration"), test, "fingerprint")  # pyright: ignore[reportArgumentType]
+    return Data(schema, task_kind, empty, valid, replace(empty, name="calibration"), test, "fingerprint")  # pyright: ignore[reportArgumentType] a str of the kinds
 
 
 @pytest.fixture(autouse=True)

@@ -207,7 +207,7 @@ def _figure(figure: Figure | None, write: Callable[[float], str] = digits) -> Ce
     if figure is None or figure.value is None:
         return Cell(NOTHING)
     both = figure.low is not None and figure.high is not None
-    return Cell(write(figure.value).strip(), f"[{write(figure.low).strip()}, {write(figure.high).strip()}]" if both else "")  # pyright: ignore[reportArgumentType]
+    return Cell(write(figure.value).strip(), f"[{write(figure.low).strip()}, {write(figure.high).strip()}]" if both else "")  # pyright: ignore[reportArgumentType] not None, see both
 
 
 def _points(share: float) -> str:

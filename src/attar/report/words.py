@@ -63,7 +63,7 @@ def _helped(c: Certificate) -> Reply:
         "insufficient evidence": ("unsure", "Insufficient evidence"),
     }[c.helped.answer]
     decisive = [v.sentence for v in c.against.values() if v.answer == c.helped.answer] or [c.helped.sentence]
-    return Reply("Did distillation help?", tone, word, sentences(map(_quiet, decisive)), "helped")  # pyright: ignore[reportArgumentType]
+    return Reply("Did distillation help?", tone, word, sentences(map(_quiet, decisive)), "helped")  # pyright: ignore[reportArgumentType] a str of the tones above
 
 
 def _differs(c: Certificate) -> Reply:
@@ -142,7 +142,7 @@ def _replaces(c: Certificate) -> Reply:
         tone, word = "no", "As good, but not as required"
         if all(r.answer != "not met" for r in c.requirements):
             tone, word = "unsure", "As good, but not all is shown that is required"
-    return Reply("May it replace the teacher?", tone, word, sentences(text), "replaces")  # pyright: ignore[reportArgumentType]
+    return Reply("May it replace the teacher?", tone, word, sentences(text), "replaces")  # pyright: ignore[reportArgumentType] a str of the tones above
 
 
 def by_class(c: Certificate) -> Sequence[Mapping[str, Any]]:

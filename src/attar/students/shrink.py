@@ -154,7 +154,7 @@ class _Parts:
         inside = dict(block.named_modules())
         for attention, count, names in _NAMES:
             if all(isinstance(inside.get(name), nn.Linear) for name in names[:6]):
-                return cls(block, inside[attention], count, *names[:6], names[6:])  # type: ignore[arg-type]
+                return cls(block, inside[attention], count, *names[:6], names[6:])  # type: ignore[arg-type] always two norms
         raise StudentError(
             f"shrink: the heads and channels of {path} ({type(block).__name__}) are not known", hint="its layers alone can be chosen"
         )
