@@ -288,6 +288,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     done = train(module, square, ROWS, fit=FIT, seed=1, validate=error, checkpoint=Path(folder) / "checkpoint.pt")
     torch.save({"weights": module.state_dict(), "best": done.best_epoch}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+    os._exit(0)  # all is kept; torch's own threads have been seen to abort a process that was ending
 
 
 def plain() -> nn.Module:
