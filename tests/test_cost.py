@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_candidates_are_called_in_turn_and_their_ratio_is_paired() -> None:
     assert ratio.low <= ratio.value <= ratio.high
     assert ratio.value == pytest.approx(np.median(found.seconds_one["long"]) / np.median(found.seconds_one["short"]))
     assert len(found.seconds_one["short"]) == len(found.seconds_one["long"])
+
+
+def test_calls_too_slow_for_twelve_rounds_are_measured_in_five() -> None:
+    def slow() -> None:
+        time.sleep(0.03)
+
+    found = compare({"slow": Candidate([lambda: None], slow, 256)}, seconds=0.06)
+    assert len(found.seconds_one["slow"]) >= 12
+    assert len(found.seconds_many["slow"]) == 5
+    assert (found.seconds_many["slow"] >= 0.03).all()
 
 
 def test_single_rows_are_asked_in_turn_so_that_no_row_is_learnt_by_heart() -> None:

@@ -45,6 +45,7 @@ ROUND_S = 0.004  # what one candidate is called for in one round: long against t
 WARM_S = 0.03
 ENOUGH = 0.01  # half the width of the median's interval, relative, at which measuring stops
 ROUNDS = (12, 400)  # at least, at most
+FEWEST = 5  # rounds of calls so slow that even these take twice the time there is
 DRAWS = 400  # bootstrap
 SINGLES = 256  # different rows that latency is measured on
 
@@ -165,7 +166,7 @@ def measure(
 def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Compared:
     """The costs of all candidates, measured in rounds in which each is called in turn, on one thread, collector off.
 
-    seconds: for each candidate, at most about this long.
+    seconds: for each candidate, about this long; but at least twelve rounds, and of calls so slow that these take far longer, five.
     Memory is measured first, each in a forked child, before warming fills the allocators.
     An interval is a bootstrap over rounds, not calls: neighbouring calls share the mood of the machine.
     """
@@ -301,9 +302,13 @@ def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[st
     each = {name: _calls_per_round(them) for name, them in calls.items()}
     taken: dict[str, list[np.ndarray]] = {name: [] for name in calls}
     names = list(calls)
-    end = time.perf_counter() + seconds * len(names)
+    whole = seconds * len(names)
+    end = time.perf_counter() + whole
     for done in range(ROUNDS[1]):
-        if done >= ROUNDS[0] and (time.perf_counter() > end or (done % 10 == 0 and all(_known(t) for t in taken.values()))):
+        over = time.perf_counter() - end
+        if done >= ROUNDS[0] and (over > 0 or (done % 10 == 0 and all(_known(t) for t in taken.values()))):
+            break
+        if done >= FEWEST and over > whole:
             break
         for name in names[done % len(names) :] + names[: done % len(names)]:  # nobody always comes after the same neighbour
             taken[name].append(_time(calls[name], done * each[name], each[name]))

@@ -27,7 +27,7 @@ __all__ = ["TOKENIZER", "Bags", "Remembers", "TextFeed", "TextModel", "TextReadi
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
-AT_ONCE = 32  # texts a network is asked at a time: a thousand padded to the longest take a gigabyte, and wait
+AT_ONCE = 16  # texts a network is asked at a time: a thousand padded to the longest take a gigabyte, and wait
 TOKENIZER = "tokenizer.json"
 
 Row = tuple[str, ...]  # the texts of one row that are read together
