@@ -163,10 +163,10 @@ def compared(sources: Mapping[str, Source], places: Mapping[str, Split], data: D
         positive = (truth == data.schema.classes.index("positive")).mean()
         print(f"{place}: {len(truth):,} labelled texts, {positive:.1%} of them positive")
     for title, other in (("accuracy", None), ("less the control", CONTROL), ("less the teacher", "teacher")):
-        print(f"\n{title:26}" + "".join(f"{place:>26}" for place in places))
+        print(f"\n{title:30}" + "".join(f"{place:>26}" for place in places))
         for name in sources:
             if name != other:
-                print(f"{name:26}" + "".join(f"{said(d[name] if other is None else d[name] - d[other]):>26}" for d in found.values()))
+                print(f"{name:30}" + "".join(f"{said(d[name] if other is None else d[name] - d[other]):>26}" for d in found.values()))
 
 
 def said(draws: Draws) -> str:
@@ -185,14 +185,14 @@ def costs(sources: Mapping[str, Source], data: Data, seconds: float) -> None:
         name: Candidate.of(source, some, some, size_bytes=getattr(source, "size_bytes", None)) for name, source in sources.items()
     }
     measured = compare(candidates, seconds=seconds)
-    print(f"\n{'one thread':26}{'p50 ms':>9}{'p95 ms':>9}   {'p95, 95 %':20}{'times one net, p50':24}{'256 texts ms':>13}{'MB':>8}")
+    print(f"\n{'one thread':30}{'p50 ms':>9}{'p95 ms':>9}   {'p95, 95 %':20}{'times one net, p50':24}{'256 texts ms':>13}{'MB':>8}")
     for name, cost in measured.costs.items():
         p50, p95 = cost.latency_ms.p50, cost.latency_ms.p95
         faster = measured.ratio(ONE_NET, name, share=0.5)
         times = f"{faster.value:.2f} [{faster.low:.2f}, {faster.high:.2f}]"
         between = f"[{p95.low:.3f}, {p95.high:.3f}]"
         size = f"{cost.size_mb:8.2f}" if cost.size_mb else f"{'':8}"
-        print(f"{name:26}{p50.value:9.3f}{p95.value:9.3f}   {between:20}{times:24}{cost.latency_many_ms.p50.value:13.1f}{size}")
+        print(f"{name:30}{p50.value:9.3f}{p95.value:9.3f}   {between:20}{times:24}{cost.latency_many_ms.p50.value:13.1f}{size}")
 
 
 def tell(event: Event) -> None:
