@@ -37,11 +37,7 @@ ROWS = 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-credit"))
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of measuring, for each candidate")
-    options = parser.parse_args()
+    options = asked("credit", __doc__, seconds=6.0)
     certificate, _, data = finished(RECIPE, options.out, options.settings)
     print(f"python {' '.join(sys.argv)} · {machine()}")
     print(f"rows: {', '.join(f'{n} {len(s):,}' for n, s in data.splits.items())}")
@@ -49,6 +45,15 @@ def main() -> None:
     compared, sizes = measured(teacher, options.out / "student", data, options.seconds)
     tell_costs(compared, sizes)
     print(f"\n{certificate}\n\n{(options.out / 'recipe.yaml').read_text(encoding='utf-8')}")
+
+
+def asked(recipe: str, what: str | None, *, seconds: float) -> argparse.Namespace:
+    """The options of a benchmark of a recipe; what: its docstring."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(f"runs/benchmark-{recipe}"))
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    parser.add_argument("--seconds", type=float, default=seconds, help="of measuring, for each candidate")
+    return parser.parse_args()
 
 
 def finished(recipe: Path, out: Path, settings: Sequence[str]) -> tuple[Certificate, Job, Data]:

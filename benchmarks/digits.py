@@ -11,13 +11,12 @@ least 2,000 rows; and the verdict, whatever it is.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from credit import ROWS, finished
+from credit import ROWS, asked, finished
 from torch import Tensor, nn
 
 from attar.cost import Candidate, compare, machine
@@ -31,11 +30,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "digits.yaml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-digits"))
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of measuring, for each candidate")
-    options = parser.parse_args()
+    options = asked("digits", __doc__, seconds=6.0)
     certificate, job, data = finished(RECIPE, options.out, options.settings)
     print(f"python {' '.join(sys.argv)} · {machine()}")
     print(f"rows: {', '.join(f'{n} {len(s):,}' for n, s in data.splits.items())}; target: test at least 2,000")

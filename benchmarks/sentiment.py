@@ -13,7 +13,6 @@ time, tokenising included, one thread, 256 test texts in turn, all in one interl
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from credit import ROWS, finished
+from credit import ROWS, asked, finished
 from safetensors.torch import load_file
 from torch import nn
 
@@ -53,11 +52,7 @@ CONTROL, ONE_NET = "labels alone (control)", "one net of the teacher"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-sentiment"))
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of measuring, for each candidate")
-    options = parser.parse_args()
+    options = asked("sentiment", __doc__, seconds=10.0)
     started = time.perf_counter()
     certificate, job, data = finished(RECIPE, options.out, options.settings)
     print(f"python {' '.join(sys.argv)} · {machine()}")
@@ -127,14 +122,8 @@ def domains(data: Data, out: Path) -> dict[str, Split]:
     else:
         print(f"{archive} is missing: customers' reviews are left out (research data, no part of this repository)")
     learned = torch.cat([data.train.ids, data.valid.ids])
-    return {name: without(fitted(name, other, data), learned) for name, other in others.items()}
-
-
-def without(split: Split, ids: torch.Tensor) -> Split:
-    fresh = (~torch.isin(split.ids, ids)).nonzero().squeeze(1)
-    rows, held = split.rows, split.labels
-    assert held is not None
-    return Split(split.name, split.ids[fresh], held[fresh], None, split.schema, lambda index: rows(fresh[index]))
+    found = {name: fitted(name, other, data) for name, other in others.items()}
+    return {name: split.take((~torch.isin(split.ids, learned)).nonzero().squeeze(1)) for name, split in found.items()}
 
 
 def write_customers(archive: Path, at: Path) -> None:

@@ -213,3 +213,16 @@ def test_views_without_augmentation_and_the_reverse_are_refused() -> None:
         arrays(x, y, augment=[flip()], views=0)
     with pytest.raises(DataError, match="augment holds 'flip'"):
         arrays(x, y, augment=["flip"])  # pyright: ignore[reportArgumentType] a wrong type is what is tested
+
+
+def test_some_rows_of_a_split_are_a_split_of_their_own() -> None:
+    images, _ = pictures(40)
+    data = arrays(images.numpy(), np.arange(40) % 2, weight=np.arange(40.0) + 1, augment=[flip()]).read()
+    whole, at = data.train, torch.tensor([5, 0, 3])
+    some = whole.take(at)
+    assert len(some) == 3
+    for views in (None, torch.tensor([1, 0, 2])):
+        index = torch.tensor([2, 0, 1])
+        got, expected = some.batch(index, views), whole.batch(at[index], views)
+        for name in ("inputs", "labels", "weight", "ids"):
+            assert torch.equal(getattr(got, name), getattr(expected, name)), name

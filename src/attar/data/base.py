@@ -65,6 +65,23 @@ class Split:
         known = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != IGNORE
         return int(known.reshape(len(known), -1).any(-1).sum())
 
+    def take(self, at: Tensor) -> Split:
+        """The rows at (M,) int64 positions, as a split of their own."""
+
+        def picked(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[at]
+
+        rows, seen = self.rows, self.seen
+        return replace(
+            self,
+            ids=self.ids[at],
+            labels=picked(self.labels),
+            weight=picked(self.weight),
+            rows=lambda index: rows(at[index]),
+            seen=None if seen is None else lambda index, ids, views: seen(at[index], ids, views),
+            mask=picked(self.mask),
+        )
+
     def batch(self, index: Tensor, views: Tensor | None = None) -> Batch:
         """The rows at (B,) int64 positions, each in its (B,) int64 view; without views as they are, which is view 0.
 

@@ -67,7 +67,7 @@ def elsewhere(
     fresh = (~torch.isin(split.ids, seen)).nonzero().squeeze(1)
     if not len(fresh):
         raise DataError(f"shift {split.name!r}: all {len(split):,} rows are among those learned from", hint="is it the same file?")
-    mine = _taken(split, fresh)
+    mine = split.take(fresh)
     answers = {who: model.ask(mine) for who, model in models.items()}
     rows = Rows.of(mine, task)
     at = positions(models, answers, rows, judged) if task.kind in ("classification", "multilabel") else None
@@ -166,22 +166,6 @@ def _renamed(name: str, labels: Tensor, other: Data, home: Data) -> Tensor:
         return labels[:, [theirs.index(c) for c in mine]]
     table = torch.tensor([mine.index(c) for c in theirs])
     return torch.where(labels == IGNORE, IGNORE, table[labels.clamp(min=0)])
-
-
-def _taken(split: Split, at: Tensor) -> Split:
-    def pick(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[at]
-
-    rows = split.rows
-    return Split(
-        split.name,
-        split.ids[at],
-        pick(split.labels),
-        pick(split.weight),
-        split.schema,
-        lambda index: rows(at[index]),
-        mask=pick(split.mask),
-    )
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
