@@ -90,7 +90,7 @@ def test_an_encoder_answers_each_text_and_zeros_where_there_is_none(tmp_path: Pa
     torch.testing.assert_close(answer, model(asked.inputs), atol=1e-5, rtol=1e-5)
 
 
-def test_many_texts_are_answered_by_pieces_as_they_are_at_once(tmp_path: Path) -> None:
+def test_many_texts_are_answered_by_pieces_as_they_are_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     rows = data(("one", "two"), embeds=True)
     model = TextModel(tokens(), Mean(64, 5), ("one", "two"), each=True).eval()
@@ -98,12 +98,19 @@ def test_many_texts_are_answered_by_pieces_as_they_are_at_once(tmp_path: Path) -
         "one": Texts([" ".join(WORDS[: 1 + i % 9]) for i in range(300)]),
         "two": Texts(["" if i % 3 else "bad plot" for i in range(300)]),
     }
-    at_once = model(texts)  # with gradients: in one piece
+    at_once = model.feed.spread(model.net(**model.tensors(texts)), texts)
+    torch.testing.assert_close(model(texts), at_once)
     with torch.no_grad():
         torch.testing.assert_close(model(texts), at_once)
     source = export(model, rows, at=tmp_path / "student").source
     asked = Batch(texts, schema=rows.schema)
     torch.testing.assert_close(source(asked).output, at_once.detach(), atol=1e-5, rtol=1e-5)
+    counts: list[int] = []
+    answer = source._answer
+    monkeypatch.setattr(source, "_answer", lambda arrays: (counts.append(len(arrays["input_ids"])), answer(arrays))[1])
+    call = source.prepare(asked)
+    torch.testing.assert_close(call(), at_once.detach(), atol=1e-5, rtol=1e-5)
+    assert len(counts) > 1, "a cost is measured of other questions than are asked"
     nothing = Batch({"one": Texts([""]), "two": Texts([""])}, schema=rows.schema)
     assert source(nothing).output.shape == (1, 2, 5)
     assert not source(nothing).output.any()

@@ -18,7 +18,7 @@ from attar.errors import MissingExtra, TeacherError, TrustError, near
 from attar.identity import digest
 from attar.notation import InPath, located, say
 from attar.reading import Reading, TextFeed, Tokens, schema_from_json
-from attar.reading.text import TOKENIZER
+from attar.reading.text import AT_ONCE, TOKENIZER
 from attar.signal import NOTHING, Batch, Schema, Signal, Texts
 from attar.sources.answers import FLOOR, as_logits, checked, no_taps, order_of, take
 
@@ -202,8 +202,7 @@ class Onnx:
     def _read_texts(self, feed: TextFeed, batch: Batch) -> Signal:
         if self.reading is not None:
             self.reading.inputs(batch)  # refuses other texts than it was made for
-        pieces = feed.pieces(batch.inputs)
-        output = torch.cat([self._answer_texts(feed, take(batch, piece)) for piece in pieces])[torch.cat(pieces).argsort()]
+        output = self._answer_texts(feed, batch)
         checked(output.numpy(), self._who)
         if self.reading is not None:
             output = self.reading.output(output, batch.schema)
@@ -211,6 +210,13 @@ class Onnx:
         return Signal(as_logits(output, batch, self._who, self._order(batch.schema)))
 
     def _answer_texts(self, feed: TextFeed, batch: Batch, *, keep: bool = True) -> Tensor:
+        """Many texts by pieces of like length, as the network itself answers them."""
+        if len(batch) <= AT_ONCE:
+            return self._answer_piece(feed, batch, keep=keep)
+        pieces = feed.pieces(batch.inputs)
+        return torch.cat([self._answer_piece(feed, take(batch, piece), keep=keep) for piece in pieces])[torch.cat(pieces).argsort()]
+
+    def _answer_piece(self, feed: TextFeed, batch: Batch, *, keep: bool) -> Tensor:
         arrays = feed.arrays(batch.inputs, keep=keep)
         nothing = not len(next(iter(arrays.values())))  # rows without any text: one is asked for, to know how wide an answer is
         answer = torch.from_numpy(self._answer(feed.reading.arrays([("",)]) if nothing else arrays))
