@@ -27,7 +27,8 @@ __all__ = ["TOKENIZER", "Bags", "Remembers", "TextFeed", "TextModel", "TextReadi
 
 MEMO = 1_000_000  # texts whose integers are kept: 20 tokens of 4 bytes each are 0.1 GB with what Python adds
 LETTERS = 64  # characters looked at for each token that is kept: no text of a million characters is tokenised for its first hundred words
-AT_ONCE = 16  # texts a network is asked at a time: a thousand padded to the longest take a gigabyte, and wait
+AT_ONCE = 32  # texts a network is asked at a time: a thousand padded to the longest take a gigabyte, and wait
+LEARNT_AT_ONCE = 16  # texts a network learns from at a time, on a CPU, where a call weighs less than what is padded
 TOKENIZER = "tokenizer.json"
 
 Row = tuple[str, ...]  # the texts of one row that are read together
@@ -328,15 +329,17 @@ class TextModel(nn.Module):
         """The forward; `keep=False` tokenises and computes all of it anew, as a cost is measured.
 
         Many texts are answered by pieces of like length where nothing is tapped: what is padded costs as what is not. Learning, too: a
-        step of 160 sentences through two layers of MiniLM takes 0.61 of its time on a CPU. An accelerator learns from all at once.
+        step of 64 film snippets through two layers of MiniLM takes 0.8 of its time on a CPU (`benchmarks/defaults.py`). An accelerator learns
+        from all at once.
         """
         rows = self.feed.rows(inputs)
         net = self.net.anew if not keep and isinstance(self.net, Remembers) else self.net
         device = next(chain(self.net.parameters(), self.net.buffers()), torch.empty(0)).device
-        if len(rows) <= AT_ONCE or (torch.is_grad_enabled() and device.type != "cpu") or self._tapped():
+        size = LEARNT_AT_ONCE if torch.is_grad_enabled() else AT_ONCE
+        if len(rows) <= size or (torch.is_grad_enabled() and device.type != "cpu") or self._tapped():
             return self.feed.spread(net(**self._read(rows, keep=keep)), inputs)
         order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
-        pieces = [net(**self._read([rows[i] for i in order[k : k + AT_ONCE]], keep=keep)) for k in range(0, len(order), AT_ONCE)]
+        pieces = [net(**self._read([rows[i] for i in order[k : k + size]], keep=keep)) for k in range(0, len(order), size)]
         answers = torch.cat(pieces)
         back = torch.empty(len(order), dtype=torch.long, device=answers.device)
         back[torch.tensor(order, device=answers.device)] = torch.arange(len(order), device=answers.device)
