@@ -329,8 +329,8 @@ class TextModel(nn.Module):
         """The forward; `keep=False` tokenises and computes all of it anew, as a cost is measured.
 
         Many texts are answered by pieces of like length where nothing is tapped: what is padded costs as what is not. Learning, too: a
-        step of 64 film snippets through two layers of MiniLM takes 0.8 of its time on a CPU (`benchmarks/defaults.py`). An accelerator learns
-        from all at once.
+        step of 64 film snippets through two layers of MiniLM takes 0.8 of its time on a CPU (`benchmarks/defaults.py`). An accelerator
+        learns from all at once.
         """
         rows = self.feed.rows(inputs)
         net = self.net.anew if not keep and isinstance(self.net, Remembers) else self.net
