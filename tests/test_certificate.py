@@ -57,7 +57,7 @@ def test_it_reads_back_what_it_wrote(tmp_path: Path) -> None:
     assert again.to_dict() == certificate().to_dict()
     assert again.lines() == certificate().lines()
     assert again.quality["accuracy"].difference == certificate().quality["accuracy"].difference
-    assert json.loads((tmp_path / "certificate.json").read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / "certificate.json").read_text())["schema_version"] == 3
 
 
 @pytest.mark.parametrize(
