@@ -18,6 +18,7 @@ from attar.certificate import Certificate
 ROOT = Path(__file__).parent.parent
 SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; its data stay whole
     "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
+    "diagnosis": ["teacher.builder.trees=20", "fit.epochs=2", "fit.seeds=1"],
     "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1"],
     "photos": ['data=images("{here}/photos")', "teacher.builder.size=32", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1"],
     "sentences": ['data=text("{here}/texts", text="text")', "student.layers=1"],
