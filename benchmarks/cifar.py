@@ -1,6 +1,6 @@
 """CIFAR-10: one small CNN, one teacher, many methods and all controls, several seeds, equal budgets; a table with intervals.
 
-    python benchmarks/cifar.py                                   # some hours on one core; the table has a shorter one
+    python benchmarks/cifar.py                                   # some hours on one core; a shorter one is in benchmarks/README.md
     python benchmarks/cifar.py --train 1000 --test 500 --epochs 2 --seeds 1 --methods hinton,dist      # a try of a few minutes
     python benchmarks/cifar.py --teacher cnn                     # a teacher of the same kind, and wider, in the place of EfficientNet-Lite0
 

@@ -41,6 +41,7 @@ __all__ = [
 
 Call = Callable[[], Any]
 
+SLOW_S = 0.05  # of a call so long the neighbour's caches are the least part: it need not be called twice
 ROUND_S = 0.004  # what one candidate is called for in one round: long against the clock, short against the machine's moods
 WARM_S = 0.03
 ENOUGH = 0.01  # half the width of the median's interval, relative, at which measuring stops
@@ -156,7 +157,7 @@ def measure(
 ) -> Cost:
     """The cost of one source on the rows of `one`, each asked by itself in turn, and on the batch `many` (256 rows, say).
 
-    seconds: at most about this long; it stops earlier when the medians are known to 1 %.
+    seconds: about this long; it stops earlier when the medians are known to 1 %, and takes longer for very slow calls, as `compare` says.
     Two sources to be compared belong into one `compare`, which interleaves their calls.
     """
     candidate = Candidate.of(source, one, many, size_bytes=size_bytes, parameters=parameters)
@@ -166,7 +167,7 @@ def measure(
 def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Compared:
     """The costs of all candidates, measured in rounds in which each is called in turn, on one thread, collector off.
 
-    seconds: for each candidate, about this long; but at least twelve rounds, and of calls so slow that these take far longer, five.
+    seconds: for each candidate, at most about this long; but at least twelve rounds, and of calls so slow that these take far longer, five.
     Memory is measured first, each in a forked child, before warming fills the allocators.
     An interval is a bootstrap over rounds, not calls: neighbouring calls share the mood of the machine.
     """
@@ -299,7 +300,8 @@ def budget(
 
 def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, np.ndarray]:
     """Seconds of each call, (rounds, calls per round) by name; rounds go on until the medians are known or time is up."""
-    each = {name: _calls_per_round(them) for name, them in calls.items()}
+    spans = {name: _seconds_a_call(them) for name, them in calls.items()}
+    each = {name: max(1, min(500, round(ROUND_S / span))) for name, span in spans.items()}
     taken: dict[str, list[np.ndarray]] = {name: [] for name in calls}
     names = list(calls)
     whole = seconds * len(names)
@@ -311,11 +313,12 @@ def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[st
         if done >= FEWEST and over > whole:
             break
         for name in names[done % len(names) :] + names[: done % len(names)]:  # nobody always comes after the same neighbour
-            taken[name].append(_time(calls[name], done * each[name], each[name]))
+            taken[name].append(_time(calls[name], done * each[name], each[name], warm=spans[name] < SLOW_S))
     return {name: np.stack(rounds) for name, rounds in taken.items()}
 
 
-def _calls_per_round(calls: Sequence[Call]) -> int:
+def _seconds_a_call(calls: Sequence[Call]) -> float:
+    """The mean over a short while, after which everything is warm."""
     calls[0]()
     start, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - start < WARM_S:
@@ -323,15 +326,15 @@ def _calls_per_round(calls: Sequence[Call]) -> int:
         count += 1
         if time.perf_counter() - start > 1:  # a call of a second needs no more warming
             break
-    return max(1, min(500, round(ROUND_S * count / (time.perf_counter() - start))))
+    return (time.perf_counter() - start) / count
 
 
-def _time(calls: Sequence[Call], first: int, count: int) -> np.ndarray:
+def _time(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.ndarray:
     """Seconds of `count` calls, taken in turn from the one numbered `first` on."""
     taken = np.empty(count, np.int64)
     clock = time.perf_counter_ns
     turn = [calls[(first + i) % len(calls)] for i in range(count)]
-    if count > 1:  # the caches are the neighbour's: one call that does not count; of a call that fills a round they are the least part
+    if warm:  # the caches are the neighbour's: one call that does not count
         calls[(first - 1) % len(calls)]()
     for i, call in enumerate(turn):
         start = clock()

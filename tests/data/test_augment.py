@@ -226,3 +226,5 @@ def test_some_rows_of_a_split_are_a_split_of_their_own() -> None:
         got, expected = some.batch(index, views), whole.batch(at[index], views)
         for name in ("inputs", "labels", "weight", "ids"):
             assert torch.equal(getattr(got, name), getattr(expected, name)), name
+    again = some.take(torch.tensor([2]))
+    assert torch.equal(again.batch(torch.tensor([0])).inputs, whole.batch(at[2:]).inputs)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attar.errors import TeacherError
 from attar.reading import Bags, Remembers, TextFeed, TextModel, TextReading, Tokens, text_reading_from
-from attar.reading.text import AT_ONCE
+from attar.reading.text import AT_ONCE, LEARNT_AT_ONCE
 from attar.signal import Texts
 from attar.testing.folders import small_folder
 
@@ -168,6 +168,17 @@ def test_the_gradient_of_pieces_is_that_of_the_whole(definition: str) -> None:
     (whole,) = torch.autograd.grad(net(**model.tensors(many(100)))[:, 1].sum(), net.weight)
     (pieces,) = torch.autograd.grad(model(many(100))[:, 1].sum(), net.weight)
     torch.testing.assert_close(whole, pieces)
+
+
+def test_a_step_learns_from_smaller_pieces_than_a_question_asks(definition: str) -> None:
+    net = Count()
+    model = TextModel(Tokens(definition, 32), net)
+    model(many(100))
+    assert max(rows for rows, _ in net.asked) == LEARNT_AT_ONCE
+    net.asked.clear()
+    with torch.no_grad():
+        model(many(100))
+    assert max(rows for rows, _ in net.asked) == AT_ONCE
 
 
 def test_who_listens_inside_hears_one_question(definition: str) -> None:

@@ -51,6 +51,21 @@ def test_rows_without_an_error_make_a_model_as_sure_as_their_number_allows(rows:
     np.testing.assert_allclose(sure, (rows + 1) / (rows + 2), rtol=1e-8)
 
 
+def test_a_wider_gap_is_never_a_colder_temperature() -> None:
+    labels = np.arange(20) % 2
+    found = [calibration.fit_temperature(gap * np.eye(2)[labels], labels) for gap in (7.0, 99.9, 100.1, 150.0, 600.0, 1e12)]
+    assert found == sorted(found)
+    assert found[2] == pytest.approx(found[0] * 100.1 / 7, rel=1e-6)
+    assert found[-1] == calibration.HOTTEST
+
+
+def test_a_label_called_impossible_is_one_at_the_floor() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, -np.inf]])
+    floored = np.where(np.isneginf(logits), 1.0 + metrics.LOG_FLOOR, logits)
+    labels = np.array([0, 1, 1])
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(calibration.fit_temperature(floored, labels), rel=1e-9)
+
+
 def test_copies_by_weight_are_rows_and_a_common_factor_is_none() -> None:
     logits, labels = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]]), np.array([0, 1, 0])
     plain = calibration.fit_temperature(logits, labels)

@@ -75,6 +75,8 @@ def test_srrl_sees_the_features_through_the_teachers_head():
     assert all(p.grad is None for p in model.get_submodule("regrasped").parameters())
     seen = observe(model, BATCH, frozenset({"projected", "regrasped"}))
     assert torch.equal(seen.taps["regrasped"], TEACHER.get_submodule("head")(seen.taps["projected"]))
+    inside = observe(model, BATCH, frozenset({"projected:in", "embedding"}))
+    assert torch.equal(inside.taps["projected:in"], inside.taps["embedding"])
 
 
 def test_the_exported_graph_has_neither_the_teachers_head_nor_a_projector_where_the_students_own_answers():

@@ -210,7 +210,7 @@ class Onnx:
         return Signal(as_logits(output, batch, self._who, self._order(batch.schema)))
 
     def _answer_texts(self, feed: TextFeed, batch: Batch, *, keep: bool = True) -> Tensor:
-        """Many texts by pieces of like length, as the network itself answers them."""
+        """Many rows by pieces of like length, so that little is padded."""
         if len(batch) <= AT_ONCE:
             return self._answer_piece(feed, batch, keep=keep)
         pieces = feed.pieces(batch.inputs)

@@ -15,7 +15,8 @@ __all__ = ["Reliability", "calibration_error", "fit_temperature", "reliability"]
 Array = NDArray[np.float64]
 Bins = Literal["width", "mass"]
 
-COLDEST, HOTTEST = 0.02, 50.0  # bounds of a fitted temperature: separable rows would ask for 0, useless logits for infinity
+COLDEST, HOTTEST = 0.02, 50.0  # bounds of a fitted temperature: logits far too small ask for 0, useless ones for infinity
+FARTHEST = 1e9  # below the greatest logit: beyond it a square would overflow, and e to its 50th part is nothing already
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | No
     logits (..., C), labels (...) int, negative where unknown, weight (...). The loss is convex in 1/t: Newton's steps, kept inside a
     shrinking bracket, find it in a few rounds. Without a known label of some weight, 1.
 
-    Unlike Guo, a label counts n + 1 of n + 2 and the other possible outcomes share the rest (Platt 1999), n the number of rows, of weighted
-    ones (Σw)² / Σw². Otherwise rows without an error have no best t but 0: 25 rows would make a model sure of what they cannot show.
-    With thousands of rows and some errors the difference is not to be seen.
+    Unlike Guo, a label counts n + 1 of n + 2 and the other possible outcomes share the rest (Platt 1999); n is the number of labels, of
+    weighted ones (Σw)² / Σw². Otherwise labels without an error have no best t but 0: 25 would make a model sure of what they cannot show.
+    The difference vanishes as errors come, not as rows do: of ten normal logits that are right as they are, 3,000 rows with 200 errors
+    find 1.03, with 40 errors, of logits nine times as large, 1.9.
 
     >>> round(fit_temperature([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]] * 1000, [0, 0, 1, 1] * 1000), 2)
     1.82
@@ -83,14 +85,13 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | No
         known &= np.asarray(weight, dtype=np.float64) > 0
     if not known.any():
         return 1.0
-    z = np.asarray(logits, dtype=np.float64)[known]
-    z = np.maximum(z - z.max(-1, keepdims=True), LOG_FLOOR)
     y = y[known]
+    z, possible = _below_the_greatest(np.asarray(logits, dtype=np.float64)[known], y)
     w = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)[known]
-    target = _expected_under_platt(z, y, w)
+    target = _expected_under_platt(z, possible, y, w)
 
     def slopes(beta: float) -> tuple[float, float]:
-        p = np.exp(beta * z)
+        p = np.where(possible, np.exp(beta * z), 0.0)
         p /= p.sum(-1, keepdims=True)
         expected = (p * z).sum(-1)
         return float(w @ (expected - target)), float(w @ ((p * z * z).sum(-1) - expected**2))
@@ -112,9 +113,21 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, weight: ArrayLike | No
     return 1 / beta
 
 
-def _expected_under_platt(z: Array, y: NDArray[np.intp], w: Array) -> Array:
+def _below_the_greatest(logits: Array, y: NDArray[np.intp]) -> tuple[Array, NDArray[np.bool_]]:
+    """(N, C) logits → how far each lies below the row's greatest, 0 of an impossible one (−∞), and which are possible.
+
+    A label called impossible counts as one at the floor of the log-loss; a gap as wide as that is not impossible of itself.
+    """
+    z = np.maximum(logits - logits.max(-1, keepdims=True), -FARTHEST)
+    possible = ~np.isneginf(logits)
+    label = np.zeros_like(possible)
+    np.put_along_axis(label, y[:, None], True, -1)
+    return np.where(possible, z, np.where(label, LOG_FLOOR, 0.0)), possible | label
+
+
+def _expected_under_platt(z: Array, possible: NDArray[np.bool_], y: NDArray[np.intp], w: Array) -> Array:
     """(N, C) logits, their greatest 0, → (N,) what they are on average where the label has 1 − ε and its possible neighbours share ε."""
-    others = z > LOG_FLOOR
+    others = possible.copy()
     np.put_along_axis(others, y[:, None], False, -1)
     count, epsilon = others.sum(-1), 1 / (w.sum() ** 2 / (w @ w) + 2)
     label = np.take_along_axis(z, y[:, None], -1)[:, 0]

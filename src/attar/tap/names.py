@@ -143,6 +143,8 @@ def _spot(model: nn.Module, read: Read, named: re.Match[str], names: Names) -> S
     if spot is None:
         return None
     if read.into or read.item is not None:
+        if spot.reads == (parse(name),):
+            return None  # the name is the module's own path, and of that an input or an item may be asked
         raise TapError(f"{str(read)!r}: {name} is a name, which has no :in and no [item]", hint=f"its path has them: {_behind(spot)}")
     if read.call is None:
         return spot

@@ -103,7 +103,8 @@ def export(
     The graph takes `numbers` (N, n) float32 and `categories` (N, m) int64, `pixels` (N, C, H, W) uint8, `inputs` (N, ...) float32, or
     of text `input_ids`, `attention_mask` (N, tokens) int64, which the tokenizer beside it makes; for any N. It answers `logits`, already
     divided by a temperature, and `probabilities`; for a regression `prediction` (N, 1), for texts to embed `embeddings` (N, D).
-    The temperature minimises −log p of the labels of the validation rows, fitted on the answers of each graph by itself.
+    The temperature suits the labels of the validation rows (`attar.statistics.fit_temperature`), fitted on the answers of each graph
+    by itself.
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
