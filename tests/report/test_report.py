@@ -31,7 +31,8 @@ from attar.task import Task, classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
 
-SECTIONS = ["helped", "differs", "cost", "replaces", "limits", "identity"]
+ALWAYS = ["helped", "differs", "replaces", "cost", "identity"]
+USUAL = ["helped", "differs", "reliability", "replaces", "cost", "tables", "limits", "identity"]
 NOT_SAID = r"\b(nan|NaN|None|inf|Infinity|undefined|Figure)\b"
 VOID = {"meta", "link", "br", "line", "circle", "rect", "path", "polygon", "img", "hr", "input"}
 
@@ -68,6 +69,10 @@ class Page(HTMLParser):
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def sections(page: Page) -> list[str | None]:
+    return [attributes["id"] for attributes in page.named("section") if attributes.get("id")]
 
 
 def figure(value: float | None, spread: float = 0.01, **facts: Any) -> Figure:
@@ -214,19 +219,36 @@ def test_every_section_and_picture_is_there(tmp_path: Path) -> None:
     history(tmp_path)
     (tmp_path / "recipe.yaml").write_text("student: mlp(width=64)\n")
     page = written(tmp_path)
-    assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
+    assert sections(page) == USUAL
     headings = ["Gain over the controls", "Learning curves", "Agreement by class", "Teacher", "Student, raw", "Student, as it ships"]
     for heading in [*headings, "Cost against quality", "Student against teacher", "The recipe"]:
         assert heading in page.words
     assert "mlp(width=64)" in page.words
     pictures = [svg for svg in page.named("svg") if svg.get("role") == "img"]
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     for picture in pictures:  # each says what it shows to those who do not see it
         assert set((picture["aria-labelledby"] or "").split()) <= set(ids)
     assert len(page.named("caption")) == len(page.named("table")) == 6
     assert all(th.get("scope") in ("col", "row") for th in page.named("th"))
+
+
+def test_every_link_of_the_page_leads_somewhere(tmp_path: Path) -> None:
+    history(tmp_path)
+    page = written(tmp_path, shift=somewhere("books"))
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] or "" for attributes in page.named("a")]
+    assert len(links) >= 4 + 7  # the questions, and from the pictures to the tables
+    assert {link.removeprefix("#") for link in links} <= ids
+
+
+def test_pictures_come_first_and_tables_after(tmp_path: Path) -> None:
+    history(tmp_path)
+    page = written(tmp_path, shift=somewhere("books"))
+    tags = [tag if attributes.get("role") != "img" else "picture" for tag, attributes in page.tags]
+    assert max(k for k, tag in enumerate(tags) if tag == "picture") < tags.index("table")
+    assert sections(page).index("tables") < sections(page).index("limits")
 
 
 def test_a_certificate_with_little_in_it_makes_a_page_with_little_in_it(tmp_path: Path) -> None:
@@ -243,7 +265,8 @@ def test_a_certificate_with_little_in_it_makes_a_page_with_little_in_it(tmp_path
     }  # fmt: skip
     for k, quality in enumerate([{}, {"accuracy": none}]):
         page = written(tmp_path, **empty, quality=quality)
-        assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
+        assert [s for s in sections(page) if s != "tables"] == ALWAYS
+        assert page.words.count("In numbers") == 2 * bool(quality)
         assert "May it replace the teacher? Insufficient evidence No test row has a label." in page.words
         assert "What does it cost? Not measured" in page.words
         assert re.search(NOT_SAID, page.words) is None, k
@@ -358,7 +381,7 @@ def test_the_certificate_of_every_kind_of_task_makes_a_page(
     assert path == tmp_path / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
-    assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
+    assert sections(page) == [s for s in USUAL if s != "reliability" or task.kind in ("classification", "multilabel")]
     assert re.search(NOT_SAID, page.words) is None
     assert ("Number by number" in page.words) == (task.kind == "regression")
     assert ("Similarity by similarity" in page.words) == (task.kind == "embedding")
@@ -378,19 +401,20 @@ def somewhere(name: str, labelled: bool = True) -> dict[str, Shifted]:
 
 def test_rows_from_elsewhere_have_a_picture_and_a_table(tmp_path: Path) -> None:
     page = written(tmp_path, shift=somewhere("<books>"))
-    assert "And on rows from elsewhere?" in page.words
+    assert "On rows from elsewhere" in page.words
+    assert "shift" in sections(page)
     assert "Accuracy at home and elsewhere" in page.words
     assert "<books>" in page.words
     assert "7 rows that student or teacher had learned from are left out." in page.words
     assert any(svg.get("aria-labelledby") == "shift-t shift-d" for svg in page.named("svg"))
     (tmp_path / "again").mkdir()
-    assert "rows from elsewhere" not in written(tmp_path / "again").words
+    assert "shift" not in sections(written(tmp_path / "again"))
 
 
 def test_rows_from_elsewhere_without_labels_show_likeness_alone(tmp_path: Path) -> None:
     page = written(tmp_path, shift=somewhere("books", labelled=False))
     assert "agreement with the teacher" in page.words
-    assert "student − teacher" not in page.words.split("And on rows from elsewhere?")[1].split("What does it cost?")[0]
+    assert "student − teacher" not in page.words.split("At home and elsewhere rows")[1].split("Calibration of")[0]
 
 
 def test_without_labels_the_page_says_so_and_shows_by_what_epochs_were_chosen(tmp_path: Path) -> None:
@@ -431,4 +455,4 @@ def test_a_wheel_carries_the_templates(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"attar/report/templates/report.html", "attar/report/templates/style.css"} <= set(names)
+    assert {f"attar/report/templates/{name}" for name in ("report.html", "style.css", "pieces.html", "sections/helped.html")} <= set(names)

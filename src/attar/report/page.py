@@ -17,6 +17,8 @@ from attar.report.words import replies
 
 __all__ = ["write_report"]
 
+SECTIONS = ("helped", "differs", "shift", "reliability", "replaces", "cost", "tables", "limits", "identity")  # templates/sections/NAME.html
+TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -52,10 +54,11 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
         c=c,
         facts=_facts(c),
         replies=replies(c),
-        against=c.against,
+        sections=SECTIONS,
         pictures={
             "gains": drawn(pictures.gains(c)),
             "learning": drawn(pictures.learning(curves, metric, better)),
+            "likeness": drawn(pictures.agreement_given(c)),
             "agreement": drawn(pictures.agreement_by_class(c)),
             "numbers": drawn(pictures.numbers(c)),
             "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
@@ -63,7 +66,7 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
         },
-        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        tables={name: getattr(tables, name)(c) for name in TABLES},
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
