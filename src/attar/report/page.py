@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +12,9 @@ from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report import pictures, tables
+from attar.report.answers import replies
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
-from attar.report.words import replies
 
 __all__ = ["write_report"]
 
@@ -47,13 +48,13 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
     metric = metric_of(lines, c.claim["metric"])
     better = c.quality[metric].better if metric in c.quality else -1 if metric in DISTANCES else 1
     curves = read_curves(lines, metric)
-    recipe = out / "recipe.yaml"
+    recipe = (out / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if (out / "recipe.yaml").exists() else ""
     page = environment.get_template("report.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         name=out.resolve().name,
         c=c,
         facts=_facts(c),
-        replies=replies(c),
+        replies=replies(c, student_of(recipe)),
         sections=SECTIONS,
         pictures={
             "gains": drawn(pictures.gains(c)),
@@ -74,10 +75,20 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
         positive="reliability_positive" in c.pictures,
         temperature=c.identity["student"].get("temperature"),
         identity=_identity(c),
-        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
+        recipe=recipe,
     )
     write_atomic(out / "report.html", page)
     return out / "report.html"
+
+
+def student_of(recipe: str) -> str:
+    """What the student is, in the words of a run's recipe; "" where it does not say so shortly.
+
+    >>> student_of('data: table("a.csv")\\nstudent: mlp(width=64)\\n')
+    'mlp(width=64)'
+    """
+    found = re.search(r"^student: (.{1,100})$", recipe, re.MULTILINE)
+    return found[1].strip("'").replace("''", "'") if found else ""
 
 
 def _seeds(c: Certificate) -> int:
