@@ -7,7 +7,7 @@ adds its sentence to the function of the question that it belongs to.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from attar.certificate import Certificate, Figure, Verdict, digits, metric_name
@@ -228,7 +228,7 @@ def _replaces(c: Certificate) -> Reply:
     figure = of = ""
     q = c.quality.get(c.claim["metric"])
     if v.difference is not None and v.difference.value is not None and q is not None:
-        figure = interval(_as_in_tables(v.difference, q.better), difference=True)
+        figure = interval(v.difference.turned(q.better), difference=True)
         of = f"{_metric(c)}, student − teacher; each end is a bound of 95 % confidence"
     return Reply(
         "May I put it in place of the teacher, under which guarantee?",
@@ -252,14 +252,6 @@ def _guarantee(c: Certificate) -> list[str]:
 def _metric(c: Certificate) -> str:
     metric = c.claim["metric"]
     return metric_name(metric) + (" (less is better)" if metric in c.quality and c.quality[metric].better < 0 else "")
-
-
-def _as_in_tables(turned: Figure, better: int) -> Figure:
-    """A difference of which more is better, with the sign that it has where less is."""
-    if better > 0 or turned.value is None:
-        return turned
-    low, high = (None if end is None else -end for end in (turned.high, turned.low))
-    return replace(turned, value=-turned.value, low=low, high=high)
 
 
 def _quiet(sentence: str) -> str:
