@@ -22,7 +22,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["pretrained"],
     ["objective", "sources", "students", "data"],
     ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
-    ["verbs.run"],
+    ["verbs.run", "verbs.check"],
     ["verbs.show"],
     ["recipe"],
     ["cli"],

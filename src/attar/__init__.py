@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
     )
     from attar.task import Task, classification, embedding, multilabel, regression
     from attar.verbs.annotate import annotate
+    from attar.verbs.check import check
     from attar.verbs.distill import distill
     from attar.verbs.evaluate import evaluate
     from attar.verbs.export import export
@@ -87,6 +88,7 @@ _HOME = {
         ),
         "attar.task": ("Task", "classification", "embedding", "multilabel", "regression"),
         "attar.verbs.annotate": ("annotate",),
+        "attar.verbs.check": ("check",),
         "attar.verbs.distill": ("distill",),
         "attar.verbs.evaluate": ("evaluate",),
         "attar.verbs.export": ("export",),
@@ -118,6 +120,7 @@ __all__ = [
     "blend",
     "budget",
     "cached",
+    "check",
     "classification",
     "data",
     "distill",

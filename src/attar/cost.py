@@ -268,12 +268,17 @@ class Budget:
 
     def check(self, cost: Cost) -> list[Limit]:
         """Each bound that is set, with the value measured and whether it is kept."""
-        values = {
-            "latency_ms": cost.latency_ms.p95.value,
-            "size_mb": cost.size_mb,
-            "parameters": cost.parameters,
-            "memory_mb": cost.memory_mb,
-        }
+        return self.hold(
+            {
+                "latency_ms": cost.latency_ms.p95.value,
+                "size_mb": cost.size_mb,
+                "parameters": cost.parameters,
+                "memory_mb": cost.memory_mb,
+            }
+        )
+
+    def hold(self, values: Mapping[str, float | None]) -> list[Limit]:
+        """The same for values that were measured earlier, by the names of the bounds; None: not measured."""
         limits = {name: getattr(self, name) for name in values}
         return [Limit(n, limits[n], v, v is not None and v <= limits[n]) for n, v in values.items() if limits[n] is not None]
 

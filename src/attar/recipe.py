@@ -23,7 +23,7 @@ import yaml
 from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
 from attar.notation import Call, List, Name, Node, Value, map_paths, override, parse, resolve, write
 
-__all__ = ["KEYS", "Entry", "Recipe", "Resolved", "load", "vocabulary"]
+__all__ = ["KEYS", "Entry", "Recipe", "Resolved", "judged_by", "load", "vocabulary"]
 
 MAX_BYTES = 256 * 1024
 PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
@@ -86,6 +86,7 @@ KEYS: Mapping[str, _Key] = {
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
 }
+JUDGED_BY = ("require", "budget")  # what the certificate of a run can be held against when nobody is asked any more
 DEFAULTS = {"deploy": "float"}
 FROM_PYTHON = frozenset({"arrays", "as_data", "as_objective", "dataset", "frame", "module"})  # take objects that no text can name
 
@@ -214,6 +215,10 @@ class Recipe:
         values = {key: self._value(entries[key], Path(out)) for key in KEYS if key in entries}
         return Resolved(self, Path(out), values)
 
+    def value(self, key: str, out: str | Path) -> Any:
+        """What one key comes to, the others left alone; None where the recipe says nothing of it. out: as of `resolve`."""
+        return self._value(self.entries[key], Path(out)) if key in self.entries else None
+
     def _value(self, entry: Entry, out: Path) -> Any:
         with _prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
@@ -256,15 +261,19 @@ class Resolved:
         return map_paths(parse(repr(self.values[key])), words, lambda path, of: path if of == "run" else os.path.relpath(path, self.out))
 
 
-def load(path: str | Path, *, trust: Sequence[str] = ()) -> Recipe:
+def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = tuple(KEYS)) -> Recipe:
     """The recipe in a file: grammar and keys are checked now, words and arguments by `Recipe.resolve`.
 
-    trust: packages whose words are known too; "pickle" lets pickles be read.
+    trust: packages whose words are known too; "pickle" lets pickles be read. keys: where only some are wanted, other lines may be
+    anything: a run from Python leaves in its recipe.yaml what no text can name.
     Raises RecipeError for a file that is no mapping of plain strings, an unknown key, or a text that does not read.
     """
     path = Path(path)
     entries: dict[str, Entry] = {}
-    for key, line, text in list(_strings(path, _content(path))):  # the whole file first: what YAML makes of a broken line is odd
+    content = _content(path)
+    if set(keys) != set(KEYS):
+        content = "\n".join(line if line.startswith(tuple(f"{key}:" for key in keys)) else "" for line in content.split("\n"))
+    for key, line, text in list(_strings(path, content)):  # the whole file first: what YAML makes of a broken line is odd
         if key not in KEYS:
             raise RecipeError(f"{path}:{line}: there is no key {key!r}", hint=near(key, KEYS))
         if key in entries:
@@ -273,6 +282,21 @@ def load(path: str | Path, *, trust: Sequence[str] = ()) -> Recipe:
             node = parse(text)
         entries[key] = Entry(key, line, _texts(node) if KEYS[key].plain is not None else node)
     return Recipe(path, entries, tuple(trust))
+
+
+def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run's recipe.yaml asks of its certificate, changed by `--set` texts: require and budget by key, None where there is none.
+
+    Raises RecipeError where the recipe does not read, NotationError where a setting changes anything else.
+    """
+    path = run / "recipe.yaml"
+    recipe = load(path, keys=JUDGED_BY) if path.exists() else Recipe(path, {})
+    for setting in settings:
+        if re.split("[.=]", setting, maxsplit=1)[0].strip() not in JUDGED_BY:
+            what = f"a certificate is held against {' and '.join(JUDGED_BY)} alone"
+            raise NotationError(f"--set {setting}: {what}", hint="--set require.margin=0.01")
+    recipe = recipe.with_overrides(settings)
+    return {key: recipe.value(key, run) for key in JUDGED_BY}
 
 
 def _texts(node: Node) -> Node:

@@ -25,13 +25,15 @@ from attar.data.base import Data, Memory, Split
 from attar.errors import MissingExtra
 from attar.identity import uniform
 from attar.report import write_report
+from attar.report.answers import replies
 from attar.signal import NOTHING, Batch, Schema, Signal
 from attar.sources import module
 from attar.task import Task, classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
 
-SECTIONS = ["helped", "differs", "cost", "replaces", "limits", "identity"]
+ALWAYS = ["helped", "differs", "replaces", "cost", "identity"]
+USUAL = ["helped", "differs", "reliability", "replaces", "cost", "tables", "limits", "identity"]
 NOT_SAID = r"\b(nan|NaN|None|inf|Infinity|undefined|Figure)\b"
 VOID = {"meta", "link", "br", "line", "circle", "rect", "path", "polygon", "img", "hr", "input"}
 
@@ -68,6 +70,10 @@ class Page(HTMLParser):
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def sections(page: Page) -> list[str | None]:
+    return [attributes["id"] for attributes in page.named("section") if attributes.get("id")]
 
 
 def figure(value: float | None, spread: float = 0.01, **facts: Any) -> Figure:
@@ -146,14 +152,23 @@ def history(tmp_path: Path, arms: tuple[str, ...] = ("labels", "student"), seeds
 
 
 def test_the_four_questions_are_answered_at_the_top_with_their_evidence(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("student: mlp(width=64)\n")
     words = written(tmp_path).words
-    order = ["Did distillation help?", "Where does the student differ?", "What does it cost?", "May it replace the teacher?"]
+    order = [
+        "Did distillation help?",
+        "Where does the student differ from the teacher?",
+        "What does it cost, and which student is this?",
+        "May I put it in place of the teacher, under which guarantee?",
+    ]
     assert sorted(order, key=words.index) == order
-    assert "Did distillation help? Yes Accuracy +0.0286." in words
-    assert "May it replace the teacher? Yes Accuracy 0.8045, the teacher's 0.8057." in words
-    assert re.search(r"differ\? On 0\.6.% of decisions Both decide alike in 99\.4.% \[99\.2, 99\.6\] of cases", words)
-    assert "They agree least on “yes”, 98.1" in words
-    assert "What does it cost? 6.5× faster, 45× smaller One row takes 13.4 µs, the teacher’s 87.5 µs (95th percentile)" in words
+    assert "help? Yes: more than labels only +0.0286 [+0.0194, +0.0378] accuracy over labels only, 3 seeds" in words
+    assert "teacher? On 0.6 % of decisions 99.4 % [99.2, 99.6] of decisions alike 99.6 % [99.5, 99.7] where the teacher is right" in words
+    assert "Of classes the least is 98.1 % [97.1, 99.1], on “yes”. Not asked: rows from elsewhere." in words
+    assert "which student is this? 6.5× faster, 45× smaller 13.4 µs [13.1, 13.7] for one row, 95th percentile" in words
+    assert "the teacher takes 87.5 µs [80, 90]" in words
+    assert "It is student.onnx, mlp(width=64), float32, fitted temperature 1.250, fingerprint ssssssssssss." in words
+    assert "under which guarantee? Yes: worse by less than 0.005 −0.0012 [−0.0034, +0.0009] accuracy, student − teacher" in words
+    assert "of the single answer nothing is guaranteed" in words
 
 
 @pytest.mark.parametrize(
@@ -161,17 +176,48 @@ def test_the_four_questions_are_answered_at_the_top_with_their_evidence(tmp_path
     [("no difference", "No: no difference"), ("hurt", "No: it hurt"), ("insufficient evidence", "Insufficient evidence")],
 )
 def test_a_verdict_is_a_word_and_not_only_a_colour(tmp_path: Path, helped: Any, word: str) -> None:
-    verdict = Verdict(helped, f"{helped.upper()} by distillation: accuracy +0.0001. About 9 seeds would suffice.", None, 0.005)
+    verdict = Verdict(helped, f"{helped.upper()} by distillation: accuracy +0.0001. About 9 seeds would suffice.", figure(0.0001), 0.005)
     page = written(tmp_path, helped=verdict, against={"labels": verdict})
-    assert f"Did distillation help? {word} Accuracy +0.0001. About 9 seeds would suffice." in page.words
+    assert f"Did distillation help? {word} +0.0286 [+0.0194, +0.0378]" in page.words
+    assert "About 9 seeds would suffice. Labels only is the only control that was trained." in page.words
+
+
+def test_the_gain_that_is_told_is_the_least_one(tmp_path: Path) -> None:
+    q = certificate().quality["accuracy"]
+    gains = {"labels": figure(0.03), "hard": figure(0.02), "smooth": figure(0.04)}
+    against = {name: Verdict("helped", f"DISTILLATION HELPED: accuracy {f.value}", f, 0.005) for name, f in gains.items()}
+    told = replies(certificate(against=against, quality={"accuracy": replace(q, gains=gains)}))[0]
+    assert (told.word, told.figure) == ("Yes: more than each control", "+0.0200 [+0.0100, +0.0300]")
+    assert told.of.startswith("accuracy over hard teacher labels")
+    assert told.text == "+0.0300 [+0.0200, +0.0400] over labels only, +0.0400 [+0.0300, +0.0500] over label smoothing."
+
+
+def test_an_answer_of_which_less_is_better_has_the_sign_of_its_table(tmp_path: Path) -> None:
+    q = replace(certificate().quality["accuracy"], better=-1)
+    told = replies(certificate(quality={"accuracy": q}))[3]  # the verdict's difference is turned: more is better
+    assert told.figure == "+0.0012 [−0.0009, +0.0034]"
+    assert told.of.startswith("accuracy (less is better), student − teacher")
+
+
+def test_what_was_not_asked_is_said_and_no_verdict(tmp_path: Path) -> None:
+    q = replace(certificate().quality["accuracy"], gains={}, arms={}, seeds={})
+    unsure = Verdict("insufficient evidence", "INSUFFICIENT EVIDENCE that distillation helped: no control was trained beside the student")
+    told = replies(certificate(helped=unsure, against={}, quality={"accuracy": q}))[0]
+    assert (told.tone, told.word, told.figure) == ("unasked", "Not asked", "")
+    assert "Not asked" not in replies(certificate(shift=somewhere("books")))[1].text
+
+
+def test_no_figure_of_an_answer_stands_without_its_interval(tmp_path: Path) -> None:
+    for reply in replies(certificate(shift=somewhere("books"))):
+        assert re.fullmatch(r".+ \[.+, .+\]", reply.figure), reply
 
 
 def test_what_is_required_is_listed_and_withholds_the_yes(tmp_path: Path) -> None:
     required = (Requirement("worse by less than 0.005", "met", ""), Requirement("size_mb ≤ 0.02", "not met", "It is 0.0469."))
     words = written(tmp_path, requirements=required).words
     assert "size_mb ≤ 0.02 not met. It is 0.0469." in words
-    assert "May it replace the teacher? As good, but not as required" in words
-    assert "What does it cost? Over budget, 6.5× faster" in words
+    assert "guarantee? As good, but not as required" in words
+    assert "which student is this? Over budget, 6.5× faster" in words
 
 
 def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
@@ -214,19 +260,36 @@ def test_every_section_and_picture_is_there(tmp_path: Path) -> None:
     history(tmp_path)
     (tmp_path / "recipe.yaml").write_text("student: mlp(width=64)\n")
     page = written(tmp_path)
-    assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
+    assert sections(page) == USUAL
     headings = ["Gain over the controls", "Learning curves", "Agreement by class", "Teacher", "Student, raw", "Student, as it ships"]
     for heading in [*headings, "Cost against quality", "Student against teacher", "The recipe"]:
         assert heading in page.words
     assert "mlp(width=64)" in page.words
     pictures = [svg for svg in page.named("svg") if svg.get("role") == "img"]
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     for picture in pictures:  # each says what it shows to those who do not see it
         assert set((picture["aria-labelledby"] or "").split()) <= set(ids)
     assert len(page.named("caption")) == len(page.named("table")) == 6
     assert all(th.get("scope") in ("col", "row") for th in page.named("th"))
+
+
+def test_every_link_of_the_page_leads_somewhere(tmp_path: Path) -> None:
+    history(tmp_path)
+    page = written(tmp_path, shift=somewhere("books"))
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] or "" for attributes in page.named("a")]
+    assert len(links) >= 4 + 7  # the questions, and from the pictures to the tables
+    assert {link.removeprefix("#") for link in links} <= ids
+
+
+def test_pictures_come_first_and_tables_after(tmp_path: Path) -> None:
+    history(tmp_path)
+    page = written(tmp_path, shift=somewhere("books"))
+    tags = [tag if attributes.get("role") != "img" else "picture" for tag, attributes in page.tags]
+    assert max(k for k, tag in enumerate(tags) if tag == "picture") < tags.index("table")
+    assert sections(page).index("tables") < sections(page).index("limits")
 
 
 def test_a_certificate_with_little_in_it_makes_a_page_with_little_in_it(tmp_path: Path) -> None:
@@ -243,9 +306,10 @@ def test_a_certificate_with_little_in_it_makes_a_page_with_little_in_it(tmp_path
     }  # fmt: skip
     for k, quality in enumerate([{}, {"accuracy": none}]):
         page = written(tmp_path, **empty, quality=quality)
-        assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
-        assert "May it replace the teacher? Insufficient evidence No test row has a label." in page.words
-        assert "What does it cost? Not measured" in page.words
+        assert [s for s in sections(page) if s != "tables"] == ALWAYS
+        assert page.words.count("In numbers") == 2 * bool(quality)
+        assert "under which guarantee? Insufficient evidence No test row has a label." in page.words
+        assert "which student is this? Not measured" in page.words
         assert re.search(NOT_SAID, page.words) is None, k
 
 
@@ -358,7 +422,7 @@ def test_the_certificate_of_every_kind_of_task_makes_a_page(
     assert path == tmp_path / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
-    assert [s["id"] for s in page.named("section") if s.get("id")] == SECTIONS
+    assert sections(page) == [s for s in USUAL if s != "reliability" or task.kind in ("classification", "multilabel")]
     assert re.search(NOT_SAID, page.words) is None
     assert ("Number by number" in page.words) == (task.kind == "regression")
     assert ("Similarity by similarity" in page.words) == (task.kind == "embedding")
@@ -378,19 +442,20 @@ def somewhere(name: str, labelled: bool = True) -> dict[str, Shifted]:
 
 def test_rows_from_elsewhere_have_a_picture_and_a_table(tmp_path: Path) -> None:
     page = written(tmp_path, shift=somewhere("<books>"))
-    assert "And on rows from elsewhere?" in page.words
+    assert "On rows from elsewhere" in page.words
+    assert "shift" in sections(page)
     assert "Accuracy at home and elsewhere" in page.words
     assert "<books>" in page.words
     assert "7 rows that student or teacher had learned from are left out." in page.words
     assert any(svg.get("aria-labelledby") == "shift-t shift-d" for svg in page.named("svg"))
     (tmp_path / "again").mkdir()
-    assert "rows from elsewhere" not in written(tmp_path / "again").words
+    assert "shift" not in sections(written(tmp_path / "again"))
 
 
 def test_rows_from_elsewhere_without_labels_show_likeness_alone(tmp_path: Path) -> None:
     page = written(tmp_path, shift=somewhere("books", labelled=False))
     assert "agreement with the teacher" in page.words
-    assert "student − teacher" not in page.words.split("And on rows from elsewhere?")[1].split("What does it cost?")[0]
+    assert "student − teacher" not in page.words.split("At home and elsewhere rows")[1].split("Calibration of")[0]
 
 
 def test_without_labels_the_page_says_so_and_shows_by_what_epochs_were_chosen(tmp_path: Path) -> None:
@@ -431,4 +496,4 @@ def test_a_wheel_carries_the_templates(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"attar/report/templates/report.html", "attar/report/templates/style.css"} <= set(names)
+    assert {f"attar/report/templates/{name}" for name in ("report.html", "style.css", "pieces.html", "sections/helped.html")} <= set(names)

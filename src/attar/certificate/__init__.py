@@ -1,23 +1,29 @@
 """Certificate: what was found about a student, as named figures with intervals and verdicts; JSON, and text for a terminal."""
 
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
-from attar.certificate.figures import Answer, Figure, Verdict, digits, metric_name, signed
+from attar.certificate.compare import Comparison, compare
+from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
+from attar.certificate.terminal import STYLES
 
 __all__ = [
     "MARGIN",
     "MARGIN_SHARE",
     "SCHEMA_VERSION",
+    "STYLES",
     "Answer",
     "Certificate",
+    "Comparison",
     "Figure",
     "Quality",
     "Require",
     "Requirement",
     "Shifted",
     "Verdict",
+    "compare",
     "digits",
+    "interval",
     "metric_name",
     "require",
     "signed",

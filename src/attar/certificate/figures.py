@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = [
@@ -43,6 +43,17 @@ class Figure:
     def of(cls, value: float, low: float = math.nan, high: float = math.nan, *, unit: str = "", n: int = 0, how: str = "") -> Figure:
         """A figure from plain floats, in which NaN and infinity mean that there is none."""
         return cls(*(float(x) if math.isfinite(x) else None for x in (value, low, high)), unit=unit, n=n, how=how)
+
+    def turned(self, better: int) -> Figure:
+        """The figure with its sign and its ends changed where less is better (−1): "more is better" and the metric's own sign, to and fro.
+
+        >>> Figure(0.5, 0.25, 1.0).turned(-1)
+        Figure(value=-0.5, low=-1.0, high=-0.25, unit='', n=0, how='')
+        """
+        if better > 0:
+            return self
+        value, low, high = (None if x is None else -x for x in (self.value, self.high, self.low))
+        return replace(self, value=value, low=low, high=high)
 
 
 @dataclass(frozen=True)

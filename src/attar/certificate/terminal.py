@@ -11,9 +11,9 @@ from attar.certificate.figures import Figure, interval, metric_name, number, sho
 if TYPE_CHECKING:
     from attar.certificate.certificate import Certificate
 
-__all__ = ["styled"]
+__all__ = ["STYLES", "styled"]
 
-_STYLES: dict[str, str] = {
+STYLES: dict[str, str] = {
     "yes": "bold green",
     "helped": "bold green",
     "met": "green",
@@ -37,10 +37,10 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
         head, *rest = lines
         out.extend([("", ""), (head, "bold"), *((line, "") for line in rest)])
 
-    prose(c.non_inferior.sentence, _STYLES[c.non_inferior.answer])
-    prose(c.helped.sentence, _STYLES[c.helped.answer])
+    prose(c.non_inferior.sentence, STYLES[c.non_inferior.answer])
+    prose(c.helped.sentence, STYLES[c.helped.answer])
     for requirement in c.requirements:
-        prose(f"{requirement.what}: {requirement.answer}. {requirement.sentence}", _STYLES[requirement.answer], "required  ")
+        prose(f"{requirement.what}: {requirement.answer}. {requirement.sentence}", STYLES[requirement.answer], "required  ")
     if c.quality:
         table(_quality_lines(c))
     if c.quality and c.against:

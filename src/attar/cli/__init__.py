@@ -129,10 +129,56 @@ def export(
 
 @app.command(epilog=EXIT_CODES)
 def evaluate(
-    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+    recipe: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE", help="A recipe; with --compare two run folders or more.", show_default=False)
+    ],
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    trust: Trust = None,
+    debug: Debug = False,
+    compare: Annotated[bool, typer.Option("--compare", metavar="", help="Set the certificates of run folders side by side.")] = False,
 ) -> None:
-    """Step 5: measure what ships, and write the certificate and its page."""
-    _work(recipe, settings, out, trust, debug, resume=resume, only="evaluate")
+    """Step 5: measure what ships, and write the certificate and its page; or --compare certificates that are there."""
+    if not compare:
+        if len(recipe) > 1:
+            raise typer.BadParameter(f"one recipe, not {len(recipe)}; --compare takes run folders", param_hint="RECIPE")
+        _work(recipe[0], settings, out, trust, debug, resume=resume, only="evaluate")
+        return
+    if len(recipe) < 2 or settings or out or resume or trust:
+        raise typer.BadParameter("it takes two run folders or more, and no other option", param_hint="--compare")
+    with _explained(debug):
+        from attar.certificate import compare as side_by_side
+        from attar.cli.display import say_comparison
+
+        comparison = side_by_side(*recipe)
+        say_comparison(comparison)
+    raise typer.Exit(comparison.exit_code)
+
+
+@app.command(epilog=EXIT_CODES)
+def check(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/credit.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.ARG=TEXT", help="Ask for more or less: --set require.margin=0.01.", show_default=False),
+    ] = None,
+    require: Annotated[
+        str | None,
+        typer.Option("--require", metavar="TEXT", help="Instead of what its recipe requires: 'require(margin=0.01)'.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Hold `require` and `budget` against the certificate of a run, for use in CI; no model is asked."""
+    with _explained(debug):
+        from attar.cli.display import say_checked
+        from attar.recipe import judged_by
+        from attar.verbs.check import check as checked
+
+        asked = judged_by(run, [*([f"require={require}"] if require else []), *(settings or [])])
+        found = checked(run, **asked)
+        say_checked(found)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()

@@ -17,9 +17,11 @@ from rich.text import Text
 from attar.progress import Event
 
 if TYPE_CHECKING:
+    from attar.certificate import Comparison
+    from attar.verbs.check import Checked
     from attar.verbs.run import Result
 
-__all__ = ["Display", "say", "say_result"]
+__all__ = ["Display", "say", "say_checked", "say_comparison", "say_result"]
 
 QUIET_SECONDS = 10.0  # plain lines: a stage that goes on says no more than one line in this time
 
@@ -194,3 +196,23 @@ def say_result(result: Result) -> None:
         console.print(result.certificate.rich(min(console.width, 100)))
     for line in result.summary:
         console.print(Text(line), soft_wrap=True)
+
+
+def say_comparison(comparison: Comparison) -> None:
+    """Certificates side by side, on stdout."""
+    console = Console(highlight=False)
+    console.print(comparison.rich(min(console.width, 100)))
+
+
+def say_checked(checked: Checked) -> None:
+    """Each requirement with its answer, then what a reader must know, on stdout."""
+    from attar.certificate import STYLES
+
+    console = Console(highlight=False)
+    for r in checked.requirements:
+        words = f"{r.what}. {r.sentence}" if r.sentence else r.what
+        console.print(Text.assemble((f"{r.answer:<23}", STYLES[r.answer]), words), soft_wrap=True)
+    if not checked.requirements:
+        console.print(Text("nothing is required: the recipe has neither require nor budget"), soft_wrap=True)
+    for note in checked.notes:
+        console.print(Text.assemble(("note: ", "bold yellow"), note), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report import pictures, tables
+from attar.report.answers import replies
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
-from attar.report.words import replies
 
 __all__ = ["write_report"]
 
+SECTIONS = ("helped", "differs", "shift", "reliability", "replaces", "cost", "tables", "limits", "identity")  # templates/sections/NAME.html
+TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,17 +48,18 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
     metric = metric_of(lines, c.claim["metric"])
     better = c.quality[metric].better if metric in c.quality else -1 if metric in DISTANCES else 1
     curves = read_curves(lines, metric)
-    recipe = out / "recipe.yaml"
+    recipe = (out / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if (out / "recipe.yaml").exists() else ""
     page = environment.get_template("report.html").render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         name=out.resolve().name,
         c=c,
         facts=_facts(c),
-        replies=replies(c),
-        against=c.against,
+        replies=replies(c, student_of(recipe)),
+        sections=SECTIONS,
         pictures={
             "gains": drawn(pictures.gains(c)),
             "learning": drawn(pictures.learning(curves, metric, better)),
+            "likeness": drawn(pictures.agreement_given(c)),
             "agreement": drawn(pictures.agreement_by_class(c)),
             "numbers": drawn(pictures.numbers(c)),
             "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
@@ -63,7 +67,7 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
         },
-        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        tables={name: getattr(tables, name)(c) for name in TABLES},
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
@@ -71,10 +75,20 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
         positive="reliability_positive" in c.pictures,
         temperature=c.identity["student"].get("temperature"),
         identity=_identity(c),
-        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
+        recipe=recipe,
     )
     write_atomic(out / "report.html", page)
     return out / "report.html"
+
+
+def student_of(recipe: str) -> str:
+    """What the student is, in the words of a run's recipe; "" where it does not say so shortly.
+
+    >>> student_of('data: table("a.csv")\\nstudent: mlp(width=64)\\n')
+    'mlp(width=64)'
+    """
+    found = re.search(r"^student: (.{1,100})$", recipe, re.MULTILINE)
+    return found[1].strip("'").replace("''", "'") if found else ""
 
 
 def _seeds(c: Certificate) -> int:

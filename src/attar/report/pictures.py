@@ -16,7 +16,19 @@ from attar.report.history import Curve
 from attar.report.words import by_class, bytes_of, control, milliseconds, one, percent, unit_row
 from attar.statistics import wilson
 
-__all__ = ["CLASSES", "agreement_by_class", "classes_shown", "cost", "differences", "gains", "learning", "numbers", "reliability", "shift"]
+__all__ = [
+    "CLASSES",
+    "agreement_by_class",
+    "agreement_given",
+    "classes_shown",
+    "cost",
+    "differences",
+    "gains",
+    "learning",
+    "numbers",
+    "reliability",
+    "shift",
+]
 
 WIDTH = 380.0
 LABELS = 132.0  # pixels for the names of rows
@@ -24,6 +36,12 @@ LEFT = 58.0  # where the frame of a picture with numbers at its left begins
 ROW = 24.0
 FEW = 10  # a bin of fewer decisions is drawn faintly, and no line goes through it
 CLASSES = 24  # drawn at most, those with the least agreement
+GIVEN = {
+    "agreement": "all decisions",
+    "agreement_teacher_right": "teacher right",
+    "agreement_teacher_wrong": "teacher wrong",
+    "agreement_teacher_positive": "teacher says positive",
+}
 OTHER_FILES = (("file1", "triangle"), ("file2", "diamond"))
 UNITS = {"log_loss": "nats", "rmse": "in the label’s unit", "mae": "in the label’s unit"}
 
@@ -161,14 +179,24 @@ def classes_shown(c: Certificate) -> list[Mapping[str, Any]]:
 def agreement_by_class(c: Certificate) -> Drawing | None:
     """On which share of each class's rows student and teacher decide alike."""
     rows = [_row(str(e["name"]), Figure(**e["agreement"]), percent) for e in classes_shown(c)]
+    return _agreements("agreement", "Agreement with the teacher by class", rows, one(c.fidelity.get("agreement")))
+
+
+def agreement_given(c: Certificate) -> Drawing | None:
+    """On which share of all rows student and teacher decide alike, and of those where the teacher is right, wrong, or says positive."""
+    found = [(what, c.fidelity.get(name)) for name, what in GIVEN.items()]
+    rows = [_row(what, figure, percent) for what, figure in found if figure is not None and one(figure) is not None]
+    return _agreements("likeness", "Agreement with the teacher, by what the teacher says", rows, None)
+
+
+def _agreements(name: str, title: str, rows: Sequence[Row], overall: float | None) -> Drawing | None:
     if not rows:
         return None
-    overall = one(c.fidelity.get("agreement"))
     values = [x for row in rows for x in (row.value, row.low, row.high) if x is not None] + ([overall] if overall is not None else [])
     low = min(values) - 0.04 * (1.0 - min(values)) - 0.002
     axis = Axis(max(0.0, low) if low < 0.9 else low, 1.0, LABELS, WIDTH - 18)
     bottom = 20 + ROW * len(rows)
-    d = Drawing("agreement", "Agreement with the teacher by class", _told(rows), WIDTH, bottom + 40)
+    d = Drawing(name, title, _told(rows), WIDTH, bottom + 40)
     ticks = axis.ticks(4)
     _grid(d, axis, 20, bottom, _percent_ticks(ticks), ticks)
     if overall is not None:

@@ -1,18 +1,15 @@
-"""How the page says things: the four questions answered in words, and numbers with their units."""
+"""How the page says things: names of arms, sentences, and numbers with their units and intervals."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from attar.certificate import Certificate, Figure, digits, signed
 
 __all__ = [
     "ARMS",
-    "Reply",
     "by_class",
     "bytes_of",
     "control",
@@ -20,12 +17,13 @@ __all__ = [
     "milliseconds",
     "one",
     "percent",
-    "replies",
+    "percents",
+    "rounded",
+    "sentence_case",
+    "sentences",
     "significant",
     "unit_row",
 ]
-
-Tone = Literal["yes", "no", "unsure", "fact"]
 
 ARMS = {  # what the arms are called beside their picture
     "student": "distilled student",
@@ -35,114 +33,6 @@ ARMS = {  # what the arms are called beside their picture
     "shuffled": "shuffled teacher",
 }
 UNITS = {"ms": (("µs", 1e3), ("ms", 1.0), ("s", 1e-3)), "MB": (("bytes", 1e6), ("kB", 1e3), ("MB", 1.0), ("GB", 1e-3))}
-LOUD = re.compile(r"^[A-Z][A-Z-]+[^:]*: ")  # "NON-INFERIOR to the teacher: ": the page says it in its own way
-BUDGET = re.compile(r"^(latency_ms|size_mb|parameters|memory_mb) ≤ ")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One question answered. tone: how it looks; word: the answer; text: the evidence; to: where the page shows more."""
-
-    question: str
-    tone: Tone
-    word: str
-    text: str
-    to: str
-
-
-def replies(c: Certificate) -> tuple[Reply, ...]:
-    """The four questions that a certificate answers, in the order that a reader asks them."""
-    return (_helped(c), _differs(c), _costs(c), _replaces(c))
-
-
-def _helped(c: Certificate) -> Reply:
-    tone, word = {
-        "helped": ("yes", "Yes"),
-        "no difference": ("no", "No: no difference"),
-        "hurt": ("no", "No: it hurt"),
-        "insufficient evidence": ("unsure", "Insufficient evidence"),
-    }[c.helped.answer]
-    decisive = [v.sentence for v in c.against.values() if v.answer == c.helped.answer] or [c.helped.sentence]
-    return Reply("Did distillation help?", tone, word, sentences(map(_quiet, decisive)), "helped")  # pyright: ignore[reportArgumentType] a str of the tones above
-
-
-def _differs(c: Certificate) -> Reply:
-    question, f = "Where does the student differ?", c.fidelity
-    if (alike := one(f.get("similarity_correlation"))) is not None:
-        text = [f"Over pairs of texts, its cosines are rank-correlated with the teacher’s by {interval(f['similarity_correlation'])}"]
-        if (shared := one(f.get("neighbour_overlap"))) is not None:
-            text.append(f"of the 10 texts nearest to a text both name {percent(shared)}")
-        return Reply(question, "fact", f"Similarities alike by {digits(alike)}", sentences([*text, *_elsewhere(c)]), "differs")
-    if (agreement := one(f.get("agreement"))) is None:
-        if (distance := one(f.get("mean_distance"))) is None:
-            return Reply(question, "unsure", "Not measured", "The certificate holds no figure of fidelity.", "differs")
-        text = []
-        if one(f.get("correlation")) is not None:
-            text.append(f"Its numbers correlate with the teacher’s by {interval(f['correlation'])}")
-        if one(f.get("root_mean_square_distance")) is not None:
-            text.append(f"their root mean square distance is {interval(f['root_mean_square_distance'])}")
-        return Reply(question, "fact", f"By {digits(distance)} on average", sentences([", ".join(text), *_elsewhere(c)]), "differs")
-    text = [f"Both decide alike in {percent(agreement)}{_percents(f['agreement'])} of cases"]
-    parts = [
-        f"{percent(share)} where the teacher {what}"
-        for name, what in (("right", "is right"), ("wrong", "is wrong"), ("positive", "says positive"))
-        if (share := one(f.get(f"agreement_teacher_{name}"))) is not None
-    ]
-    text[0] += (": " + ", ".join(parts)) if parts else ""
-    drawn = [(entry["agreement"]["value"], entry["name"]) for entry in by_class(c) if entry["agreement"]["value"] is not None]
-    if len(drawn) > 1:
-        least, name = min(drawn, key=lambda pair: pair[0])
-        text.append(f"They agree least on “{name}”, {percent(least)}")
-    return Reply(question, "fact", f"On {percent(1 - _rounded(agreement))} of decisions", sentences([*text, *_elsewhere(c)]), "differs")
-
-
-def _elsewhere(c: Certificate) -> list[str]:
-    """Where it is least like the teacher among rows from elsewhere."""
-    first = next(iter(c.fidelity), None)
-    found = [(one(s.fidelity.get(first or "")), name) for name, s in c.shift.items()]
-    known = [(value, name) for value, name in found if value is not None]
-    if first not in ("agreement", "similarity_correlation", "correlation") or not known:
-        return []
-    least, name = min(known)
-    return [f"On rows from elsewhere the least is {percent(least) if first == 'agreement' else digits(least)}, on “{name}”"]
-
-
-def _costs(c: Certificate) -> Reply:
-    question = "What does it cost?"
-    student, teacher, ratio = (c.cost.get(who, {}) for who in ("student", "teacher", "ratio"))
-    head = []
-    for name, more, less, even in (("latency_p95_ms", "faster", "slower", "fast"), ("size_mb", "smaller", "larger", "large")):
-        if (times := one(ratio.get(name))) and times > 0:
-            alike = 0.95 < times < 1.05
-            head.append(f"as {even}" if alike else f"{significant(max(times, 1 / times), 2)}× {more if times >= 1 else less}")
-    text = []
-    for name, what, write in (
-        ("latency_p95_ms", "one row takes {} (95th percentile)", milliseconds),
-        ("batch_ms", "256 rows {}", milliseconds),
-        ("size_mb", "the file {}", bytes_of),
-    ):
-        if (mine := one(student.get(name))) is not None:
-            theirs = one(teacher.get(name))
-            text.append(what.format(write(mine) + (f", the teacher’s {write(theirs)}" if theirs else "")))
-    if not text:
-        return Reply(question, "unsure", "Not measured", "The certificate holds no figure of cost.", "cost")
-    bounds = [r for r in c.requirements if BUDGET.match(r.what)]
-    tone: Tone = "fact"
-    if bounds:
-        tone = "yes" if all(r.answer == "met" for r in bounds) else "no" if any(r.answer == "not met" for r in bounds) else "unsure"
-        head = [{"yes": "Within budget", "no": "Over budget", "unsure": "Budget not measured"}[tone], *head[:1]]
-    word = sentence_case(", ".join(head)) or "No figure of the teacher’s to compare with"
-    return Reply(question, tone, word, sentences(["; ".join(text)]), "cost")
-
-
-def _replaces(c: Certificate) -> Reply:
-    tone, word = {"yes": ("yes", "Yes"), "no": ("no", "No")}.get(c.non_inferior.answer, ("unsure", "Insufficient evidence"))
-    text = [_quiet(c.non_inferior.sentence)]
-    if tone == "yes" and c.exit_code:
-        tone, word = "no", "As good, but not as required"
-        if all(r.answer != "not met" for r in c.requirements):
-            tone, word = "unsure", "As good, but not all is shown that is required"
-    return Reply("May it replace the teacher?", tone, word, sentences(text), "replaces")  # pyright: ignore[reportArgumentType] a str of the tones above
 
 
 def by_class(c: Certificate) -> Sequence[Mapping[str, Any]]:
@@ -170,10 +60,6 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _quiet(sentence: str) -> str:
-    return LOUD.sub("", sentence)
-
-
 def one(figure: Figure | None) -> float | None:
     """The value of a figure, None where there is none."""
     return None if figure is None or figure.value is None or not math.isfinite(figure.value) else float(figure.value)
@@ -194,15 +80,23 @@ def _decimals(share: float) -> int:
     return 0 if rest == 0 else 1 if rest >= 0.001 else 2 if rest >= 0.0001 else 3
 
 
-def _rounded(share: float) -> float:
+def rounded(share: float) -> float:
     """The share as `percent` writes it: what it leaves of the whole then adds up to 100 %."""
     return round(float(f"{share * 100:.{_decimals(share)}f}") / 100, 9)
 
 
-def _percents(figure: Figure) -> str:
+def percents(figure: Figure) -> str:
+    """A share and its interval as per cent in one line.
+
+    >>> percents(Figure(0.9936, 0.9912, 0.9953)), percents(Figure(0.5))
+    ('99.4\\xa0% [99.1, 99.5]', '50.0\\xa0%')
+    """
+    if figure.value is None:
+        return "–"
     if figure.low is None or figure.high is None:
-        return ""
-    return f" [{figure.low * 100:.1f}, {figure.high * 100:.1f}]"
+        return percent(figure.value)
+    decimals = max(1, _decimals(figure.value))
+    return f"{percent(figure.value)} [{figure.low * 100:.{decimals}f}, {figure.high * 100:.{decimals}f}]"
 
 
 def interval(figure: Figure, *, difference: bool = False) -> str:
@@ -227,27 +121,28 @@ def unit_row(values: Iterable[float | None], unit: str, least: float = 0.1) -> t
     return fits[-1] if fits else UNITS[unit][0]
 
 
-def _in_unit(value: float, unit: str) -> str:
+def _in_unit(value: float, low: float | None, high: float | None, unit: str) -> str:
     name, factor = unit_row([value], unit, 1.0)
-    return f"{significant(value * factor, 3)} {name}"
+    ends = "" if low is None or high is None else f" [{significant(low * factor, 3)}, {significant(high * factor, 3)}]"
+    return f"{significant(value * factor, 3)} {name}{ends}"
 
 
-def milliseconds(value: float) -> str:
-    """A time in the unit that suits it.
+def milliseconds(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A time in the unit that suits it, with its interval where it has one.
 
-    >>> milliseconds(0.0134), milliseconds(16.54)
-    ('13.4 µs', '16.5 ms')
+    >>> milliseconds(0.0134), milliseconds(16.54, 16.1, 17.2)
+    ('13.4\\xa0µs', '16.5\\xa0ms [16.1, 17.2]')
     """
-    return _in_unit(value, "ms")
+    return _in_unit(value, low, high, "ms")
 
 
 def bytes_of(megabytes: float) -> str:
     """A size in the unit that suits it.
 
     >>> bytes_of(0.046855)
-    '46.9 kB'
+    '46.9\\xa0kB'
     """
-    return _in_unit(megabytes, "MB")
+    return _in_unit(megabytes, None, None, "MB")
 
 
 def significant(value: float, figures: int) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from scipy import special
 from torch import Tensor
 
 from attar.certificate import Answer, Figure, Require, Requirement, Verdict, digits, metric_name, signed
-from attar.cost import Budget, Cost
+from attar.cost import Budget, Cost, Limit
 from attar.statistics import Effect, non_inferiority, paired_proportions
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, arms_of
 from attar.verbs.evaluate.scoring import STUDENT, Drawn, discordant, effect
 
-__all__ = ["against", "helped", "non_inferior", "requirements"]
+__all__ = ["against", "helped", "kept", "non_inferior", "required", "requirements"]
 
 CONTROLS = {
     "labels": "the same student trained on labels alone",
@@ -128,21 +128,32 @@ def requirements(
 
     labelled: whether a test row has a label. Where none has, and agreement alone is asked for, no margin is meant.
     """
+    found = required(require, noninferior, helps, fidelity, labelled) if require is not None else []
+    return (*found, *kept(budget.check(cost) if budget is not None else ()))
+
+
+def required(require: Require, noninferior: Verdict, helps: Verdict, fidelity: Mapping[str, Figure], labelled: bool) -> list[Requirement]:
+    """What `require` asks for; arguments as of `requirements`."""
     found = []
-    if require is not None:
-        if labelled or require.margin is not None or require.min_agreement is None:
-            found.append(Requirement(f"worse by less than {noninferior.margin:.3g}", MET[noninferior.answer], ""))
-        if require.min_agreement is not None:
-            found.append(_agreement(require.min_agreement, fidelity["agreement"]))
-        if require.helped:
-            found.append(Requirement("distillation helped", MET[helps.answer], ""))
-    for limit in budget.check(cost) if budget is not None else ():
+    if labelled or require.margin is not None or require.min_agreement is None:
+        found.append(Requirement(f"worse by less than {noninferior.margin:.3g}", MET[noninferior.answer], ""))
+    if require.min_agreement is not None:
+        found.append(_agreement(require.min_agreement, fidelity["agreement"]))
+    if require.helped:
+        found.append(Requirement("distillation helped", MET[helps.answer], ""))
+    return found
+
+
+def kept(limits: Iterable[Limit]) -> list[Requirement]:
+    """The lines of a budget as requirements."""
+    found = []
+    for limit in limits:
         what = f"{limit.name} ≤ {limit.limit:g}"
         if limit.value is None:
             found.append(Requirement(what, "insufficient evidence", "It could not be measured here."))
         else:
             found.append(Requirement(what, "met" if limit.ok else "not met", f"It is {limit.value:.3g}."))
-    return tuple(found)
+    return found
 
 
 def _without_labels(task: Task, fidelity: Mapping[str, Figure]) -> str:
