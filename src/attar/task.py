@@ -293,7 +293,9 @@ class Task:
         if self.kind == "multilabel":
             found = self._figures_of_labels(_numpy(out), y, _numpy(self.known(labels)))
         elif self.kind == "regression":
-            found = {name: partial(metric, _numpy(out[..., 0]), y) for name, metric in _REGRESSION.items()}
+            predicted = _numpy(out[..., 0])
+            plain: dict[str, Figure] = {name: partial(metric, predicted, y) for name, metric in _REGRESSION.items()}
+            found = plain | {"spearman": metrics.rank_correlation(predicted, y)}
         else:
             found = self._figures_of_classes(_numpy(out), y, _numpy(self.decide(out)))
         return {self.metric: found[self.metric]} | found
@@ -329,29 +331,29 @@ class Task:
     def _figures_of_classes(self, logits: NDArray, y: NDArray, decided: NDArray) -> dict[str, Figure]:
         found: dict[str, Figure] = {
             "accuracy": partial(metrics.accuracy, decided, y),
-            "balanced_accuracy": partial(metrics.balanced_accuracy, decided, y),
+            "balanced_accuracy": metrics.mean_recall(decided, y),
             "log_loss": partial(metrics.mean, metrics.log_loss_rows(logits, y)),
             "brier": partial(metrics.mean, metrics.brier_rows(logits, y)),
         }
         if self.outcomes == 2:
-            scores, positive = logits[:, 1] - logits[:, 0], y == 1
-            found["auroc"] = partial(metrics.auroc, scores, positive)
-            found["average_precision"] = partial(metrics.average_precision, scores, positive)
+            positive = y == 1
+            ranking = metrics.Ranking.of(logits[:, 1] - logits[:, 0], positive)
+            found |= {"auroc": ranking.auroc, "average_precision": ranking.average_precision}
             if self.recall_at_fpr is not None and self.threshold is None:
-                found["recall_at_fpr"] = partial(metrics.recall_at_fpr, scores, positive, self.recall_at_fpr)
+                found["recall_at_fpr"] = partial(ranking.recall_at_fpr, self.recall_at_fpr)
             elif self.recall_at_fpr is not None:
                 found["recall_at_fpr"] = partial(_share, decided == 1, positive)
                 found["false_positive_rate"] = partial(_share, decided == 1, ~positive)
         elif self.metric in _RANKING:
             member = y[:, None] == np.arange(self.outcomes)
             p = np.exp(metrics.log_softmax(logits))
-            found[self.metric] = partial(_macro, _RANKING[self.metric], p, member, np.ones(p.shape, dtype=bool))
+            found[self.metric] = _macro(self.metric, p, member, np.ones(p.shape, dtype=bool))
         return found
 
     def _figures_of_labels(self, logits: NDArray, y: NDArray, known: NDArray) -> dict[str, Figure]:
         safe, parts = np.where(known, y, 0), known.sum(-1)
         scores, decided = logits[..., 1] - logits[..., 0], logits.argmax(-1)
-        found: dict[str, Figure] = {name: partial(_macro, metric, scores, safe == 1, known) for name, metric in _RANKING.items()}
+        found: dict[str, Figure] = {name: _macro(name, scores, safe == 1, known) for name in _RANKING}
         rows = {
             "accuracy": decided == safe,
             "log_loss": metrics.log_loss_rows(logits, safe),
@@ -367,7 +369,7 @@ class Task:
             return {"recall_at_k": partial(metrics.mean, hits), "reciprocal_rank": partial(metrics.mean, reciprocal)}
         assert labels is not None  # `judged` has no row without
         scores, y = _numpy(self.score(out.double())).round(6), _numpy(labels)  # what differs by rounding alone is no order
-        found: dict[str, Figure] = {"spearman": partial(metrics.spearman, scores, y), "pearson": partial(metrics.pearson, scores, y)}
+        found: dict[str, Figure] = {"spearman": metrics.rank_correlation(scores, y), "pearson": partial(metrics.pearson, scores, y)}
         return {self.metric: found[self.metric]} | found
 
     def _score_loss(self, output: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -454,16 +456,21 @@ def task_for(schema: Schema, kind: str = "auto") -> Task:
     return (multilabel() if kind == "multilabel" else classification() if schema.classes else regression()).bind(schema)
 
 
-_REGRESSION = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2, "spearman": metrics.spearman}
-_RANKING = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
+_REGRESSION = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2}
+_RANKING = {"auroc": metrics.Ranking.auroc, "average_precision": metrics.Ranking.average_precision}
 
 
-def _macro(metric: Callable[..., NDArray], scores: NDArray, positive: NDArray, known: NDArray, w: NDArray) -> NDArray:
+def _macro(metric: str, scores: NDArray, positive: NDArray, known: NDArray) -> Figure:
     """Mean over columns (N, L) of a ranking metric; a column without both kinds of row is left out."""
-    columns = np.stack([metric(scores[:, i], positive[:, i], w * known[:, i]) for i in range(scores.shape[1])])
-    there = ~np.isnan(columns)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where no column is there: NaN, as it should be
-        return np.where(there, columns, 0.0).sum(0) / there.sum(0)
+    rankings = [metrics.Ranking.of(scores[:, i], positive[:, i]) for i in range(scores.shape[1])]
+
+    def over_columns(weight: NDArray) -> NDArray:
+        columns = np.stack([_RANKING[metric](ranking, weight * known[:, i]) for i, ranking in enumerate(rankings)])
+        there = ~np.isnan(columns)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where no column is there: NaN, as it should be
+            return np.where(there, columns, 0.0).sum(0) / there.sum(0)
+
+    return over_columns
 
 
 def _share(decided: NDArray, of: NDArray, w: NDArray) -> NDArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import optimize, stats
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from attar.statistics import intervals, metrics
 
@@ -106,3 +106,32 @@ def test_tangos_interval_covers_and_has_a_width_without_a_discordant_row() -> No
     assert 0.93 <= inside / 1000 <= 0.975
     low, high = intervals.paired_proportions(0, 0, 200)
     assert low < -0.01 < 0.01 < high
+
+
+def test_newcombes_interval_without_correlation_is_that_of_two_samples() -> None:
+    # equal products of the diagonals: φ is 0, and each share is as if it were alone
+    ours = intervals.newcombe(40, 20, 10, 5)
+    theirs: Any = confint_proportions_2indep(60, 75, 50, 75, method="newcomb", compare="diff")
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_newcombes_interval_is_the_published_one() -> None:
+    # 21 children before and after stem-cell transplantation; Fagerland, Lydersen and Laake 2014: square-and-add
+    assert intervals.newcombe(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+    assert intervals.paired_proportions(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)  # and its asymptotic score, Tango's
+
+
+@pytest.mark.parametrize("cells", [(0.84, 0.06, 0.02, 0.08), (0.5, 0.1, 0.1, 0.3), (0.97, 0.02, 0.005, 0.005)])
+def test_newcombes_interval_covers(cells: tuple[float, ...]) -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for both, only_a, only_b, neither in rng.multinomial(200, cells, size=1000):
+        low, high = intervals.newcombe(int(both), int(only_a), int(only_b), int(neither))
+        inside += low <= cells[1] - cells[2] <= high
+    assert 0.93 <= inside / 1000 <= 0.98
+
+
+def test_a_ratio_of_draws_is_paired_too() -> None:
+    a = np.random.default_rng(0).normal(10, 1, size=2000)
+    found = intervals.bootstrap({"a": lambda w: metrics.mean(a, w), "b": lambda w: metrics.mean(2 * a, w)}, 2000, resamples=200)
+    ratio = found["b"] / found["a"]
+    assert ratio.value == pytest.approx(2) and ratio.se < 1e-12

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-__all__ = ["Draws", "Statistic", "bootstrap", "clopper_pearson", "paired_proportions", "wilson"]
+__all__ = ["Draws", "Statistic", "bootstrap", "clopper_pearson", "newcombe", "paired_proportions", "wilson"]
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -26,7 +26,8 @@ BLOCK = 250_000  # row counts held at once: 2 MB, which stay in the cache
 
 @dataclass(frozen=True)
 class Draws:
-    """One figure, and what it was on resampled rows. Draws of one bootstrap are paired: a difference of figures is `a - b`.
+    """One figure, and what it was on resampled rows. Draws of one bootstrap are paired: a difference of figures is `a - b`,
+    a ratio `a / b`.
 
     value: on the rows as they are.
     draws: (R,) on resampled rows.
@@ -47,6 +48,11 @@ class Draws:
 
     def __mul__(self, factor: float) -> Draws:
         return Draws(self.value * factor, self.draws * factor, self.left_out * factor, self.rows)
+
+    def __truediv__(self, other: Draws) -> Draws:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(np.divide(self.value, other.value))
+            return Draws(value, self.draws / other.draws, self.left_out / other.left_out, self.rows)
 
     @staticmethod
     def average(of: Iterable[Draws]) -> Draws:
@@ -153,6 +159,29 @@ def paired_proportions(only_a: int, only_b: int, rows: int, level: float = 0.95)
         return 0.0 if off == 0 else off / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, off)
 
     return _where(lambda d: excess(d) > z, -1.0, observed), _where(lambda d: excess(d) > -z, observed, 1.0)
+
+
+def newcombe(both: int, only_a: int, only_b: int, neither: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of P(a) − P(b) on the same rows, from all four counts: right in both, in a only, in b only, in neither. Newcombe 1998.
+
+    His method 10: the Wilson intervals of the two shares, put together with the correlation φ of the pairs, corrected for continuity.
+    Unlike Tango's score interval, `paired_proportions`, it uses the concordant rows, too, and needs no search.
+
+    >>> [round(x, 3) for x in newcombe(1, 1, 7, 12)]
+    [-0.507, -0.026]
+    """
+    rows = both + only_a + only_b + neither
+    a, b = both + only_a, both + only_b
+    (low_a, high_a), (low_b, high_b) = wilson(a, rows, level), wilson(b, rows, level)
+    together = both * neither - only_a * only_b
+    margins = a * (rows - a) * b * (rows - b)
+    phi = (max(together - rows / 2, 0.0) if together > 0 else together) / math.sqrt(margins) if margins else 0.0
+
+    def off(one: float, other: float) -> float:
+        return math.sqrt(max(one * one - 2 * phi * one * other + other * other, 0.0))
+
+    difference = (only_a - only_b) / rows
+    return difference - off(a / rows - low_a, high_b - b / rows), difference + off(high_a - a / rows, b / rows - low_b)
 
 
 def _where(left: Callable[[float], bool], low: float, high: float) -> float:

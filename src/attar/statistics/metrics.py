@@ -3,17 +3,22 @@
 Everywhere `weight` is (N,), or (R, N) with one weighting per resample; the result has its leading shape: () or (R,). A bootstrap
 is then one call: row counts of R resamples are weights. None weighs all rows alike. What cannot be computed (no positive row, no
 spread) is NaN.
+
+What sorts rows comes twice: as a function of everything, and prepared, the rows sorted once and the weights to come: `Ranking`,
+`mean_recall`, `rank_correlation`. A bootstrap asks the same rows thousands of times, and would spend them on sorting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "LOG_FLOOR",
+    "Ranking",
     "accuracy",
     "auroc",
     "average_precision",
@@ -26,8 +31,10 @@ __all__ = [
     "log_softmax",
     "mae",
     "mean",
+    "mean_recall",
     "pearson",
     "r2",
+    "rank_correlation",
     "recall_at_fpr",
     "rmse",
     "spearman",
@@ -36,6 +43,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+TINY = np.finfo(np.float64).tiny
 LOG_FLOOR = -100.0  # log p of an outcome called impossible: e⁻¹⁰⁰, so that one such row costs 100 nats instead of infinity
 
 
@@ -69,12 +77,23 @@ def accuracy(decided: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = N
 
 def balanced_accuracy(decided: ArrayLike, labels: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """Mean over classes of the recall of each class that occurs among the labels."""
+    return mean_recall(decided, labels)(_weights(weight, len(np.asarray(labels))))
+
+
+def mean_recall(decided: ArrayLike, labels: ArrayLike) -> Callable[[Array], Array]:
+    """`balanced_accuracy` of (N,), (N,) as a function of row weights, the rows sorted by class once."""
     labels = np.asarray(labels)
-    w = _weights(weight, len(labels))
-    sums = _by_class(labels)
-    there = sums(w)  # (..., classes that occur)
-    recall = np.divide(sums(w * (np.asarray(decided) == labels)), there, out=np.zeros_like(there), where=there > 0)
-    return _ratio(recall.sum(-1), (there > 0).sum(-1).astype(np.float64))
+    order, starts = _runs(labels)
+    hit = (np.asarray(decided) == labels)[order]
+
+    def balanced(weight: Array) -> Array:
+        w = np.take(weight, order, axis=-1)
+        there = np.add.reduceat(w, starts, axis=-1)  # (..., classes that occur)
+        right = np.add.reduceat(w * hit, starts, axis=-1)
+        recall = np.divide(right, there, out=np.zeros_like(there), where=there > 0)
+        return _ratio(recall.sum(-1), (there > 0).sum(-1).astype(np.float64))
+
+    return balanced
 
 
 def cohen_kappa(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Array:
@@ -91,26 +110,75 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> 
     return _ratio(agree - chance, 1.0 - chance)
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Rows sorted by their score once, so that every metric of the ranking is a function of row weights alone.
+
+    order: (N,) rows from the highest score down. ends: (runs,) the last place in it of each run of equal scores. positive: (N,) in that
+    order. positives: (P,), negatives: (Q,): rows of either kind, highest first. ahead, level: (P,) negative rows ranked above each positive
+    row, and these with those ranked as high. taken: (P,) rows of any kind ranked at least as high; found: (P,) positive ones among them.
+
+    >>> ranking = Ranking.of([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
+    >>> float(ranking.auroc(np.ones(4))), round(float(ranking.average_precision(np.ones(4))), 4)
+    (0.75, 0.8333)
+    """
+
+    order: NDArray[np.intp]
+    ends: NDArray[np.intp]
+    positive: NDArray[np.bool_]
+    positives: NDArray[np.intp]
+    negatives: NDArray[np.intp]
+    ahead: NDArray[np.intp]
+    level: NDArray[np.intp]
+    taken: NDArray[np.intp]
+    found: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scores: ArrayLike, positive: ArrayLike) -> Ranking:
+        """The ranking of scores (N,) of rows that are positive or not, (N,) bool."""
+        order, ends = _descending(np.asarray(scores, dtype=np.float64))
+        hit = np.asarray(positive, dtype=bool)[order]
+        places = np.flatnonzero(hit)
+        run = np.searchsorted(ends, places)  # which run of equal scores each positive row lies in
+        until = ends[run] + 1
+        start = np.append(0, ends[:-1] + 1)[run]
+        aside = np.append(0, np.cumsum(~hit))  # entry k: negative rows among the first k
+        return cls(order, ends, hit, order[hit], order[~hit], aside[start], aside[until], until, until - aside[until])
+
+    def auroc(self, weight: Array) -> Array:
+        """See `attar.statistics.metrics.auroc`."""
+        above = _cumulate(np.take(weight, self.negatives, axis=-1))  # (..., Q + 1): weight of the negative rows ranked highest
+        w = np.take(weight, self.positives, axis=-1)
+        beaten = np.take(above, self.ahead, axis=-1)
+        if (self.ahead != self.level).any():
+            beaten = (beaten + np.take(above, self.level, axis=-1)) / 2
+        return 1.0 - _ratio(np.einsum("...i,...i->...", w, beaten), w.sum(-1) * above[..., -1])
+
+    def average_precision(self, weight: Array) -> Array:
+        """See `attar.statistics.metrics.average_precision`."""
+        w = np.take(weight, self.positives, axis=-1)
+        taken = np.take(_cumulate(np.take(weight, self.order, axis=-1)), self.taken, axis=-1)
+        found = np.take(_cumulate(w), self.found, axis=-1)
+        precision = found / np.maximum(taken, TINY)  # where nothing was taken, nothing was found: 0
+        return _ratio(np.einsum("...i,...i->...", w, precision), w.sum(-1))
+
+    def recall_at_fpr(self, fpr: float, weight: Array) -> Array:
+        """See `attar.statistics.metrics.recall_at_fpr`."""
+        w = np.take(weight, self.order, axis=-1)
+        found, alarms = np.cumsum(w * self.positive, axis=-1)[..., self.ends], np.cumsum(w * ~self.positive, axis=-1)[..., self.ends]
+        all_found, all_alarms = found[..., -1], alarms[..., -1]
+        allowed = alarms <= fpr * all_alarms[..., None] * (1 + 1e-12)
+        recall = _ratio(np.where(allowed, found, 0.0).max(-1), all_found)
+        return np.where(all_alarms > 0, recall, np.nan)
+
+
 def auroc(scores: ArrayLike, positive: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """P(score of a positive row > score of a negative row) + ½ P(equal), rows weighted; scores (N,), positive (N,) bool.
 
     >>> float(auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True]))
     0.75
     """
-    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    w = _weights(weight, len(scores))
-    negatives = np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    positives = np.flatnonzero(positive)
-    positives = positives[np.argsort(scores[positives], kind="stable")]  # sorted: the gathers below run along memory
-    below = _cumulate(w[..., negatives])  # (..., negatives + 1)
-    first = np.searchsorted(scores[negatives], scores[positives], side="left")
-    last = np.searchsorted(scores[negatives], scores[positives], side="right")
-    w_positive = w[..., positives]
-    beaten = below[..., first]
-    if (first != last).any():
-        beaten = (beaten + below[..., last]) / 2
-    return _ratio(np.einsum("...i,...i->...", w_positive, beaten), w_positive.sum(-1) * below[..., -1])
+    return Ranking.of(scores, positive).auroc(_weights(weight, len(np.asarray(scores))))
 
 
 def average_precision(scores: ArrayLike, positive: ArrayLike, weight: ArrayLike | None = None) -> Array:
@@ -119,19 +187,7 @@ def average_precision(scores: ArrayLike, positive: ArrayLike, weight: ArrayLike 
     >>> round(float(average_precision([0.1, 0.4, 0.35, 0.8], [False, False, True, True])), 4)
     0.8333
     """
-    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    w = _weights(weight, len(scores))
-    order = np.argsort(-scores, kind="stable")
-    ranked, hit = scores[order], positive[order]
-    places = np.flatnonzero(hit)
-    end = np.searchsorted(-ranked, -ranked[places], side="right")  # rows scored at least as high as this positive row
-    hits_until = np.searchsorted(places, end, side="left")  # positive rows among them
-    w = w[..., order]
-    w_positive = w[..., places]
-    taken = _cumulate(w)[..., end]
-    found = _cumulate(w_positive)[..., hits_until]
-    precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
-    return _ratio(np.einsum("...i,...i->...", w_positive, precision), w_positive.sum(-1))
+    return Ranking.of(scores, positive).average_precision(_weights(weight, len(np.asarray(scores))))
 
 
 def recall_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight: ArrayLike | None = None) -> Array:
@@ -139,15 +195,7 @@ def recall_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight: Ar
 
     Optimistic, for the threshold is chosen where it is judged; a rule for other rows comes from `threshold_at_fpr`.
     """
-    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    w = _weights(weight, len(scores))
-    order, ends = _descending(scores)
-    w, hit = w[..., order], positive[order].astype(np.float64)
-    found, alarms = np.cumsum(w * hit, axis=-1)[..., ends], np.cumsum(w * (1 - hit), axis=-1)[..., ends]
-    all_found, all_alarms = found[..., -1], alarms[..., -1]
-    allowed = alarms <= fpr * all_alarms[..., None] * (1 + 1e-12)
-    recall = _ratio(np.where(allowed, found, 0.0).max(-1), all_found)
-    return np.where(all_alarms > 0, recall, np.nan)
+    return Ranking.of(scores, positive).recall_at_fpr(fpr, _weights(weight, len(np.asarray(scores))))
 
 
 def threshold_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight: ArrayLike | None = None) -> float:
@@ -221,12 +269,20 @@ def pearson(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Arra
 
 def spearman(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """Correlation of the (mid-)ranks of (N,) and (N,); a weight counts a row so many times."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    w = _weights(weight, len(a))
-    x, y = _midranks(a, w), _midranks(b, w)
-    total = w.sum(-1, keepdims=True)
-    x, y = x - _ratio((w * x).sum(-1, keepdims=True), total), y - _ratio((w * y).sum(-1, keepdims=True), total)
-    return _ratio((w * x * y).sum(-1), np.sqrt((w * x * x).sum(-1) * (w * y * y).sum(-1)))
+    return rank_correlation(a, b)(_weights(weight, len(np.asarray(a))))
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> Callable[[Array], Array]:
+    """`spearman` of (N,), (N,) as a function of row weights, both sorted once."""
+    rank_a, rank_b = _midranks(np.asarray(a, dtype=np.float64)), _midranks(np.asarray(b, dtype=np.float64))
+
+    def correlation(weight: Array) -> Array:
+        x, y = rank_a(weight), rank_b(weight)
+        total = weight.sum(-1, keepdims=True)
+        x, y = (v - _ratio((weight * v).sum(-1, keepdims=True), total) for v in (x, y))
+        return _ratio((weight * x * y).sum(-1), np.sqrt((weight * x * x).sum(-1) * (weight * y * y).sum(-1)))
+
+    return correlation
 
 
 def _weights(weight: ArrayLike | None, rows: int) -> Array:
@@ -254,9 +310,14 @@ def _cumulate(w: Array) -> Array:
 
 def _by_class(labels: NDArray) -> Callable[[Array], Array]:
     """(..., N) → (..., classes that occur): sums over the rows of each class, at a cost that does not grow with the classes."""
+    order, starts = _runs(labels)
+    return lambda w: np.add.reduceat(np.take(w, order, axis=-1), starts, axis=-1)
+
+
+def _runs(labels: NDArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Order of the rows by class, and the place in it where each class that occurs starts."""
     order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(labels[order]) != 0))
-    return lambda w: np.add.reduceat(w[..., order], starts, axis=-1)
+    return order, np.flatnonzero(np.append(True, np.diff(labels[order]) != 0))
 
 
 def _descending(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -266,11 +327,16 @@ def _descending(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(scores) - 1)  # not by difference: ∞ − ∞ is no number
 
 
-def _midranks(values: Array, w: Array) -> Array:
+def _midranks(values: Array) -> Callable[[Array], Array]:
+    """(N,) → the function that turns row weights (..., N) into mid-ranks (..., N)."""
     order, ends = _descending(-values)
-    until = _cumulate(w[..., order])
     starts = np.append(0, ends[:-1] + 1)
-    middle = (until[..., starts] + until[..., ends + 1]) / 2  # per run of equal values
-    ranks = np.empty(np.broadcast_shapes(w.shape, values.shape))
-    ranks[..., order] = np.repeat(middle, ends - starts + 1, axis=-1)
+    place = np.empty(len(order), dtype=np.intp)  # the run of equal values that each row lies in
+    place[order] = np.repeat(np.arange(len(ends)), ends - starts + 1)
+
+    def ranks(weight: Array) -> Array:
+        until = _cumulate(np.take(weight, order, axis=-1))
+        middle = (until[..., starts] + until[..., ends + 1]) / 2  # per run
+        return np.take(middle, place, axis=-1)
+
     return ranks
