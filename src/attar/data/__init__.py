@@ -3,6 +3,7 @@
 from attar.data.arrays import arrays, as_data, dataset
 from attar.data.augment import Augmentation, crop, flip, noise, rotate, shift
 from attar.data.base import Data, Description, Split
+from attar.data.corrupted import Corruptions, corruptions
 from attar.data.images import images, mnist5k
 from attar.data.munge import Munge, munge
 from attar.data.table import frame, table
@@ -11,12 +12,14 @@ from attar.data.unlabelled import unlabelled
 
 __all__ = [
     "Augmentation",
+    "Corruptions",
     "Data",
     "Description",
     "Munge",
     "Split",
     "arrays",
     "as_data",
+    "corruptions",
     "crop",
     "dataset",
     "flip",
