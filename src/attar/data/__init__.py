@@ -10,11 +10,15 @@ from attar.data.table import frame, table
 from attar.data.text import text
 from attar.data.unlabelled import unlabelled
 
+Elsewhere = Description | Corruptions
+"""What may stand under `shift`: other rows, or the test rows made worse."""
+
 __all__ = [
     "Augmentation",
     "Corruptions",
     "Data",
     "Description",
+    "Elsewhere",
     "Munge",
     "Split",
     "arrays",

@@ -16,6 +16,7 @@ from attar.errors import DataError, TeacherError
 from attar.reading import Reading
 from attar.signal import IGNORE, Batch, Inputs, Schema
 from attar.task import Task
+from attar.verbs.evaluate.label_free import Answered, label_free
 from attar.verbs.evaluate.likeness import fidelity, positions
 from attar.verbs.evaluate.models import Judged, Model, Rows, Who
 from attar.verbs.evaluate.scoring import drawn, quality
@@ -60,10 +61,12 @@ def elsewhere(
     judged: Judged,
     task: Task,
     at_home: tuple[Mapping[str, Quality], Mapping[str, Figure]],
+    home: Answered,
 ) -> Shifted:
     """How everyone does on the rows of `split` that nobody learned from.
 
-    data: whose rows they are. seen: ids that student or teacher learned from. at_home: quality and fidelity on the test rows.
+    data: whose rows they are. seen: ids that student or teacher learned from. at_home: quality and fidelity on the test rows. home: these,
+    and what was answered to them.
     """
     fresh = (~torch.isin(split.ids, seen)).nonzero().squeeze(1)
     if not len(fresh):
@@ -83,6 +86,7 @@ def elsewhere(
         quality=here[0],
         fidelity=here[1],
         lost=_lost(at_home, here, task),
+        label_free=label_free(home, Answered(answers, rows), models, judged.who),
     )
 
 
