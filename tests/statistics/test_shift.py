@@ -118,12 +118,12 @@ def answers(rng: np.random.Generator, rows: int, shares: np.ndarray, sure: float
     return rng.choice(len(shares), rows, p=shares), np.clip(rng.normal(sure, 0.1, rows), 0, 1)
 
 
-@pytest.mark.parametrize(("rows", "classes"), [(60, 2), (400, 10), (1000, 100)])
-def test_the_alarm_is_silent_at_home(rows: int, classes: int) -> None:
+@pytest.mark.parametrize(("rows", "classes", "most"), [(60, 2, 0.25), (400, 10, 0.02), (1000, 100, 0.02)])
+def test_the_alarm_is_silent_at_home_but_where_rows_are_few(rows: int, classes: int, most: float) -> None:
     rng = np.random.default_rng(4)
     shares = rng.dirichlet(np.full(classes, 5.0))
     alarms = sum(departure(answers(rng, rows, shares, 0.8), answers(rng, rows, shares, 0.8), classes).alarm for _ in range(200))
-    assert alarms <= 30  # of 60 rows the share of a class wavers by more than it may
+    assert alarms <= 200 * most  # of 60 rows the share of a class wavers by more than it may
 
 
 def test_the_alarm_rings_where_a_confident_teacher_collapses_to_one_class() -> None:
@@ -131,7 +131,7 @@ def test_the_alarm_rings_where_a_confident_teacher_collapses_to_one_class() -> N
     home = answers(rng, 500, np.full(10, 0.1), 0.9)
     found = departure(home, answers(rng, 500, np.array([0.7] + [0.3 / 9] * 9), 0.9), 10)
     assert found.alarm
-    assert found.decisions == pytest.approx(0.6, abs=0.08)
+    assert 0.45 < found.decisions < 0.6  # less what chance makes
     assert found.confidence < CONFIDENCE
 
 
