@@ -82,7 +82,12 @@ KEYS: Mapping[str, _Key] = {
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
-    "shift": _Key("other data sets that student and teacher are asked, a list", ("attar.data",), wants="attar.data:Description", many=True),
+    "shift": _Key(
+        "other data sets, and corruptions of the test rows, that student and teacher are asked, a list",
+        ("attar.data",),
+        wants="attar.data:Elsewhere",
+        many=True,
+    ),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
 }

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from attar.data import Data, arrays, dataset, frame, images, mnist5k, munge, noise, rotate, shift, table, text, unlabelled
-from attar.testing.data import check_batches, check_data, check_growth, check_inputs, check_splits, check_views
+from attar.data import Data, arrays, corruptions, dataset, frame, images, mnist5k, munge, noise, rotate, shift, table, text, unlabelled
+from attar.testing.data import check_batches, check_corruptions, check_data, check_growth, check_inputs, check_splits, check_views
 from attar.testing.small import small_images, small_table
 from attar.testing.store import plain_data
+from attar.testing.texts import small_pairs, small_texts
 
 
 def rows(count: int, seed: int = 0):
@@ -151,3 +152,23 @@ def test_a_row_that_moves_as_rows_are_added_is_noticed() -> None:
     data, more = (frame(whole.head(n), label="label", time="when").read() for n in (200, 300))
     with pytest.raises(AssertionError, match="moves from"):
         check_growth(data, more)
+
+
+@pytest.mark.parametrize("make", [small_table, small_images, small_texts, small_pairs, plain_data])
+def test_every_corruption_keeps_the_contract(make: Callable[[], Data]) -> None:
+    check_corruptions(make())
+
+
+def test_corruptions_of_colours_and_signals_keep_the_contract() -> None:
+    rng = np.random.default_rng(0)
+    check_corruptions(arrays(rng.integers(0, 256, (120, 3, 9, 12), dtype=np.uint8), np.arange(120) % 2).read())
+    check_corruptions(arrays(rng.normal(size=(120, 2, 20)), np.arange(120) % 2).read())
+
+
+def test_a_corruption_that_depends_on_the_batch_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaning(images: torch.Tensor, keys: np.ndarray, severity: int) -> torch.Tensor:
+        return images.clamp(max=int(images.max()) - severity)
+
+    monkeypatch.setattr("attar.data.corrupted.images.contrast", leaning)
+    with pytest.raises(AssertionError, match="under contrast of severity 1"):
+        check_corruptions(small_images(), corruptions(kinds=["contrast"]))

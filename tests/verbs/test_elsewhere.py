@@ -119,7 +119,7 @@ def test_a_certificate_with_shift_reads_back_and_fits_the_terminal(tmp_path: Pat
     assert again.to_dict() == found.to_dict()
     assert again.lines() == found.lines()
     assert max(map(len, found.lines())) <= 80
-    assert sum(line.startswith("  books ") for line in found.lines()) == 3  # quality, what is lost, agreement
+    assert sum(line.startswith("  books ") for line in found.lines()) == 4  # quality, what is lost, agreement, told without labels
 
 
 def test_columns_and_categories_of_a_table_are_found_by_name(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attar.certificate.figures import Figure
+from attar.certificate.label_free import LabelFree
 
 __all__ = ["Quality", "Shifted"]
 
@@ -38,6 +39,7 @@ class Shifted:
     teacher had learned from, which are not among them.
     quality, fidelity: as of the certificate. lost: how much worse it is here than at home, more is worse: of the primary metric by who
     ("teacher", "student", and "difference", how much more the student loses), and the primary figure of fidelity by its name.
+    label_free: the student's accuracy as it is told without these rows' labels; None where that is not known how to.
     """
 
     kind: str
@@ -48,3 +50,4 @@ class Shifted:
     quality: Mapping[str, Quality]
     fidelity: Mapping[str, Figure]
     lost: Mapping[str, Figure]
+    label_free: LabelFree | None = None

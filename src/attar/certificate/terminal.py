@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from attar.certificate import corrupted, label_free
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
     if c.shift:
         for lines in _shift_tables(c):
             table(lines)
+        if told := {name: s.label_free for name, s in c.shift.items() if s.label_free is not None}:
+            table(label_free.lines(told))
+    if c.corrupted is not None:
+        table(corrupted.lines(c.corrupted))
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

@@ -3,20 +3,27 @@
 from attar.data.arrays import arrays, as_data, dataset
 from attar.data.augment import Augmentation, crop, flip, noise, rotate, shift
 from attar.data.base import Data, Description, Split
+from attar.data.corrupted import Corruptions, corruptions
 from attar.data.images import images, mnist5k
 from attar.data.munge import Munge, munge
 from attar.data.table import frame, table
 from attar.data.text import text
 from attar.data.unlabelled import unlabelled
 
+Elsewhere = Description | Corruptions
+"""What may stand under `shift`: other rows, or the test rows made worse."""
+
 __all__ = [
     "Augmentation",
+    "Corruptions",
     "Data",
     "Description",
+    "Elsewhere",
     "Munge",
     "Split",
     "arrays",
     "as_data",
+    "corruptions",
     "crop",
     "dataset",
     "flip",

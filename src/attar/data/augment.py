@@ -12,20 +12,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
+from attar.data.draws import normals, uniform
 from attar.errors import DataError
 from attar.identity import mix
 from attar.notation import say
 from attar.signal import Inputs
 
-__all__ = ["Augmentation", "Geometry", "Pixels", "Views", "augmented", "crop", "flip", "noise", "rotate", "shift"]
+__all__ = ["Augmentation", "Geometry", "Maps", "Pixels", "Views", "augmented", "crop", "flip", "move", "noise", "rotate", "shift"]
 
 MEMO_BYTES = 512 << 20  # views are kept once computed where all of a split's fit into as much
 
@@ -110,16 +109,16 @@ def augmented(images: Tensor, ids: Tensor, views: Tensor, words: Sequence[Augmen
         with np.errstate(over="ignore"):
             own = mix(keys + np.uint64(place))  # (B,)
         if isinstance(word, Geometry):
-            new = word.maps(lambda i, own=own: _uniform(own, i), height, width)
+            new = word.maps(lambda i, own=own: uniform(own, i), height, width)
             maps = new if maps is None else _after(maps, new)
             moving.append(word)
             continue
         if maps is not None:
-            out, maps, moving = _move(out, maps, whole=all(w.whole for w in moving)), None, []
+            out, maps, moving = move(out, maps, whole=all(w.whole for w in moving)), None, []
         assert isinstance(word, Pixels)
         out = word.change(out, own)
     if maps is not None:
-        out = _move(out, maps, whole=all(w.whole for w in moving))
+        out = move(out, maps, whole=all(w.whole for w in moving))
     return torch.where((views == 0)[:, None, None, None], images, out)
 
 
@@ -244,24 +243,9 @@ class _Noise(Pixels):
         return say("noise", std=self.std)
 
     def change(self, images: Tensor, keys: np.ndarray) -> Tensor:
-        each = images[0].numel()
-        # One 64-bit draw serves four pixels, 16 bits each, which pick one of 65,536 quantiles of the normal distribution.
-        with np.errstate(over="ignore"):
-            bits = mix(keys[:, None] + np.arange(-(-each // 4), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-        picked = _quantiles()[bits.astype("<u8").view("<u2")[:, :each]].reshape(images.shape)
+        picked = normals(keys, images[0].numel()).reshape(images.shape)
         out = images.numpy() + np.float32(255 * self.std) * picked
         return torch.from_numpy(np.floor(np.clip(out, 0, 255) + np.float32(0.5)).astype(np.uint8))
-
-
-@cache
-def _quantiles() -> np.ndarray:
-    return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
-
-
-def _uniform(keys: np.ndarray, number: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        z = mix(keys + np.uint64(number) * np.uint64(0xD1B54A32D192ED03))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _after(first: Maps, then: Maps) -> Maps:
@@ -271,7 +255,7 @@ def _after(first: Maps, then: Maps) -> Maps:
     return a * A + b * C, a * B + b * D, c * A + d * C, c * B + d * D, a * E + b * F + e, c * E + d * F + f
 
 
-def _move(images: Tensor, maps: Maps, *, whole: bool) -> Tensor:
+def move(images: Tensor, maps: Maps, *, whole: bool) -> Tensor:
     """(B, C, H, W) uint8 → the same through one mapping for each row; black outside."""
     count, channels, height, width = images.shape
     a, b, c, d, e, f = (torch.from_numpy(m).float()[:, None, None] for m in maps)  # (B, 1, 1)

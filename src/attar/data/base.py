@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -15,9 +15,9 @@ from torch import Tensor
 from attar.data.deal import SPLITS
 from attar.errors import DataError
 from attar.identity import digest
-from attar.signal import IGNORE, Batch, Inputs, Schema
+from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
 
-__all__ = ["Asked", "Data", "Description", "Kind", "Memory", "Split", "assemble", "fingerprint"]
+__all__ = ["Asked", "Data", "Description", "Kind", "Memory", "Split", "assemble", "fingerprint", "stacked"]
 
 Kind = Literal["classification", "multilabel", "regression", "embedding"]
 Asked = Literal["auto", "classification", "multilabel", "regression", "embedding"]
@@ -209,6 +209,15 @@ def assemble(
         notes = (*notes, *_check_classes(schema, splits))
     data = Data(schema, kind, **splits, fingerprint="", notes=notes)
     return replace(data, fingerprint=fingerprint(data))
+
+
+def stacked(parts: Sequence[Inputs]) -> Inputs:
+    """The rows of several inputs of one form, one after the other."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    blocks = {name: [part[name] for part in parts if not isinstance(part, Tensor)] for name in first}
+    return {name: Texts([t for b in each for t in b]) if isinstance(each[0], Texts) else torch.cat(each) for name, each in blocks.items()}
 
 
 def fingerprint(data: Data) -> str:

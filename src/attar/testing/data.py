@@ -7,10 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attar.data import Data, Split
+from attar.data import Corruptions, Data, Split, corruptions
 from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
 
-__all__ = ["check_batches", "check_data", "check_fingerprint", "check_growth", "check_inputs", "check_splits", "check_views"]
+__all__ = [
+    "check_batches",
+    "check_corruptions",
+    "check_data",
+    "check_fingerprint",
+    "check_growth",
+    "check_inputs",
+    "check_splits",
+    "check_views",
+]
 
 Read = Callable[[], Data]
 ROWS = 64  # rows of each split that are looked at
@@ -94,6 +103,32 @@ def check_views(data: Data) -> None:
         alone = split.batch(at[-1:], views[-1:])
         assert _same(alone.inputs, _row(first.inputs, len(at) - 1, keep=True)), f"a view of {name} alone is another"
         assert not _same(first.inputs, plain.inputs), f"no view of {name} changes anything"
+
+
+def check_corruptions(data: Data, spec: Corruptions | None = None) -> None:
+    """Each corruption keeps the layout and the labels, changes some row, and depends on no neighbour, order or earlier question."""
+    corruptor, at = (spec or corruptions()).of(data), _first(data.test)
+    split = data.test.take(at)
+    plain, seen = split.batch(at), {*split.ids.tolist()}
+    for kind in corruptor.changes:
+        changed = False
+        for severity in corruptor.spec.severities:
+            what = f"{kind} of severity {severity}"
+            rows = corruptor.split(split, kind, severity)
+            batch = rows.batch(at)
+            _check_layout(batch.inputs, data.schema)
+            for field in ("labels", "weight", "mask"):
+                a, b = getattr(batch, field), getattr(plain, field)
+                assert a is b is None or torch.equal(a.nan_to_num(), b.nan_to_num()), f"{what} changes the {field}"
+            assert not seen & {*rows.ids.tolist()}, f"rows under {what} are called like others"
+            seen |= {*rows.ids.tolist()}
+            changed = changed or not _same(batch.inputs, plain.inputs)
+            back = corruptor.split(split.take(at.flip(0)), kind, severity).batch(at)
+            for i in range(len(at)):
+                assert _same(_row(back.inputs, len(at) - 1 - i), _row(batch.inputs, i)), f"row {i} under {what} depends on its neighbours"
+            alone = corruptor.split(split.take(at[-1:]), kind, severity).batch(at[:1])
+            assert _same(alone.inputs, _row(batch.inputs, len(at) - 1, keep=True)), f"a row alone under {what} is another"
+        assert changed, f"{kind} changes nothing"
 
 
 def check_fingerprint(read: Read) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 import attar
 from attar.certificate import Certificate, Require
 from attar.cost import Budget
-from attar.data import Data, Description, as_data
+from attar.data import Corruptions, Data, Description, as_data
 from attar.data.text import Text
 from attar.errors import AttarError, DataError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
@@ -38,7 +38,7 @@ from attar.sources.told import told
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill, precheck, settled
-from attar.verbs.evaluate import evaluate, fitted
+from attar.verbs.evaluate import corruptor, evaluate, fitted
 from attar.verbs.export import export
 from attar.verbs.teach import teach
 
@@ -58,7 +58,8 @@ class Job:
 
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
-    objective, controls: None, what the task and the labels that there are imply. shift: other data, by name or named by their files.
+    objective, controls: None, what the task and the labels that there are imply. shift: other data, by name or named by their files, and
+    corruptions.
     """
 
     data: Any
@@ -128,7 +129,8 @@ def run(
     out: the run folder; by default the next free `runs/run-001`. It is never overwritten: an existing one is a RunError
         unless `resume` goes on with it. objective, task, fit, controls: by default what the data and the task imply; where no row has a
         label, the student learns from the teacher alone, and the certificate says what cannot be claimed.
-    shift: other data sets, a list or by name, whose rows are asked as well when the student is judged; see `attar.evaluate`.
+    shift: other data sets, a list or by name, whose rows are asked as well when the student is judged, and `attar.data.corruptions()`
+        of the test rows; see `attar.evaluate`.
     Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
 
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
@@ -265,13 +267,20 @@ def settled_job(job: Job, data: Data, task: Task) -> Job:
     return replace(job, objective=objective, controls=controls, text=job.text + "".join(lines) if job.text else "")
 
 
-def read_shift(job: Job, data: Data) -> dict[str, Data]:
-    """The other data sets of a job by name, read; raises now what `evaluate` would refuse. A folder of texts is one for each file."""
-    found: dict[str, Data] = {}
+def read_shift(job: Job, data: Data) -> dict[str, Data | Corruptions]:
+    """The other data sets of a job by name, read, and its corruptions; raises now what `evaluate` would refuse.
+
+    A folder of texts is one data set for each file.
+    """
+    found: dict[str, Data | Corruptions] = {}
     with job.about("shift"):
         for name, item in _named(job.shift):
-            found[name] = item.read(data.kind) if isinstance(item, Description) else as_data(item)
-            fitted(name, found[name], data)
+            if isinstance(item, Corruptions):
+                found[name] = item
+                continue
+            found[name] = other = item.read(data.kind) if isinstance(item, Description) else as_data(item)
+            fitted(name, other, data)
+        corruptor([*found.values()], data)
     return found
 
 
@@ -284,7 +293,8 @@ def _named(shift: Mapping[str, Any] | Sequence[Any]) -> Iterator[tuple[str, Any]
     for number, item in enumerate(shift, 1):
         domains = item.domains() if isinstance(item, Text) and Path(located(item.path)).is_dir() else {}
         path = vars(item).get("path") if is_dataclass(item) else None
-        for name, part in domains.items() or [(Path(path).stem if isinstance(path, str) else f"shift {number}", item)]:
+        called = "corruptions" if isinstance(item, Corruptions) else f"shift {number}"
+        for name, part in domains.items() or [(Path(path).stem if isinstance(path, str) else called, item)]:
             seen[name] = seen.get(name, 0) + 1
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), part
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attar.cost import Cost, measure
-from attar.data import Data
+from attar.data import Corruptions, Data
 from attar.loop import Fit
 from attar.objective import Objective, as_objective
 from attar.objective.conventions import check
@@ -70,10 +70,19 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
     else:
         parts += [("student", [repr(job.student)]), ("objective", _objective(goal))]
     if elsewhere:
-        parts.append(("shift", [f"{name} {sum(map(len, other.splits.values())):,} rows" for name, other in elsewhere.items()]))
+        parts.append(("shift", [_elsewhere(name, other, data) for name, other in elsewhere.items()]))
     parts.append(("store", _store(data, task, answered)))
     parts.append(("fit", [repr(job.fit or Fit()), f"controls: {', '.join(job.controls or ()) or 'none'}"]))
     return parts
+
+
+def _elsewhere(name: str, other: Data | Corruptions, data: Data) -> str:
+    if isinstance(other, Data):
+        return f"{name} {sum(map(len, other.splits.values())):,} rows"
+    ready = other.of(data)
+    left_out = f"; without {', '.join(ready.left_out)}" if ready.left_out else ""
+    times = len(ready.changes) * len(other.severities)
+    return f"{name} {', '.join(ready.changes)}: {len(ready.some(data.test)):,} test rows, each {times} times{left_out}"
 
 
 def _teacher(job: Job, data: Data, task: Task, out: Path | None) -> tuple[Source, bool]:

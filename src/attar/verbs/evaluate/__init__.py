@@ -17,24 +17,27 @@ from torch import Tensor
 
 import attar
 from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
+from attar.certificate.corrupted import Corrupted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
-from attar.data import Data, Split
+from attar.data import Corruptions, Data, Split
 from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
+from attar.verbs.evaluate.corrupted import corrupted, corruptor
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
 from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
 
-__all__ = ["evaluate", "fitted"]
+__all__ = ["corruptor", "evaluate", "fitted"]
 
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
-NO_SHIFT: Mapping[str, Data] = MappingProxyType({})
+NO_SHIFT: Mapping[str, Data | Corruptions] = MappingProxyType({})
 NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
 
 
@@ -45,7 +48,7 @@ def evaluate(
     task: Task | None = None,
     *,
     arms: Mapping[str, Sequence[Source]] = NO_ARMS,
-    shift: Mapping[str, Data] = NO_SHIFT,
+    shift: Mapping[str, Data | Corruptions] = NO_SHIFT,
     require: Require | None = None,
     budget: Budget | None = None,
     out: str | Path | None = None,
@@ -57,7 +60,8 @@ def evaluate(
     arms: by name, one source for each seed, in the same order of seeds: "student" is the procedure, every other name a control.
         They have not been exported: each gets its temperature from the validation rows, as export would give it.
     shift: other data sets by name, of the same columns and classes: all their rows are asked as well, but for those that student or
-        teacher learned from. Nothing is chosen on them, and nothing required of them.
+        teacher learned from. `attar.data.corruptions()` among them, under any name: test rows under corruptions. Nothing is chosen on
+        any of them, and nothing required of them.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
     out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
 
@@ -68,7 +72,9 @@ def evaluate(
     """
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     _check(task, teacher, data, require)
-    others = {name: fitted(name, other, data) for name, other in shift.items()}
+    abroad = {name: other for name, other in shift.items() if isinstance(other, Data)}
+    others = {name: fitted(name, other, data) for name, other in abroad.items()}
+    ready = corruptor([*shift.values()], data)
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))
     models = gather(judged, teacher, arms, data, task)
@@ -90,10 +96,11 @@ def evaluate(
     each = against(draws, models, rows, task, margin)
     second = helped(each, rows.n > 0)
     qualities = quality(draws, models, answers, rows, judged, task)
-    away = {}
+    away, home = {}, Answered(answers, rows)
     for name, split in others.items():
         listen(Event("evaluate", text=f"elsewhere: {len(split):,} rows of {name}"))
-        away[name] = elsewhere(split, shift[name], _seen(data, teacher), models, judged, task, (qualities, faithful))
+        away[name] = elsewhere(split, abroad[name], _seen(data, teacher), models, judged, task, (qualities, faithful), home)
+    worse = None if ready is None else corrupted(ready, data.test, models, judged, task, home, listen)
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     certificate = Certificate(
@@ -107,9 +114,10 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away),
+        limits=_limits(data, teacher, arms, rows, look, task, away, worse),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
+        corrupted=worse,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -265,6 +273,7 @@ def _limits(
     look: int | None,
     task: Task,
     away: Mapping[str, Shifted],
+    worse: Corrupted | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -294,7 +303,7 @@ def _limits(
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
     by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
-        _not_from_elsewhere(away),
+        _not_from_elsewhere(away, worse),
         f"groups of rows: none were compared{by_class}",
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
@@ -314,7 +323,10 @@ def _without_labels(task: Task) -> str:
     )
 
 
-def _not_from_elsewhere(away: Mapping[str, Shifted]) -> str:
-    if not away:
-        return "rows from elsewhere or later: no shifted and no foreign inputs were tested"
-    return f"rows from elsewhere or later but those of {', '.join(away)}; no corrupted and no foreign inputs were tested"
+def _not_from_elsewhere(away: Mapping[str, Shifted], worse: Corrupted | None) -> str:
+    where = f" but those of {', '.join(away)}" if away else ""
+    untested = ["shifted"] * (not away) + ["corrupted"] * (bool(away) and worse is None) + ["foreign"]
+    corrupted_by = "" if worse is None else f"; of corruptions none but {', '.join(worse.kinds)}".replace("_", " ")
+    return f"rows from elsewhere or later{where}{corrupted_by}{';' if where or corrupted_by else ':'} " + (
+        " and ".join(f"no {what}" for what in untested) + " inputs were tested"
+    )

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from attar.certificate import Figure, Quality, Shifted
 from attar.data import Data, Split
+from attar.data.base import stacked
 from attar.errors import DataError, TeacherError
 from attar.reading import Reading
-from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
+from attar.signal import IGNORE, Batch, Inputs, Schema
 from attar.task import Task
+from attar.verbs.evaluate.label_free import Answered, label_free
 from attar.verbs.evaluate.likeness import fidelity, positions
 from attar.verbs.evaluate.models import Judged, Model, Rows, Who
 from attar.verbs.evaluate.scoring import drawn, quality
@@ -59,10 +61,12 @@ def elsewhere(
     judged: Judged,
     task: Task,
     at_home: tuple[Mapping[str, Quality], Mapping[str, Figure]],
+    home: Answered,
 ) -> Shifted:
     """How everyone does on the rows of `split` that nobody learned from.
 
-    data: whose rows they are. seen: ids that student or teacher learned from. at_home: quality and fidelity on the test rows.
+    data: whose rows they are. seen: ids that student or teacher learned from. at_home: quality and fidelity on the test rows. home: these,
+    and what was answered to them.
     """
     fresh = (~torch.isin(split.ids, seen)).nonzero().squeeze(1)
     if not len(fresh):
@@ -82,6 +86,7 @@ def elsewhere(
         quality=here[0],
         fidelity=here[1],
         lost=_lost(at_home, here, task),
+        label_free=label_free(home, Answered(answers, rows), models, judged.who),
     )
 
 
@@ -135,20 +140,12 @@ class _Rows:
                 start = int(self.ends[number]) - len(split)
                 parts.append(split.rows(index[at] - start))
                 places.append(at)
-        inputs = _stacked(parts)
+        inputs = stacked(parts)
         order = torch.cat(places).argsort() if places else torch.zeros(0, dtype=torch.long)
         picked = inputs[order] if isinstance(inputs, Tensor) else {name: block[order] for name, block in inputs.items()}
         if not isinstance(picked, Tensor) and self.own.texts != self.schema.texts:
             picked = {new: picked[old] for old, new in zip(self.own.texts, self.schema.texts, strict=True)}
         return self.reading.inputs(Batch(picked, schema=self.schema))
-
-
-def _stacked(parts: Sequence[Inputs]) -> Inputs:
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat([part for part in parts if isinstance(part, Tensor)])
-    blocks = {name: [part[name] for part in parts if not isinstance(part, Tensor)] for name in first}
-    return {name: Texts([t for b in each for t in b]) if isinstance(each[0], Texts) else torch.cat(each) for name, each in blocks.items()}
 
 
 def _renamed(name: str, labels: Tensor, other: Data, home: Data) -> Tensor:
