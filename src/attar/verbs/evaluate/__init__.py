@@ -19,22 +19,26 @@ import attar
 from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Data, Split
+from attar.data.unlabelled import Unlabelled
 from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.foreign import foreign as told_apart
+from attar.verbs.evaluate.foreign import strangers
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
 from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
 
-__all__ = ["evaluate", "fitted"]
+__all__ = ["evaluate", "fitted", "strangers"]
 
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
 NO_SHIFT: Mapping[str, Data] = MappingProxyType({})
+NO_FOREIGN: Mapping[str, Data | Unlabelled] = MappingProxyType({})
 NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
 
 
@@ -46,6 +50,7 @@ def evaluate(
     *,
     arms: Mapping[str, Sequence[Source]] = NO_ARMS,
     shift: Mapping[str, Data] = NO_SHIFT,
+    foreign: Mapping[str, Data | Unlabelled] = NO_FOREIGN,
     require: Require | None = None,
     budget: Budget | None = None,
     out: str | Path | None = None,
@@ -58,17 +63,20 @@ def evaluate(
         They have not been exported: each gets its temperature from the validation rows, as export would give it.
     shift: other data sets by name, of the same columns and classes: all their rows are asked as well, but for those that student or
         teacher learned from. Nothing is chosen on them, and nothing required of them.
+    foreign: rows by name that are not of the task, of the same columns, shape or texts; labels do not matter. The certificate says how well
+        student and teacher tell them from test rows: by confidence, by energy, and by features where `export(features=True)` gave some.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
     out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
 
     The claim, decision rules and temperatures are fixed before the test rows are asked. Where no test row has a label, nothing can be said
     of quality, and the first verdict says how like the teacher the student answers instead.
     Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row; DataError for a data
-    set of `shift` whose rows or labels are of another form.
+    set of `shift` whose rows or labels are of another form, and one of `foreign` whose rows are.
     """
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     _check(task, teacher, data, require)
     others = {name: fitted(name, other, data) for name, other in shift.items()}
+    unlike = {name: strangers(name, other, data) for name, other in foreign.items()}
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))
     models = gather(judged, teacher, arms, data, task)
@@ -94,6 +102,7 @@ def evaluate(
     for name, split in others.items():
         listen(Event("evaluate", text=f"elsewhere: {len(split):,} rows of {name}"))
         away[name] = elsewhere(split, shift[name], _seen(data, teacher), models, judged, task, (qualities, faithful))
+    apart = told_apart(unlike, _seen(data, teacher), models, answers, judged, data, task, lambda text: listen(Event("evaluate", text=text)))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     certificate = Certificate(
@@ -107,9 +116,10 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away),
+        limits=_limits(data, teacher, arms, rows, look, task, away, tuple(apart)),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
+        foreign=apart,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -265,6 +275,7 @@ def _limits(
     look: int | None,
     task: Task,
     away: Mapping[str, Shifted],
+    apart: Sequence[str],
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -294,7 +305,7 @@ def _limits(
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
     by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
-        _not_from_elsewhere(away),
+        _not_from_elsewhere(away, apart),
         f"groups of rows: none were compared{by_class}",
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
@@ -314,7 +325,9 @@ def _without_labels(task: Task) -> str:
     )
 
 
-def _not_from_elsewhere(away: Mapping[str, Shifted]) -> str:
+def _not_from_elsewhere(away: Mapping[str, Shifted], apart: Sequence[str]) -> str:
+    strange = f"no foreign inputs but {', '.join(apart)}" if apart else "no foreign inputs"
     if not away:
-        return "rows from elsewhere or later: no shifted and no foreign inputs were tested"
-    return f"rows from elsewhere or later but those of {', '.join(away)}; no corrupted and no foreign inputs were tested"
+        shifted = "no shifted inputs, and " + strange if apart else "no shifted and " + strange
+        return f"rows from elsewhere or later: {shifted} were tested"
+    return f"rows from elsewhere or later but those of {', '.join(away)}; no corrupted and {strange} were tested"
