@@ -137,7 +137,8 @@ def _insides(
         classes = len(labels.unique())
         if rows - classes >= width:
             gaussians = Gaussians.fit(features, labels.numpy())
-            hows |= dict.fromkeys(("mahalanobis", "relative_mahalanobis"), f"one covariance of {classes:,} classes, {rows:,} training rows")
+            hows["mahalanobis"] = f"{classes:,} classes with one covariance, of {rows:,} training rows"
+            hows["relative_mahalanobis"] = "the same, less the distance by one Gaussian of all these rows"
         else:
             notes = (f"the {who}'s features have {width:,} coordinates, too many for a covariance of {rows:,} training rows",)
 
