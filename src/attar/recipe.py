@@ -88,6 +88,13 @@ KEYS: Mapping[str, _Key] = {
         wants="attar.data:Elsewhere",
         many=True,
     ),
+    "foreign": _Key(
+        "rows that are not of the task, to be told from those that are, a list",
+        ("attar.data",),
+        wants="attar.data.unlabelled:Strangers",
+        many=True,
+        hint='unlabelled("out_of_scope.tsv") reads rows whatever their labels',
+    ),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
 }
@@ -243,7 +250,7 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, foreign, budget, require.
     """
 
     recipe: Recipe

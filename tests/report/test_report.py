@@ -19,7 +19,7 @@ import torch
 from scipy import special
 
 import attar
-from attar.certificate import Certificate, Figure, Quality, Requirement, Shifted, Verdict
+from attar.certificate import Certificate, Figure, Foreign, Quality, Requirement, Shifted, Verdict
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
 from attar.errors import MissingExtra
@@ -456,6 +456,39 @@ def test_rows_from_elsewhere_without_labels_show_likeness_alone(tmp_path: Path) 
     page = written(tmp_path, shift=somewhere("books", labelled=False))
     assert "agreement with the teacher" in page.words
     assert "student − teacher" not in page.words.split("At home and elsewhere rows")[1].split("Calibration of")[0]
+
+
+def strange() -> dict[str, Foreign]:
+    def both(value: float, better: int, teacher: float | None = 0.9) -> Quality:
+        how = "BCa bootstrap; raw logits, T = 1"
+        difference = None if teacher is None else value - teacher
+        return Quality(better, figure(teacher, how=how), figure(value, how=how), figure(difference, how=how))
+
+    detectors = {
+        "energy": {"auroc": both(0.91, 1), "fpr_at_95": both(0.31, -1)},
+        "confidence": {"auroc": both(0.89, 1), "fpr_at_95": both(0.29, -1)},
+        "knn": {"auroc": both(0.93, 1, None), "fpr_at_95": both(0.21, -1, None)},
+    }
+    curve = {"foreign": (0.0, 0.2, 1.0), "home": (0.0, 0.8, 1.0)}
+    whole = Foreign("f" * 32, 900, 6000, 3, None, detectors, {"teacher": curve, "student": curve}, ("the teacher shows no features",))
+    return {"<letters>": whole, "few": Foreign("f" * 32, 12, 6000, 0, 30)}
+
+
+def test_foreign_rows_have_a_curve_and_a_table_and_too_few_of_them_say_so(tmp_path: Path) -> None:
+    page = written(tmp_path, foreign=strange())
+    assert "Does it notice inputs that are not of the task?" in page.words
+    assert "<letters>: 900 foreign rows beside 6,000 test rows" in page.words
+    assert "nearest neighbours – 0.9300" in page.words
+    assert "The teacher shows no features. 3 rows that are among those at home" in page.words
+    assert "Energy: raw logits, T = 1." in page.words
+    assert "INSUFFICIENT EVIDENCE: 12 foreign and 6,000 test rows; at least 30 of each are needed." in page.words
+    assert [svg["aria-labelledby"] for svg in page.named("svg") if "foreign" in str(svg.get("aria-labelledby"))] == [
+        "foreign-0-t foreign-0-d"
+    ]
+    assert page.open == []
+    assert re.search(NOT_SAID, page.words) is None
+    (tmp_path / "again").mkdir()
+    assert "not of the task" not in written(tmp_path / "again").words
 
 
 def test_without_labels_the_page_says_so_and_shows_by_what_epochs_were_chosen(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
 from attar.certificate.compare import Comparison, compare
 from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
+from attar.certificate.foreign import Foreign
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
 from attar.certificate.terminal import STYLES
@@ -16,6 +17,7 @@ __all__ = [
     "Certificate",
     "Comparison",
     "Figure",
+    "Foreign",
     "Quality",
     "Require",
     "Requirement",

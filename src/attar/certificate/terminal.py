@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attar.certificate import corrupted, label_free
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
+from attar.certificate.foreign import lines as foreign_lines
 
 if TYPE_CHECKING:
     from attar.certificate.certificate import Certificate
@@ -54,6 +55,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
             table(label_free.lines(told))
     if c.corrupted is not None:
         table(corrupted.lines(c.corrupted))
+    for name, section in c.foreign.items():
+        table(foreign_lines(name, section, width))
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

@@ -23,7 +23,7 @@ from attar.errors import DataError
 from attar.notation import InPath, located, say
 from attar.signal import IGNORE, Inputs, Texts
 
-__all__ = ["Joined", "Unlabelled", "join", "unlabelled"]
+__all__ = ["Joined", "Strangers", "Unlabelled", "apart", "join", "unlabelled"]
 
 HELD = ("valid", "calibration", "test")
 
@@ -78,6 +78,10 @@ class Joined:
         return data
 
 
+Strangers = Description | Unlabelled
+"""Rows that are not of the task: data of their own, or rows without labels, which are read as those at home."""
+
+
 def unlabelled(
     path: InPath,
     text: str | list[str] | None = None,
@@ -98,6 +102,7 @@ def unlabelled(
     equals another training row counts once, and the one with a label stays. A note says how many. Where the data are split by group
     or time nobody can tell of a row without either whether it belongs to a held-out one: leave those out beforehand.
     All else stays as the labelled data made it: categories, statistics, size of images, augmentation.
+    Under `foreign` it stands by itself: rows that are not of the task, which nobody learns from.
 
     >>> unlabelled("more/")
     unlabelled("more/")
@@ -118,17 +123,7 @@ class _Found:
 
 def join(data: Data, more: Unlabelled) -> Data:
     """The data with the rows of `more` behind their training rows. Raises DataError where no row is left to join."""
-    path, kind = located(more.path), data.schema.kind
-    if kind == "tensor":
-        raise DataError(f"{more!r} cannot join tensors", hint='in Python: arrays(X, y, unlabelled="keep"), with −100 or NaN for unknown')
-    if more.text is not None and kind != "text":
-        raise DataError(f"{more!r}, but the data are {kind}", hint="leave text out")
-    if kind == "text":
-        found = _read_texts(data, more, path)
-    elif kind == "table":
-        found = _Found(*read_like(path, data.schema, separator=more.separator, missing=more.missing or ()))
-    else:
-        found = _read_images(data, path, more.corrupt)
+    found = _find(data, more)
     held = np.isin(found.ids, np.concatenate([data.splits[name].ids.numpy() for name in HELD]))
     if found.held is not None:
         held |= found.held
@@ -145,6 +140,27 @@ def join(data: Data, more: Unlabelled) -> Data:
         raise DataError(said, hint="is it the file of the labelled data?")
     data = replace(data, train=_longer(data.train, found, kept), notes=(*data.notes, *found.notes, said))
     return replace(data, fingerprint=fingerprint(data))
+
+
+def apart(data: Data, more: Unlabelled, name: str) -> Split:
+    """The rows of `more` as a split of their own, read as those of `data` are; the data do not change, and equal rows stay."""
+    found = _find(data, more)
+    mask = None if found.mask is None else torch.from_numpy(found.mask)
+    rows = found.inputs if isinstance(found.inputs, Files) else Memory(found.inputs)
+    return Split(name, torch.from_numpy(found.ids), None, None, data.schema, rows, mask=mask)
+
+
+def _find(data: Data, more: Unlabelled) -> _Found:
+    path, kind = located(more.path), data.schema.kind
+    if kind == "tensor":
+        raise DataError(f"{more!r} cannot join tensors", hint='in Python: arrays(X, y, unlabelled="keep"), with −100 or NaN for unknown')
+    if more.text is not None and kind != "text":
+        raise DataError(f"{more!r}, but the data are {kind}", hint="leave text out")
+    if kind == "text":
+        return _read_texts(data, more, path)
+    if kind == "table":
+        return _Found(*read_like(path, data.schema, separator=more.separator, missing=more.missing or ()))
+    return _read_images(data, path, more.corrupt)
 
 
 def _longer(train: Split, found: _Found, kept: np.ndarray) -> Split:

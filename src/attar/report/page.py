@@ -11,14 +11,15 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import pictures, tables
+from attar.report import foreign, pictures, tables
 from attar.report.answers import replies
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 
 __all__ = ["write_report"]
 
-SECTIONS = ("helped", "differs", "shift", "reliability", "replaces", "cost", "tables", "limits", "identity")  # templates/sections/NAME.html
+# templates/sections/NAME.html, in their order
+SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "replaces", "cost", "tables", "limits", "identity")
 TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,8 +67,10 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
+            "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
+        foreign=foreign.tables(c),
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
     from onnxruntime import InferenceSession
 
-__all__ = ["FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
+__all__ = ["FEATURES", "FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
 
 MANIFEST = "student.json"
 FOLDER_VERSION = 2  # of student.json; raised when its meaning changes
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime itself brings
+FEATURES = "features"  # an output beside the answer: what the last linear layer reads, (N, D), which is the tap `embedding`
+TAP = frozenset({"embedding"})
 NUMBERS = ("prediction", "embeddings")  # outputs of an exported student that are no logits
 PROBE = 64  # rows that tell probabilities from logits
 
@@ -60,7 +63,8 @@ def onnx(
         of its rows in tokens. Where such a graph answers states of tokens, (N, L, D), their mean over real tokens is the answer.
     Raises TeacherError for a damaged file, TrustError for custom operators or data outside the folder, MissingExtra.
 
-    Probabilities become log p, floored at p = 1e-7. Reads no gradient and no taps.
+    Probabilities become log p, floored at p = 1e-7. Reads no gradient. Of a graph with an output `features` (N, D) that is the tap
+    `embedding`, what the last linear layer reads; there are no other taps.
     """
     named = None if classes is None else tuple(classes)
     where = None if tokenizer is None else str(tokenizer)
@@ -164,6 +168,8 @@ class Onnx:
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
         """The logits of a batch, (B, C) float32, outcomes in the order of the data's classes; of a regression the number (B, 1)."""
+        if taps == TAP and any(output.name == FEATURES for output in self.session.get_outputs()):
+            return replace(self(batch), taps={tap: self._features(batch) for tap in taps})
         no_taps(taps, self._who)
         if (feed := self._feed(batch)) is not None:
             return self._read_texts(feed, batch)
@@ -174,6 +180,14 @@ class Onnx:
         if self.reading is not None:
             return Signal(as_logits(self.reading.output(output, batch.schema), batch, self._who))
         return Signal(as_logits(output, batch, self._who, None if form == "numbers" else self._order(batch.schema)))
+
+    def _features(self, batch: Batch) -> Tensor:
+        """(B, D), of the same session with its other output."""
+        inside = copy.copy(self)
+        inside.output = FEATURES
+        if (feed := self._feed(batch)) is not None:
+            return inside._answer_texts(feed, batch)
+        return torch.from_numpy(inside._run(self._feeds(batch), len(batch)))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """The bare call of the runtime on arrays that lie ready: what a deployment pays per call; of text, tokenising is part of it."""

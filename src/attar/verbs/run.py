@@ -24,6 +24,7 @@ from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Corruptions, Data, Description, as_data
 from attar.data.text import Text
+from attar.data.unlabelled import Unlabelled
 from attar.errors import AttarError, DataError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
 from attar.identity import digest
@@ -38,16 +39,16 @@ from attar.sources.told import told
 from attar.task import Task, task_for
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill, precheck, settled
-from attar.verbs.evaluate import corruptor, evaluate, fitted
+from attar.verbs.evaluate import corruptor, evaluate, fitted, strangers
 from attar.verbs.export import export
 from attar.verbs.teach import teach
 
-__all__ = ["STEPS", "Job", "Result", "read", "read_shift", "run", "run_job", "settled_job"]
+__all__ = ["STEPS", "Job", "Result", "read", "read_foreign", "read_shift", "run", "run_job", "settled_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
-KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "budget", "require")
+KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "foreign", "budget", "require")
 SETTLED = ("objective", "controls")  # what is filled in when the data are read, where nothing is said
-JUDGED_BY = ("shift", "budget", "require")  # what a certificate is held against: it may change when one is made anew
+JUDGED_BY = ("shift", "foreign", "budget", "require")  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
@@ -58,8 +59,8 @@ class Job:
 
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
-    objective, controls: None, what the task and the labels that there are imply. shift: other data, by name or named by their files, and
-    corruptions.
+    objective, controls: None, what the task and the labels that there are imply. shift, foreign: other data, by name or named by their
+    files; among those of shift corruptions.
     """
 
     data: Any
@@ -71,6 +72,7 @@ class Job:
     controls: Sequence[str] | None = None
     deploy: Literal["float", "int8"] = "float"
     shift: Mapping[str, Any] | Sequence[Any] = ()
+    foreign: Mapping[str, Any] | Sequence[Any] = ()
     budget: Budget | None = None
     require: Require | None = None
     text: str = ""
@@ -118,6 +120,7 @@ def run(
     controls: Sequence[str] | None = None,
     deploy: Literal["float", "int8"] = "float",
     shift: Mapping[str, Any] | Sequence[Any] = (),
+    foreign: Mapping[str, Any] | Sequence[Any] = (),
     budget: Budget | None = None,
     require: Require | None = None,
     out: str | Path | None = None,
@@ -131,6 +134,7 @@ def run(
         label, the student learns from the teacher alone, and the certificate says what cannot be claimed.
     shift: other data sets, a list or by name, whose rows are asked as well when the student is judged, and `attar.data.corruptions()`
         of the test rows; see `attar.evaluate`.
+    foreign: rows that are not of the task, likewise: data, or `unlabelled(...)`. With them the exported graphs answer `features` as well.
     Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
 
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
@@ -146,6 +150,7 @@ def run(
         controls=None if controls is None else tuple(controls),
         deploy=deploy,
         shift=shift,
+        foreign=foreign,
         budget=budget,
         require=require,
     )
@@ -284,16 +289,28 @@ def read_shift(job: Job, data: Data) -> dict[str, Data | Corruptions]:
     return found
 
 
-def _named(shift: Mapping[str, Any] | Sequence[Any]) -> Iterator[tuple[str, Any]]:
+def read_foreign(job: Job, data: Data) -> dict[str, Data | Unlabelled]:
+    """The foreign rows of a job by name; raises now what `evaluate` would refuse. Rows without labels are read as those at home, and again
+    when they are asked.
+    """
+    found: dict[str, Data | Unlabelled] = {}
+    with job.about("foreign"):
+        for name, item in _named(job.foreign, "foreign"):
+            found[name] = item.read(data.kind) if isinstance(item, Description) else item if isinstance(item, Unlabelled) else as_data(item)
+            strangers(name, found[name], data)
+    return found
+
+
+def _named(others: Mapping[str, Any] | Sequence[Any], key: str = "shift") -> Iterator[tuple[str, Any]]:
     """(name, data) of each: a name that was given, that of the file, or a number; a second one of a name has a number as well."""
-    if isinstance(shift, Mapping):
-        yield from shift.items()
+    if isinstance(others, Mapping):
+        yield from others.items()
         return
     seen: dict[str, int] = {}
-    for number, item in enumerate(shift, 1):
+    for number, item in enumerate(others, 1):
         domains = item.domains() if isinstance(item, Text) and Path(located(item.path)).is_dir() else {}
         path = vars(item).get("path") if is_dataclass(item) else None
-        called = "corruptions" if isinstance(item, Corruptions) else f"shift {number}"
+        called = "corruptions" if isinstance(item, Corruptions) else f"{key} {number}"
         for name, part in domains.items() or [(Path(path).stem if isinstance(path, str) else called, item)]:
             seen[name] = seen.get(name, 0) + 1
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), part
@@ -306,6 +323,7 @@ class _Steps:
         self.out, self.company, self.resume, self.listen = out, company, resume, listen
         self.data, self.task = read(job)
         self.shift = read_shift(job, self.data)
+        self.foreign = read_foreign(job, self.data)
         self.job = job = settled_job(job, self.data, self.task)
         for note in self.data.notes:
             listen(Event("data", text=note))
@@ -404,6 +422,7 @@ class _Steps:
                     self.task,
                     at=self.out / "student",
                     deploy=self.job.deploy,
+                    features=bool(self.foreign),
                     listen=self.listen,
                 )
         self.company.wait()
@@ -433,6 +452,7 @@ class _Steps:
             self.task,
             arms=arms,
             shift=self.shift,
+            foreign=self.foreign,
             require=self.job.require,
             budget=self.job.budget,
             out=self.out,

@@ -24,7 +24,7 @@ from attar.store import estimate
 from attar.tap import Tapped, listing, observe
 from attar.task import Task
 from attar.verbs.export import export
-from attar.verbs.run import Job, read, read_shift, settled_job
+from attar.verbs.run import Job, read, read_foreign, read_shift, settled_job
 from attar.verbs.teach import teach
 
 __all__ = ["show"]
@@ -41,7 +41,7 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
     Raises what the run would raise, as far as it can be seen on one batch.
     """
     data, task = read(job)
-    elsewhere = read_shift(job, data)
+    elsewhere, strange = read_shift(job, data), read_foreign(job, data)
     job = settled_job(job, data, task)
     assert job.objective is not None  # it is settled
     goal = as_objective(job.objective)
@@ -71,6 +71,8 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
         parts += [("student", [repr(job.student)]), ("objective", _objective(goal))]
     if elsewhere:
         parts.append(("shift", [_elsewhere(name, other, data) for name, other in elsewhere.items()]))
+    if strange:
+        parts.append(("foreign", [*strange]))
     parts.append(("store", _store(data, task, answered)))
     parts.append(("fit", [repr(job.fit or Fit()), f"controls: {', '.join(job.controls or ()) or 'none'}"]))
     return parts

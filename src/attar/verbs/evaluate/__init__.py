@@ -20,6 +20,7 @@ from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require
 from attar.certificate.corrupted import Corrupted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Corruptions, Data, Split
+from attar.data.unlabelled import Unlabelled
 from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
@@ -27,17 +28,20 @@ from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.corrupted import corrupted, corruptor
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.foreign import foreign as told_apart
+from attar.verbs.evaluate.foreign import strangers
 from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
 from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
 
-__all__ = ["corruptor", "evaluate", "fitted"]
+__all__ = ["corruptor", "evaluate", "fitted", "strangers"]
 
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
 NO_SHIFT: Mapping[str, Data | Corruptions] = MappingProxyType({})
+NO_FOREIGN: Mapping[str, Data | Unlabelled] = MappingProxyType({})
 NO_ARMS: Mapping[str, Sequence[Source]] = MappingProxyType({})
 
 
@@ -49,6 +53,7 @@ def evaluate(
     *,
     arms: Mapping[str, Sequence[Source]] = NO_ARMS,
     shift: Mapping[str, Data | Corruptions] = NO_SHIFT,
+    foreign: Mapping[str, Data | Unlabelled] = NO_FOREIGN,
     require: Require | None = None,
     budget: Budget | None = None,
     out: str | Path | None = None,
@@ -62,19 +67,22 @@ def evaluate(
     shift: other data sets by name, of the same columns and classes: all their rows are asked as well, but for those that student or
         teacher learned from. `attar.data.corruptions()` among them, under any name: test rows under corruptions. Nothing is chosen on
         any of them, and nothing required of them.
+    foreign: rows by name that are not of the task, of the same columns, shape or texts; labels do not matter. The certificate says how well
+        student and teacher tell them from test rows: by confidence, by energy, and by features where `export(features=True)` gave some.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
     out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
 
     The claim, decision rules and temperatures are fixed before the test rows are asked. Where no test row has a label, nothing can be said
     of quality, and the first verdict says how like the teacher the student answers instead.
     Raises EvidenceError where the teacher was trained on test or calibration rows, or where there is no test row; DataError for a data
-    set of `shift` whose rows or labels are of another form.
+    set of `shift` whose rows or labels are of another form, and one of `foreign` whose rows are.
     """
     task = (task or task_for(data.schema, data.kind)).bind(data.schema)
     _check(task, teacher, data, require)
     abroad = {name: other for name, other in shift.items() if isinstance(other, Data)}
     others = {name: fitted(name, other, data) for name, other in abroad.items()}
     ready = corruptor([*shift.values()], data)
+    unlike = {name: strangers(name, other, data) for name, other in foreign.items()}
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))
     models = gather(judged, teacher, arms, data, task)
@@ -101,6 +109,7 @@ def evaluate(
         listen(Event("evaluate", text=f"elsewhere: {len(split):,} rows of {name}"))
         away[name] = elsewhere(split, abroad[name], _seen(data, teacher), models, judged, task, (qualities, faithful), home)
     worse = None if ready is None else corrupted(ready, data.test, models, judged, task, home, listen)
+    apart = told_apart(unlike, _seen(data, teacher), models, answers, judged, data, task, lambda text: listen(Event("evaluate", text=text)))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     certificate = Certificate(
@@ -114,10 +123,11 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away, worse),
+        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart)),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
         corrupted=worse,
+        foreign=apart,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -274,6 +284,7 @@ def _limits(
     task: Task,
     away: Mapping[str, Shifted],
     worse: Corrupted | None,
+    apart: Sequence[str],
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -303,7 +314,7 @@ def _limits(
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
     by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
-        _not_from_elsewhere(away, worse),
+        _not_from_elsewhere(away, worse, apart),
         f"groups of rows: none were compared{by_class}",
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
@@ -323,10 +334,12 @@ def _without_labels(task: Task) -> str:
     )
 
 
-def _not_from_elsewhere(away: Mapping[str, Shifted], worse: Corrupted | None) -> str:
-    where = f" but those of {', '.join(away)}" if away else ""
-    untested = ["shifted"] * (not away) + ["corrupted"] * (bool(away) and worse is None) + ["foreign"]
-    corrupted_by = "" if worse is None else f"; of corruptions none but {', '.join(worse.kinds)}".replace("_", " ")
-    return f"rows from elsewhere or later{where}{corrupted_by}{';' if where or corrupted_by else ':'} " + (
-        " and ".join(f"no {what}" for what in untested) + " inputs were tested"
-    )
+def _not_from_elsewhere(away: Mapping[str, Shifted], worse: Corrupted | None, apart: Sequence[str]) -> str:
+    tested = [f"the rows of {', '.join(away)}"] if away else []
+    tested += [f"{', '.join(worse.kinds)} as corruptions".replace("_", " ")] if worse is not None else []
+    tested += [f"{', '.join(apart)} as foreign inputs"] if apart else []
+    untested = [name for name, there in (("shifted", away), ("corrupted", worse is not None), ("foreign", apart)) if not there]
+    if not tested:
+        return "rows from elsewhere or later: no shifted, no corrupted and no foreign inputs were tested"
+    rest = f", no {' and no '.join(untested)} inputs" if untested else ""
+    return f"rows from elsewhere or later: only {'; '.join(tested)} were tested{rest}"

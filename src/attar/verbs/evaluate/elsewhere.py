@@ -21,7 +21,7 @@ from attar.verbs.evaluate.likeness import fidelity, positions
 from attar.verbs.evaluate.models import Judged, Model, Rows, Who
 from attar.verbs.evaluate.scoring import drawn, quality
 
-__all__ = ["elsewhere", "fitted"]
+__all__ = ["elsewhere", "fitted", "laid_out"]
 
 
 def fitted(name: str, other: Data, home: Data) -> Split:
@@ -32,25 +32,33 @@ def fitted(name: str, other: Data, home: Data) -> Split:
     if other.kind != home.kind:
         what = f"shift {name!r} is of the kind {other.kind}, the data at home are of the kind {home.kind}"
         raise DataError(what, hint="both are asked the same task: is the label column the right one?")
-    splits = [split for split in other.splits.values() if len(split)]
-    schema = replace(other.schema, classes=home.schema.classes)
+    whole = laid_out(name, other, home, as_what="shift")
+    splits = _splits(other)
+    labels = _joined([split.labels for split in splits])
+    return replace(
+        whole,
+        labels=None if labels is None else _renamed(name, labels, other, home),
+        weight=_joined([split.weight for split in splits]),
+    )
+
+
+def laid_out(name: str, other: Data, home: Data, *, as_what: str) -> Split:
+    """The same without labels and weights, of whatever kind and classes those are. as_what: the key under which the data stand."""
+    splits = _splits(other)
+    schema = replace(other.schema, classes=home.schema.classes, embeds=home.schema.embeds)
     if schema.kind == "text" and home.schema.kind == "text" and len(schema.texts) == len(home.schema.texts):
         schema = replace(schema, texts=home.schema.texts)  # a text is what it is, whatever its column is called
     rows = _Rows(splits, other.schema, schema, Reading(home.schema, "home"))
     try:
         rows.reading.check(schema)
     except TeacherError as error:
-        raise DataError(f"shift {name!r}: {error.message}", hint=error.hint) from error
-    labels = _joined([split.labels for split in splits])
-    return Split(
-        name,
-        torch.cat([split.ids for split in splits]),
-        None if labels is None else _renamed(name, labels, other, home),
-        _joined([split.weight for split in splits]),
-        home.schema,
-        rows,
-        mask=_joined([split.mask for split in splits]),
-    )
+        raise DataError(f"{as_what} {name!r}: {error.message}", hint=error.hint) from error
+    ids = torch.cat([split.ids for split in splits])
+    return Split(name, ids, None, None, home.schema, rows, mask=_joined([split.mask for split in splits]))
+
+
+def _splits(data: Data) -> list[Split]:
+    return [split for split in data.splits.values() if len(split)]
 
 
 def elsewhere(

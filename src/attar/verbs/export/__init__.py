@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +21,13 @@ from attar.identity import digest_file
 from attar.progress import Event, Listener, silent
 from attar.reading import schema_to_json
 from attar.signal import Batch
-from attar.sources.onnx import FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
+from attar.sources.onnx import FEATURES, FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
 from attar.statistics.calibration import fit_temperature
 from attar.students.trees import Trees
 from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
-from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet
+from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet, with_features
 from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
 from attar.verbs.export.static import calibration_rows, convolves, quantised_static
 from attar.verbs.export.trees import count, from_trees
@@ -96,6 +96,7 @@ def export(
     *,
     at: str | Path,
     deploy: Literal["float", "int8"] = "float",
+    features: bool = False,
     listen: Listener = silent,
 ) -> Exported:
     """Write `model` to the folder `at` as student.onnx, student.int8.onnx and student.json; the folder appears whole or not at all.
@@ -108,6 +109,8 @@ def export(
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
+    features: the graphs answer `features` (N, D) as well, what the last linear layer reads; by them foreign inputs can be told. It costs
+        no node and changes no other answer. Trees, and nets whose answers no one linear layer makes, have none: a note says so.
     An exported folder at `at` is replaced. The model is not changed, and may be on any device.
     Raises ExportError where the graph cannot be written or differs from the model, RunError where `at` holds other things, DiskFull.
     """
@@ -122,8 +125,11 @@ def export(
     with quiet():
         raw, own = from_trees(model, rows, task) if isinstance(model, Trees) else from_torch(model, rows, task)
     _need_finite(own, "the student itself")
+    seen = with_features(raw, output_name(task)) if features else None
+    notes = ["no features: no one linear layer makes this student's answers"] if features and seen is None else []
+    raw = seen or raw
     with explain_disk(at), replacing(at) as folder:
-        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model))
+        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), notes)
         files = {FLOAT: shipping.ship(raw, FLOAT, "float32")}
         if (drift := files[FLOAT].parity).max_difference > TOLERANCE * drift.scale:
             raise ExportError(
@@ -139,7 +145,7 @@ def export(
             listen(Event("export", text=f"{INT8}: {like}, temperature {int8.temperature:.3g}"))
         certified = INT8 if deploy == "int8" else FLOAT
         parameters = count(raw) if isinstance(model, Trees) else sum(p.numel() for p in model.parameters())
-        _describe(shipping, type(model).__name__, parameters, certified, files)
+        _describe(shipping, type(model).__name__, parameters, certified, files, [FEATURES] if seen is not None else [])
         _check_whole(shipping, files)
     return Exported(at, certified, files, tuple(shipping.notes))
 
@@ -248,9 +254,10 @@ def _check_whole(shipping: _Shipping, files: Mapping[str, File]) -> None:
 # ── the folder ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _describe(shipping: _Shipping, student: str, parameters: int, certified: str, files: Mapping[str, File]) -> None:
-    """student.json: written last, with a digest of each file and of itself."""
+def _describe(shipping: _Shipping, student: str, parameters: int, certified: str, files: Mapping[str, File], more: Sequence[str]) -> None:
+    """student.json: written last, with a digest of each file and of itself. more: outputs beside the answers."""
     schema, task = shipping.data.schema, shipping.task
+    outputs = [output_name(task)] if task.kind in ("regression", "embedding") else ["logits", "probabilities"]
     inputs = []
     if schema.kind == "table":
         if schema.numbers:
@@ -273,7 +280,7 @@ def _describe(shipping: _Shipping, student: str, parameters: int, certified: str
         "certified": certified,
         "task": repr(task),
         "inputs": inputs,
-        "outputs": [output_name(task)] if task.kind in ("regression", "embedding") else ["logits", "probabilities"],
+        "outputs": [*outputs, *more],
         "text": None if text is None else text.to_json(),
         "beside": {name: bytes_digest(content) for name, content in beside.items()},
         "schema": schema_to_json(schema),

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from attar.errors import ExportError
 from attar.reading import TextModel
 from attar.signal import Batch, Schema
+from attar.sources.onnx import FEATURES
 from attar.task import Task
 from attar.verbs.export.rows import Feed, take
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "strip", "traced"]
+__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "strip", "traced", "with_features"]
 
 OPSET = 18  # what torch writes without conversion; any ONNX Runtime from 1.14 on reads it
 WHOLE = frozenset({"pixels", "inputs"})  # inputs that are one tensor, not a block of a table
@@ -83,6 +84,51 @@ def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: 
     return graph
 
 
+def with_features(raw: ModelProto, answer: str) -> ModelProto | None:
+    """A copy that answers `features` (N, D) as well: what the one product that makes the answer reads. None where there is none such.
+
+    The value is there already and is only given a name: no node is added, and the other answers stay what they are. It is what the
+    tap `embedding` reads in a module.
+    """
+    from onnx import TensorProto, helper, shape_inference
+
+    model = copy.deepcopy(raw)
+    graph = model.graph
+    width = {t.name: t.dims for t in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    products = [n for n in graph.node if n.op_type in ("Gemm", "MatMul") and n.input[0] in made and len(width.get(n.input[1], ())) == 2]
+    products = [n for n in products if not _reached(graph, made, answer, without=n)]
+    if not products:
+        return None
+    last = products[-1]  # nodes stand in the order in which they are computed
+    turned = any(a.name == "transB" and a.i for a in last.attribute)
+    value, size = last.input[0], width[last.input[1]][1 if turned else 0]
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in shape_inference.infer_shapes(model).graph.value_info}
+    if size < 2 or len(shapes.get(value, ())) != 2:
+        return None
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [FEATURES if name == value else name for name in names]
+    graph.output.append(helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["batch", size]))
+    return model
+
+
+def _reached(graph: GraphProto, made: Mapping[str, NodeProto], value: str, *, without: NodeProto) -> bool:
+    """Whether `value` depends on what the graph is given by any way that does not lead through a node; shapes do not count."""
+    given = {i.name for i in graph.input} - {t.name for t in graph.initializer}
+    waiting, seen = [value], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in given:
+            return True
+        node = made.get(name)
+        if name in seen or node is None or node is without or node.op_type == "Shape":
+            continue
+        seen.add(name)
+        waiting += node.input
+    return False
+
+
 def strip(model: ModelProto) -> None:
     """Remove what a graph does not need to answer: source lines and paths of the machine that made it, intermediate shapes."""
     for node in model.graph.node:
@@ -136,9 +182,11 @@ def finished(raw: ModelProto, temperature: float, precision: str, task: Task, sc
             graph.node.append(helper.make_node("Gather", ["both", "yes"], ["probabilities"], axis=-1))
         else:
             graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1))
+        more = [output for output in graph.output if output.name == FEATURES]
         del graph.output[:]
         graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape))
         graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape[:2]))
+        graph.output.extend(more)
     columns = [{"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in schema.columns]
     said = {
         "attar.version": metadata.version("attar"),
