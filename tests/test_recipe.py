@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import attar
-from attar.errors import AttarError, NotationError, RecipeError, TrustError
+from attar.errors import AttarError, DataError, NotationError, RecipeError, TrustError
 from attar.notation import read, say, signature, write
 from attar.recipe import KEYS, Recipe, load, vocabulary
 
@@ -358,6 +358,19 @@ def test_other_data_are_a_list_whose_paths_follow_the_recipe(folder: Path) -> No
     assert again.text() == resolved.text()
     with pytest.raises(RecipeError, match=r"\(shift\)"):
         load(written(folder, GOOD + "shift: [mlp()]\n")).resolve(folder / "run")
+
+
+def test_corruptions_stand_beside_other_data_and_their_words_are_checked(folder: Path) -> None:
+    text = f'{GOOD}shift: \'[table("other.csv", label="y"), corruptions(kinds=["units", "missing"], severities=[1, 3])]\'\n'
+    resolved = load(written(folder, text)).resolve(folder / "run")
+    assert repr(resolved.values["shift"][1]) == 'corruptions(kinds=["units", "missing"], severities=[1, 3], rows=1000)'
+    with pytest.raises(DataError, match=r"\(shift\).*there is no corruption 'unit'") as found:
+        load(written(folder, f"{GOOD}shift: '[corruptions(kinds=[\"unit\"])]'\n")).resolve(folder / "run")
+    assert "units" in found.value.hint
+    with pytest.raises(DataError, match=r"\(shift\).*severity 9"):
+        load(written(folder, f"{GOOD}shift: '[corruptions(severities=[9])]'\n")).resolve(folder / "run")
+    with pytest.raises(RecipeError, match=r"\(data\)"):
+        load(written(folder, GOOD.replace('table("rows.csv", label="y")', "corruptions()"))).resolve(folder / "run")
 
 
 # --- overrides
