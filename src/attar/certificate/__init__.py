@@ -1,6 +1,7 @@
 """Certificate: what was found about a student, as named figures with intervals and verdicts; JSON, and text for a terminal."""
 
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
+from attar.certificate.evidence import Evidence, Powered, Sets
 from attar.certificate.figures import Answer, Figure, Verdict, digits, metric_name, signed
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
@@ -11,10 +12,13 @@ __all__ = [
     "SCHEMA_VERSION",
     "Answer",
     "Certificate",
+    "Evidence",
     "Figure",
+    "Powered",
     "Quality",
     "Require",
     "Requirement",
+    "Sets",
     "Shifted",
     "Verdict",
     "digits",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.certificate.evidence import Evidence
 from attar.certificate.figures import Figure, Verdict
 from attar.certificate.plain import plain, whole
 from attar.certificate.quality import Quality, Shifted
@@ -34,6 +35,7 @@ class Certificate:
     quality: by metric, the primary one first. fidelity: by name. calibration, cost: by who, then by name.
     requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
     shift: rows from elsewhere, by name.
+    evidence: what unlabelled and calibration rows show, of a classification.
     """
 
     identity: Mapping[str, Any]
@@ -49,6 +51,7 @@ class Certificate:
     limits: tuple[str, ...]
     pictures: Mapping[str, Any]
     shift: Mapping[str, Shifted] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from attar.certificate import evidence
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
     if c.shift:
         for lines in _shift_tables(c):
             table(lines)
+    if c.evidence is not None:
+        table(evidence.lines(c.evidence))
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

@@ -10,7 +10,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import pictures, tables
+from attar.report import evidence, pictures, tables
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.words import replies
@@ -64,6 +64,7 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "shift": drawn(pictures.shift(c)),
         },
         tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        evidence=[table for table in (evidence.accuracy(c), evidence.conformal(c), evidence.auroc(c)) if table is not None],
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
