@@ -2,6 +2,7 @@
 
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
 from attar.certificate.compare import Comparison, compare
+from attar.certificate.evidence import Evidence, Powered, Sets
 from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
 from attar.certificate.foreign import Foreign
 from attar.certificate.quality import Quality, Shifted
@@ -16,11 +17,14 @@ __all__ = [
     "Answer",
     "Certificate",
     "Comparison",
+    "Evidence",
     "Figure",
     "Foreign",
+    "Powered",
     "Quality",
     "Require",
     "Requirement",
+    "Sets",
     "Shifted",
     "Verdict",
     "compare",

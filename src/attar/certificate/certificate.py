@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.certificate.corrupted import Corrupted
+from attar.certificate.evidence import Evidence
 from attar.certificate.figures import Figure, Verdict
 from attar.certificate.foreign import Foreign
 from attar.certificate.plain import plain, whole
@@ -36,7 +37,7 @@ class Certificate:
     quality: by metric, the primary one first. fidelity: by name. calibration, cost: by who, then by name.
     requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
     shift: rows from elsewhere, by name. corrupted: test rows under corruptions, where they were asked.
-    foreign: rows that are not of the task, by name.
+    foreign: rows that are not of the task, by name. evidence: what unlabelled and calibration rows show, of a classification.
     """
 
     identity: Mapping[str, Any]
@@ -54,6 +55,7 @@ class Certificate:
     shift: Mapping[str, Shifted] = field(default_factory=dict)
     corrupted: Corrupted | None = None
     foreign: Mapping[str, Foreign] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from attar.certificate import corrupted, label_free
+from attar.certificate import corrupted, evidence, label_free
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
 from attar.certificate.foreign import lines as foreign_lines
 
@@ -57,6 +57,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
         table(corrupted.lines(c.corrupted))
     for name, section in c.foreign.items():
         table(foreign_lines(name, section, width))
+    if c.evidence is not None:
+        table(evidence.lines(c.evidence))
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

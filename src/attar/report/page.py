@@ -11,7 +11,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import foreign, pictures, tables
+from attar.report import evidence, foreign, pictures, tables
 from attar.report.answers import replies
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
@@ -19,7 +19,7 @@ from attar.report.history import metric_of, read_curves
 __all__ = ["write_report"]
 
 # templates/sections/NAME.html, in their order
-SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "replaces", "cost", "tables", "limits", "identity")
+SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "replaces", "cost", "tables", "evidence", "limits", "identity")
 TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
@@ -71,6 +71,7 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
         foreign=foreign.tables(c),
+        evidence=[table for table in (evidence.accuracy(c), evidence.conformal(c), evidence.auroc(c)) if table is not None],
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",

@@ -44,7 +44,7 @@ def prediction_powered(right: ArrayLike, agrees: ArrayLike, agrees_unlabelled: A
 
     right: (n,) bool, student = label; agrees: (n,) bool, student = teacher, on the same rows; agrees_unlabelled: (N,) bool. Labelled rows
     are to be a random sample of all. Angelopoulos et al. 2023, arXiv:2301.09633: whatever the teacher is worth, the second mean takes its
-    errors out again; the interval is narrower than that of labels alone as long as the teacher is right more often than the student.
+    errors out again. The interval is narrower than that of labels alone unless the teacher errs more often than the student.
 
     The variance is that of the two means. The correction lies in {−1, 0, +1} and is rarely not 0 where the teacher is good: half a count is
     added to either sign in its variance, without which a few hundred labels that show no error of the teacher would promise too much.

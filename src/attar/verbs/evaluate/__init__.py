@@ -28,6 +28,7 @@ from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.corrupted import corrupted, corruptor
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.evidence import evidence
 from attar.verbs.evaluate.foreign import foreign as told_apart
 from attar.verbs.evaluate.foreign import strangers
 from attar.verbs.evaluate.label_free import Answered
@@ -128,6 +129,7 @@ def evaluate(
         shift=away,
         corrupted=worse,
         foreign=apart,
+        evidence=evidence(models, answers, rows, judged, data, task),
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -302,7 +304,7 @@ def _limits(
     if not bool(task.judged(data.valid.labels, len(data.valid), data.valid.mask).any()):
         limits.append("no validation row has a label: epochs were chosen by likeness to the teacher, and no temperature was fitted")
     if 0 < rows.n < rows.count:
-        limits.append(f"{rows.count - rows.n:,} of {rows.count:,} test rows have no label: they enter the fidelity alone")
+        limits.append(f"{rows.count - rows.n:,} of {rows.count:,} test rows have no label: they enter {_without_label(task)} alone")
     repeats = rows.count - len(data.test.ids.unique())
     if repeats:
         limits.append(f"{repeats:,} test rows repeat another one, and intervals take rows as independent")
@@ -320,6 +322,11 @@ def _limits(
         "another machine, and more than one thread: costs are those of this one",
     ]
     return tuple(limits)
+
+
+def _without_label(task: Task) -> str:
+    """What a test row without a label is good for."""
+    return "the fidelity and the prediction-powered accuracy" if task.kind == "classification" else "the fidelity"
 
 
 def _without_labels(task: Task) -> str:

@@ -12,7 +12,7 @@ from attar.statistics import Draws, Effect, bootstrap, mcnemar, paired_proportio
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, arms_of
 
-__all__ = ["STUDENT", "Drawn", "discordant", "drawn", "effect", "figure", "quality", "resamples"]
+__all__ = ["STUDENT", "Drawn", "discordant", "drawn", "effect", "figure", "quality", "resamples", "share"]
 
 STUDENT = "student"  # the arm whose first seed ships; all other arms are its controls
 RESAMPLES = 2000
