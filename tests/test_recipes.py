@@ -35,8 +35,8 @@ SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; 
 }
 TEXT = ("sentences", "sentiment")
 FOLDER = {
-    "answers", "arms", "certificate.json", "checkpoints", "history.jsonl", "manifest.json", "recipe.yaml", "report.html", "student",
-    "student.safetensors",
+    "README.md", "answers", "arms", "certificate.json", "checkpoints", "history.jsonl", "manifest.json", "recipe.yaml", "report.html",
+    "student", "student.safetensors",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from attar.report.words import (
     significant,
 )
 
-__all__ = ["Reply", "replies"]
+__all__ = ["Reply", "replies", "student_of"]
 
 Tone = Literal["yes", "no", "unsure", "fact", "unasked"]
 
@@ -54,6 +54,16 @@ class Reply:
 def replies(c: Certificate, student: str = "") -> tuple[Reply, ...]:
     """The four questions in the order that a reader asks them. student: what it is, in the words of its recipe."""
     return (_helped(c), _differs(c), _costs(c, student), _replaces(c))
+
+
+def student_of(recipe: str) -> str:
+    """What the student is, in the words of a run's recipe; "" where it does not say so shortly.
+
+    >>> student_of('data: table("a.csv")\\nstudent: mlp(width=64)\\n')
+    'mlp(width=64)'
+    """
+    found = re.search(r"^student: (.{1,100})$", recipe, re.MULTILINE)
+    return found[1].strip("'").replace("''", "'") if found else ""
 
 
 # did it help?

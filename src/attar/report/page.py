@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report import evidence, foreign, pictures, tables
-from attar.report.answers import replies
+from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 
@@ -83,16 +82,6 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
     )
     write_atomic(out / "report.html", page)
     return out / "report.html"
-
-
-def student_of(recipe: str) -> str:
-    """What the student is, in the words of a run's recipe; "" where it does not say so shortly.
-
-    >>> student_of('data: table("a.csv")\\nstudent: mlp(width=64)\\n')
-    'mlp(width=64)'
-    """
-    found = re.search(r"^student: (.{1,100})$", recipe, re.MULTILINE)
-    return found[1].strip("'").replace("''", "'") if found else ""
 
 
 def _seeds(c: Certificate) -> int:

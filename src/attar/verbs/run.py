@@ -32,7 +32,7 @@ from attar.loop import Fit, alone, processes
 from attar.notation import located
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
-from attar.report import write_report
+from attar.report import write_card, write_report
 from attar.signal import Source, Student
 from attar.sources import Ema, Taught, module
 from attar.sources.told import told
@@ -459,6 +459,8 @@ class _Steps:
             listen=self.listen,
         )
         write_report(certificate, self.out)
+        if write_card(certificate, self.out) is None:
+            self.listen(Event("evaluate", text=f"{self.out / 'README.md'} is not attar's own: it is left as it is"))
 
 
 def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
@@ -570,6 +572,7 @@ def _result(certificate: Certificate, out: Path) -> Result:
         f"student      {out / 'student'}",
         f"certificate  {out / 'certificate.json'}",
         f"page         {report}",
+        f"model card   {out / 'README.md'}",
     )
     return Result(certificate, out, certificate.exit_code, summary)
 
