@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from attar.errors import StudentError
 from attar.pretrained.freezing import FrozenEncoder
 from attar.reading import TextModel
-from attar.signal import Schema, Texts
+from attar.signal import Batch, Schema, Texts
 from attar.students import hf
+from attar.tap import observe
 from attar.testing.folders import small_folder
 
 WORDS = [f"w{i}" for i in range(20)]
@@ -42,6 +43,15 @@ def test_frozen_layers_answer_as_the_whole_does(config: str, layers: int, tmp_pa
         torch.testing.assert_close(model.eval()(ROWS), whole(ROWS), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model(ROWS), whole(ROWS), rtol=1e-4, atol=1e-5)  # as remembered
         torch.testing.assert_close(model.answer(ROWS, keep=False), whole(ROWS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_embedding_of_a_frozen_encoder_is_that_of_the_whole(layers: int, path: str) -> None:
+    tap = frozenset({"embedding"})
+    whole, model = hf(path, max_length=20)(SCHEMA, 0).eval(), frozen(path, layers)[0].eval()
+    with torch.no_grad():
+        found, expected = (observe(net, Batch(ROWS), tap).taps["embedding"] for net in (model, whole))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [2, 3])

@@ -163,7 +163,7 @@ def test_rows_of_home_are_left_out_and_counted_and_few_rows_are_too_few(home: Da
     found = told(source, source, home, mixed=mixed, few=few)
     assert (found["mixed"].rows, found["mixed"].left_out) == (113, 7)
     assert found["few"] == Foreign(found["few"].data, 20, 150, 0, 30)
-    assert lines("few", found["few"])[0] == "foreign: few, 20 rows"
+    assert lines("few", found["few"])[0] == "foreign: few"
     assert "INSUFFICIENT EVIDENCE: 20 foreign and 150 test rows; at least 30 of each" in " ".join(
         " ".join(lines("few", found["few"])).split()
     )

@@ -46,12 +46,13 @@ class Foreign:
 
 def lines(name: str, section: Foreign, width: int = 80) -> list[str]:
     """The table of one set of foreign rows for a terminal, its head first."""
-    head = f"foreign: {shortened(name, 10)}, {section.rows:,} rows"
+    head = f"foreign: {shortened(name, 20)}"
     if section.rows_needed is not None:
         return [head, *_wrapped(too_few(section), width)]
     found = [f"{head:<30}{'teacher':>9}{'student':>9}  student − teacher [95 %]"]
+    counts = f"{section.rows:,} rows beside {section.home:,} test rows"
     for figure, said in FIGURES.items():
-        found.append(f"  {said}")
+        found.append(f"  {said}" + (f", {counts}" if figure == "auroc" else ""))
         for detector, by in section.detectors.items():
             q = by[figure]
             found.append(f"    {DETECTORS[detector]:<26}{number(q.teacher):>9}{number(q.student):>9}  {interval(q.difference)}")

@@ -154,6 +154,10 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         self.lower, self.upper, self.pool, self.head = lower, upper, pool, head
 
+    def tap_names(self) -> Mapping[str, str]:
+        """`embedding` is the vector that the head reads, or that is the answer."""
+        return {"embedding": "lower" if self.pool is None else "pool"}
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         return self._answer(self.lower(input_ids, attention_mask, token_type_ids, keep=True), attention_mask)
 

@@ -17,6 +17,7 @@ from attar.data import Data, Split
 from attar.data.unlabelled import Unlabelled, apart
 from attar.errors import DataError, TapError, TeacherError
 from attar.identity import digest
+from attar.reading.text import AT_ONCE
 from attar.sources.onnx import Onnx
 from attar.statistics import Draws, wilson
 from attar.statistics.foreign import KNN, Gaussians, confidence, energy, figures, knn, resampled_apart, roc
@@ -156,7 +157,8 @@ def _insides(
 def _features(who: str, model: Model, split: Split) -> tuple[Array, Tensor] | None:
     """(N, D) features of a split, and what is decided of each row; None of a source that shows none. Raises TeacherError for NaN."""
     features, decided = [], []
-    for index in torch.arange(len(split)).split(BATCH):
+    size = AT_ONCE if split.schema.kind == "text" else BATCH  # a tapped network is asked all its texts at once
+    for index in torch.arange(len(split)).split(size):
         try:
             signal = model.source(split.batch(index), frozenset({TAP}))
         except TapError:
