@@ -202,7 +202,8 @@ class Guard:
     def _by_answer(self, valid: Rows, calibration: Rows, names: Sequence[str]) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
         """One walk for each decision of the student, with its share of δ; those that pass are certified whatever the others do."""
         thresholds: list[float | None] = []
-        cells, states = [], []
+        cells: list[Cell] = []
+        states: list[State] = []
         mine = replace(self, delta=self.delta / len(names))
         for d, name in enumerate(names):
             v, c = (_sample(_only(rows, rows.decision == d)) for rows in (valid, calibration))
@@ -211,7 +212,7 @@ class Guard:
             cells.append(mine._cell(name, steps, at, 0, c))
             states.append(state)
             thresholds.append(float(steps.path[at, d]) if state == "certified" else None)
-        best = next(state for state in STATES if state in states)
+        best: State = next(state for state in STATES if state in states)
         return tuple(thresholds), tuple(cells), best
 
     def _cell(self, name: str, steps: Walk, at: int, i: int, sample: Sample) -> Cell:

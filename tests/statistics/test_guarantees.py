@@ -25,6 +25,7 @@ def test_the_bound_is_one_sided_clopper_pearson_as_scipy_and_statsmodels_have_it
 def test_the_fewest_rows_are_those_of_which_one_less_would_not_do() -> None:
     for epsilon, delta in ((0.05, 0.1), (0.01, 0.05), (0.3, 0.5)):
         n = rows_needed(epsilon, delta)
+        assert n is not None
         assert n == math.ceil(math.log(delta) / math.log(1 - epsilon))
         assert upper_bound(0, n, delta) <= epsilon < upper_bound(0, n - 1, delta)
     n = rows_needed(0.05, 0.1, rate=0.02)
