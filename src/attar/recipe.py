@@ -81,6 +81,7 @@ KEYS: Mapping[str, _Key] = {
     "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
+    "guard": _Key("when the student answers by itself", ("attar.guards",), ("guard", "unguarded"), "attar.guards:Rule"),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
     "shift": _Key("other data sets that student and teacher are asked, a list", ("attar.data",), wants="attar.data:Description", many=True),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
@@ -204,7 +205,8 @@ class Recipe:
         """Every word looked up and called; nothing is read, taught or written by that.
 
         out: the run folder, which output paths are relative to. What the recipe leaves out is filled in where its default is known
-        before the data are read: fit and deploy. Objective and controls depend on which rows have labels: the run fills them in.
+        before the data are read: fit and deploy. Objective, controls and guard depend on the task and on which rows have labels: the run
+        fills them in.
         """
         entries = dict(self.entries)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
@@ -233,7 +235,7 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, guard, shift, budget, require.
     """
 
     recipe: Recipe

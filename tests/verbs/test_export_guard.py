@@ -15,7 +15,7 @@ from torch import nn
 
 from attar.data import Data
 from attar.errors import EvidenceError, ExportError, TeacherError
-from attar.guard import guard
+from attar.guards import guard
 from attar.signal import IGNORE, NOTHING, Batch, Signal
 from attar.sources import cascade, module, onnx
 from attar.sources.onnx import open_graph, seal

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attar.errors import TeacherError
-from attar.guard import Promise
+from attar.guards import Promise
 from attar.identity import digest
 from attar.notation import say
 from attar.signal import NOTHING, Batch, Signal, Source, Weighed

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attar.errors import MissingExtra, TeacherError, TrustError, near
-from attar.guard import Promise
+from attar.guards import Promise
 from attar.identity import digest
 from attar.notation import InPath, located, say
 from attar.reading import Reading, TextFeed, Tokens, schema_from_json

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Require, Shifted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Data, Split
 from attar.errors import EvidenceError
@@ -25,6 +25,7 @@ from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.guarding import guarding
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
@@ -96,6 +97,7 @@ def evaluate(
         away[name] = elsewhere(split, shift[name], _seen(data, teacher), models, judged, task, (qualities, faithful))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
+    guard = guarding(models, answers, rows, judged, data, compared)
     certificate = Certificate(
         identity=_identity(judged, teacher, data, task, arms, rows, look),
         claim=_claim(task, margin, models, judged),
@@ -107,9 +109,10 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away),
+        limits=_limits(data, teacher, arms, rows, look, task, away, guard),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
+        guard=guard,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -265,6 +268,7 @@ def _limits(
     look: int | None,
     task: Task,
     away: Mapping[str, Shifted],
+    guard: Guarding | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -296,7 +300,7 @@ def _limits(
     limits += [
         _not_from_elsewhere(away),
         f"groups of rows: none were compared{by_class}",
-        "no guard was fitted: the student answers every row",
+        _guarded(guard, rows),
         "another machine, and more than one thread: costs are those of this one",
     ]
     return tuple(limits)
@@ -312,6 +316,15 @@ def _without_labels(task: Task) -> str:
         f"no test row has a label: nothing is claimed of {what}, nor of the teacher, nor whether distillation helped; "
         "only how like the teacher the student answers is known, and the teacher's errors count as what it should answer"
     )
+
+
+def _guarded(guard: Guarding | None, rows: Rows) -> str:
+    if guard is None:
+        return "no guard was fitted: the student answers every row"
+    if not guard.certified:
+        return "the guard is not certified: asked for its answer, the student gives none"
+    weighted = ", each counting once whatever it weighs" if rows.weight is not None else ""
+    return f"the guard promises of rows like those of calibration{weighted}: of shifted or foreign rows it promises nothing"
 
 
 def _not_from_elsewhere(away: Mapping[str, Shifted]) -> str:

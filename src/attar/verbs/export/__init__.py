@@ -17,7 +17,7 @@ from torch import nn
 from attar.data import Data, Split
 from attar.errors import ExportError, MissingExtra, TeacherError
 from attar.files import explain_disk
-from attar.guard import Guard, Promise
+from attar.guards import Guard, Promise
 from attar.identity import digest_file
 from attar.progress import Event, Listener, silent
 from attar.reading import schema_to_json

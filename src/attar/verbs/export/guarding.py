@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attar.data import Data, Split
 from attar.errors import EvidenceError, ExportError
-from attar.guard import Guard, Promise, Rows
+from attar.guards import Guard, Promise, Rows
 from attar.signal import Source
 from attar.statistics.metrics import log_softmax
 from attar.task import Task

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attar.errors import EvidenceError
-from attar.guard import Guard, Promise, Rows, guard, unguarded
+from attar.guards import Guard, Promise, Rows, guard, unguarded
 
 NAMES = ("no", "yes")
 

@@ -14,7 +14,7 @@ from attar.errors import EvidenceError
 from attar.notation import say
 from attar.statistics.guarantees import Sample, Walk, damage, least_abstention, path_of, rows_needed, upper_bound, walk
 
-__all__ = ["Cell", "Guard", "Promise", "Rows", "Target", "Unguarded", "guard", "unguarded"]
+__all__ = ["Cell", "Guard", "Promise", "Rows", "Rule", "Target", "Unguarded", "guard", "unguarded"]
 
 Target = Literal["teacher", "labels"]
 Per = Literal["decision", "answer", "all"]
@@ -245,6 +245,9 @@ class Unguarded:
 
     def __repr__(self) -> str:
         return say("unguarded")
+
+
+Rule = Guard | Unguarded
 
 
 def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher", per: Per = "decision") -> Guard:
