@@ -59,7 +59,7 @@ def test_a_certified_promise_says_how_many_it_answers_and_its_cells_keep_the_bou
         assert cell.answered_wrong == (calibration.decision != calibration.right)[mine & here].sum()
         assert cell.wrong == (calibration.decision != calibration.right)[mine].sum()
         assert cell.bound <= 0.1
-    assert f"answered {promise.answered:,} of 1,000" in promise.sentence
+    assert f"answers {promise.answered:,} of 1,000" in promise.sentence
     assert "10 %" in promise.sentence
 
 
@@ -143,7 +143,7 @@ def test_by_answer_what_cannot_be_certified_is_never_answered_and_the_rest_is() 
     assert promise.certified
     assert promise.thresholds[1] is None
     assert promise.thresholds[0] is not None
-    assert "It never answers 'yes'." in promise.sentence
+    assert "it never answers 'yes'" in promise.sentence
     assert not answered(promise, calibration)[calibration.decision == 1].any()
 
 

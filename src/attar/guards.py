@@ -94,25 +94,27 @@ class Promise:
     @property
     def sentence(self) -> str:
         """What is promised, or why nothing is, in words."""
-        claim = f"on at most {_percent(self.epsilon)} of {self._whom}, at {_percent(1 - self.delta)} confidence"
-        does = "decides otherwise than the teacher" if self.target == "teacher" else "is wrong"
+        sure = f"{_percent(1 - self.delta)} confidence"
         if self.certified:
-            return f"the student {does} {claim}; it answered {self.answered:,} of {self.rows:,} calibration rows. {self._left_out}".strip()
-        worst = max(self.cells, key=lambda cell: (cell.bound, -cell.rows))
-        where = "over all" if self.per == "all" else f"where {self._subject} {worst.name!r}"
-        goal = f"an error rate of at most {_percent(self.epsilon)} at {_percent(1 - self.delta)} confidence"
+            does = "decides otherwise than the teacher" if self.target == "teacher" else "is wrong"
+            claim = f"CERTIFIED at {sure}: of the rows it answers, the student {does} on at most {_percent(self.epsilon)}{self._each}"
+            return f"{claim}. It answers {self.answered:,} of {self.rows:,} calibration rows{self._left_out}"
+        goal = f"an error rate of at most {_percent(self.epsilon)} at {sure}"
         if self.state == "too few rows":
             fewest = min(self.cells, key=lambda cell: cell.rows)
             none = rows_needed(self.epsilon, self.delta if self.per != "answer" else self.delta / len(self.cells))
             where = "there are" if self.per == "all" else f"where {self._subject} {fewest.name!r} there are"
-            return f"too few rows for {goal}: {where} {fewest.rows:,} calibration rows, and it takes at least {none:,} without an error"
+            few = f"{fewest.rows:,} calibration rows, and it takes at least {none:,} without an error"
+            return f"NOT CERTIFIED, too few rows for {goal}: {where} {few}"
+        worst = max(self.cells, key=lambda cell: (cell.bound, -cell.rows))
+        where = "over all" if self.per == "all" else f"where {self._subject} {worst.name!r}"
         why = f"{where} {worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong, which bounds the rate at {worst.bound:.3f}"
         if self.state == "not shown":
-            return f"not shown: {goal} failed at the threshold from which the validation rows had it tested: {why}"
+            return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
         least = worst.abstains(self.epsilon)
         more = f"; about {worst.needed:,} such rows would do if these shares stay" if worst.needed is not None else ""
         left = f"; any guard would have to leave {_percent(least)} of such rows to the teacher" if least > 0 else ""
-        return f"infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
+        return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
 
     @property
     def _subject(self) -> str:
@@ -121,17 +123,19 @@ class Promise:
         return "the teacher decides" if self.target == "teacher" else "the label is"
 
     @property
-    def _whom(self) -> str:
+    def _each(self) -> str:
         if self.per == "all":
-            return "the rows it answers"
-        return f"the rows it answers of those where {self._subject} {'the same' if self.per == 'answer' else 'one thing'}, each"
+            return ", over all of them"
+        if self.per == "answer":
+            return ", for each of its own decisions by itself"
+        return f", for each {'decision of the teacher' if self.target == 'teacher' else 'class'} by itself"
 
     @property
     def _left_out(self) -> str:
         if self.per != "answer":
             return ""
         never = [cell.name for cell, threshold in zip(self.cells, self.thresholds, strict=True) if threshold is None]
-        return f"It never answers {', '.join(map(repr, never))}." if never else ""
+        return f"; it never answers {', '.join(map(repr, never))}" if never else ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, texts and numbers, which `from_json` reads."""

@@ -76,22 +76,20 @@ def lines(g: Guarding) -> list[str]:
     """The guard and its cascade, for a terminal."""
     head = f"guard on {g.whole.rows:,} test rows"
     who = "teacher decides" if g.target == "teacher" else "label is"
-    out = [f"{head:<30}{'answered':>9}{g.error:>14}  {'[95 %]':<18}  {'bound':>6}"]
+    out = [f"{head:<28}{'answered':>9}{g.error:>13}  {'[95 %]':<16}   bound"]
     named = {"all": g.whole, **{f"{who} {name}": kept for name, kept in g.cells.items()}, **{f"it says {n}": k for n, k in g.said.items()}}
-    named |= dict(g.files)
-    for name, kept in named.items():
+    for name, kept in {**named, **g.files}.items():
         bound = "" if kept.bound is None else digits(kept.bound)
-        out.append(
-            f"  {shortened(name, 27):<28}{number(kept.answered):>9}{number(kept.errors):>14}  {span(kept.errors):<18}  {bound:>6}".rstrip()
-        )
-    out.append(f"  {'if it answered every row':<28}{digits(1.0):>9}{number(g.whole.unguarded):>14}  {span(g.whole.unguarded)}")
+        figures = f"{number(kept.answered):>9}{number(kept.errors):>13}  {span(kept.errors):<16}  {bound}"
+        out.append(f"  {shortened(name, 25):<26}{figures}".rstrip())
+    out.append(f"  {'if it answered every row':<26}{digits(1.0):>9}{number(g.whole.unguarded):>13}  {span(g.whole.unguarded)}")
     if g.cascade:
-        out.append(f"  {'cascade':<28}{'teacher':>9}{'student':>9}{'cascade':>9}  cascade − teacher [95 %]")
+        out.append(f"  {'cascade':<22}{'teacher':>9}{'student':>9}{'cascade':>9}  cascade − teacher [95 %]")
     for name, figures in g.cascade.items():
         ms = name == "latency_ms"
         write = size if ms else number
         what = "one row expected, ms" if ms else "asks the teacher" if name == "teacher_asked" else metric_name(name)
         cells = "".join(f"{write(figures[who]) if who in figures else '':>9}" for who in ("teacher", "student", "cascade"))
         last = interval(figures["difference"]) if "difference" in figures else span(figures["cascade"])
-        out.append(f"    {what:<26}{cells}  {last}")
-    return out + textwrap.wrap(f"guard: {g.sentence}", WIDTH, initial_indent="  ", subsequent_indent="  ")
+        out.append(f"  {what:<22}{cells}  {last}")
+    return out + textwrap.wrap(f"guard: {g.sentence}.", WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -145,14 +145,15 @@ def _together(
 
 
 def _cost(compared: Compared, file: str, answer: NDArray[np.bool_]) -> dict[str, dict[str, Figure]]:
-    """How often the teacher is asked, and what a row takes: the student always, the teacher for the rest; means over calls."""
+    """How often the teacher is asked, and what a row takes: the student's median call always, the teacher's for the rest."""
     rng = np.random.default_rng(0)
     left = 1 - answer.mean() if len(answer) else 0.0
     asks = rng.binomial(max(len(answer), 1), left, DRAWS) / max(len(answer), 1)
-    student, teacher = (1000 * compared.seconds_one[who].mean(1) for who in (file, "teacher"))  # by rounds, which are paired
-    some = rng.integers(0, len(student), (DRAWS, len(student)))
-    s, t = student[some].mean(1), teacher[some].mean(1)
-    how = "mean of measured calls of one row; bootstrap over rounds and test rows"
+    one = {who: 1000 * compared.seconds_one[who] for who in (file, "teacher")}  # by rounds, which are paired
+    student, teacher = (float(np.median(calls)) for calls in one.values())
+    some = rng.integers(0, len(one[file]), (DRAWS, len(one[file])))
+    s, t = (np.array([np.median(calls[rounds]) for rounds in some]) for calls in one.values())
+    how = "medians of measured calls of one row; bootstrap over rounds and test rows"
 
     def ms(value: float, draws: NDArray[np.float64]) -> Figure:
         return Figure.of(value, *(float(q) for q in np.quantile(draws, (0.025, 0.975))), unit="ms", n=len(answer), how=how)
@@ -160,9 +161,9 @@ def _cost(compared: Compared, file: str, answer: NDArray[np.bool_]) -> dict[str,
     return {
         "teacher_asked": {"cascade": share(int((~answer).sum()), len(answer))},
         "latency_ms": {
-            "teacher": ms(teacher.mean(), t),
-            "student": ms(student.mean(), s),
-            "cascade": ms(student.mean() + left * teacher.mean(), s + asks * t),
+            "teacher": ms(teacher, t),
+            "student": ms(student, s),
+            "cascade": ms(student + left * teacher, s + asks * t),
         },
     }
 
