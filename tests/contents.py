@@ -15,7 +15,7 @@ ROOMS = {  # heading → (module, words; None: its __all__)
     "Students": ("attar.students", None),
     "Data": ("attar.data", None),
     "Task": ("attar.task", None),
-    "Fit, budget, claim": ("attar", ["fit", "budget", "require"]),
+    "Fit, guard, budget, claim": ("attar", ["fit", "guard", "unguarded", "budget", "require"]),
 }
 
 

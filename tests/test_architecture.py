@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["errors", "identity", "progress"],
     ["signal", "notation", "files"],
     ["functional", "statistics"],
-    ["task", "store", "cost", "certificate", "reading", "loop", "tap", "ends"],
+    ["task", "store", "cost", "guards", "certificate", "reading", "loop", "tap", "ends"],
     ["pretrained"],
     ["objective", "sources", "students", "data"],
     ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
     from attar import data, objective, sources, students
     from attar.certificate import Certificate, require
     from attar.cost import Budget, Cost, budget
+    from attar.guards import Guard, guard, unguarded
     from attar.loop import Fit, fit
     from attar.objective import (
         Distiller,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
     from attar.signal import IGNORE, Batch, Schema, Signal, Source, Student
     from attar.sources import (
         cached,
+        cascade,
         ensemble,
         estimator,
         hard,
@@ -56,6 +58,7 @@ _HOME = {
     for home, names in {
         "attar.certificate": ("Certificate", "require"),
         "attar.cost": ("Budget", "Cost", "budget"),
+        "attar.guards": ("Guard", "guard", "unguarded"),
         "attar.loop": ("Fit", "fit"),
         "attar.objective": (
             "Distiller",
@@ -75,6 +78,7 @@ _HOME = {
         "attar.signal": ("IGNORE", "Batch", "Schema", "Signal", "Source", "Student"),
         "attar.sources": (
             "cached",
+            "cascade",
             "ensemble",
             "estimator",
             "hard",
@@ -107,6 +111,7 @@ __all__ = [
     "Cost",
     "Distiller",
     "Fit",
+    "Guard",
     "Objective",
     "Result",
     "Schema",
@@ -120,6 +125,7 @@ __all__ = [
     "blend",
     "budget",
     "cached",
+    "cascade",
     "check",
     "classification",
     "data",
@@ -130,6 +136,7 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "guard",
     "hard",
     "jsd",
     "kl",
@@ -153,6 +160,7 @@ __all__ = [
     "taught",
     "teach",
     "total_variation",
+    "unguarded",
     "xgboost",
 ]
 

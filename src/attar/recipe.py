@@ -81,6 +81,7 @@ KEYS: Mapping[str, _Key] = {
     "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
+    "guard": _Key("when the student answers by itself", ("attar.guards",), ("guard", "unguarded"), "attar.guards:Rule"),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
     "shift": _Key(
         "other data sets, and corruptions of the test rows, that student and teacher are asked, a list",
@@ -217,7 +218,8 @@ class Recipe:
         """Every word looked up and called; nothing is read, taught or written by that.
 
         out: the run folder, which output paths are relative to. What the recipe leaves out is filled in where its default is known
-        before the data are read: fit and deploy. Objective and controls depend on which rows have labels: the run fills them in.
+        before the data are read: fit and deploy. Objective, controls and guard depend on the task and on which rows have labels: the run
+        fills them in.
         """
         entries = dict(self.entries)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
@@ -250,7 +252,7 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, foreign, budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, guard, shift, foreign, budget, require.
     """
 
     recipe: Recipe

@@ -5,6 +5,7 @@ from attar.certificate.compare import Comparison, compare
 from attar.certificate.evidence import Evidence, Powered, Sets
 from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
 from attar.certificate.foreign import Foreign
+from attar.certificate.guarding import Guarding, Kept
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
 from attar.certificate.terminal import STYLES
@@ -20,6 +21,8 @@ __all__ = [
     "Evidence",
     "Figure",
     "Foreign",
+    "Guarding",
+    "Kept",
     "Powered",
     "Quality",
     "Require",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attar.certificate import corrupted, evidence, label_free
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
 from attar.certificate.foreign import lines as foreign_lines
+from attar.certificate.guarding import lines as guard_lines
 
 if TYPE_CHECKING:
     from attar.certificate.certificate import Certificate
@@ -59,6 +60,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
         table(foreign_lines(name, section, width))
     if c.evidence is not None:
         table(evidence.lines(c.evidence))
+    if c.guard is not None:
+        table(guard_lines(c.guard))
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

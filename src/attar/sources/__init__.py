@@ -6,6 +6,7 @@ from __future__ import annotations
 # and for all: whatever is imported first, `attar.sources.module` is the word.
 from attar.sources.adjusted import adjusted
 from attar.sources.cached import cached
+from attar.sources.cascade import Cascade, cascade
 from attar.sources.controls import hard, shuffled, smooth
 from attar.sources.corrected import corrected
 from attar.sources.ema import Ema, ema
@@ -20,11 +21,13 @@ from attar.sources.trees import lightgbm, xgboost
 from attar.sources.vision import Pretrained, timm, torchvision
 
 __all__ = [
+    "Cascade",
     "Ema",
     "Pretrained",
     "Taught",
     "adjusted",
     "cached",
+    "cascade",
     "corrected",
     "ema",
     "ensemble",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from attar.errors import MissingExtra, TeacherError, TrustError, near
+from attar.guards import Promise
 from attar.identity import digest
 from attar.notation import InPath, located, say
 from attar.reading import Reading, TextFeed, Tokens, schema_from_json
 from attar.reading.text import AT_ONCE, TOKENIZER
 from attar.signal import NOTHING, Batch, Schema, Signal, Texts
 from attar.sources.answers import FLOOR, as_logits, checked, no_taps, order_of, take
+from attar.sources.cascade import Guarded
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["FEATURES", "FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
 
 MANIFEST = "student.json"
-FOLDER_VERSION = 2  # of student.json; raised when its meaning changes
+FOLDER_VERSION = 2  # of student.json; raised when its meaning changes; one without a guard says nothing of it
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime itself brings
 FEATURES = "features"  # an output beside the answer: what the last linear layer reads, (N, D), which is the tap `embedding`
 TAP = frozenset({"embedding"})
 NUMBERS = ("prediction", "embeddings")  # outputs of an exported student that are no logits
+GUARD = ("confidence", "answer")  # outputs of one with a guard
 PROBE = 64  # rows that tell probabilities from logits
 
 Form = Literal["logits", "probabilities", "chances", "numbers"]
@@ -181,6 +184,45 @@ class Onnx:
             return Signal(as_logits(self.reading.output(output, batch.schema), batch, self._who))
         return Signal(as_logits(output, batch, self._who, None if form == "numbers" else self._order(batch.schema)))
 
+    @property
+    def promise(self) -> Promise:
+        """What the guard of this graph promises. Raises TeacherError where there is none."""
+        entry = None if self.manifest is None else self.manifest["files"][self.file.name].get("guard")
+        if entry is None:
+            where = (
+                f"{self.file} has no guard"
+                if self.manifest is not None
+                else f"{self.file} is no file of an exported folder: it has no guard"
+            )
+            raise TeacherError(where, hint="export it with one: guard: guard(epsilon=0.05) in the recipe, or export(…, guard=guard())")
+        return Promise.from_json(entry)
+
+    def guarded(self, batch: Batch) -> Guarded:
+        """The logits of a batch, how sure the graph is of each row, and whether it answers it. Raises TeacherError without a guard."""
+        _ = self.promise
+        names = (self.output, *GUARD)
+        feed = self._feed(batch)
+        assert self.reading is not None  # what promises is an exported folder
+        if feed is None:
+            raw = [torch.from_numpy(a) for a in self._answers(self._feeds(batch), names)]
+        else:
+            self.reading.inputs(batch)
+            pieces = feed.pieces(batch.inputs)
+            parts = [self._answers(feed.arrays(take(batch, piece).inputs), names) for piece in pieces]
+            order = torch.cat(pieces).argsort()
+            raw = [torch.from_numpy(np.concatenate(each))[order] for each in zip(*parts, strict=True)]
+        checked(raw[0].numpy(), self._who)
+        output = as_logits(self.reading.output(raw[0], batch.schema), batch, self._who)
+        return Guarded(output, raw[1], raw[2])
+
+    def prepare_guarded(self, batch: Batch) -> Callable[[], Any]:
+        """As `prepare`, for all that `guarded` answers."""
+        _ = self.promise
+        names = [self.output, *GUARD]
+        if (feed := self._feed(batch)) is not None:
+            return lambda: [self._answers(feed.arrays(take(batch, piece).inputs, keep=False), names) for piece in feed.pieces(batch.inputs)]
+        return partial(self.session.run, names, self._feeds(batch))
+
     def _features(self, batch: Batch) -> Tensor:
         """(B, D), of the same session with its other output."""
         inside = copy.copy(self)
@@ -284,8 +326,12 @@ class Onnx:
         return np.concatenate(pieces)[:rows]
 
     def _answer(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        return self._answers(feeds, (self.output,))[0]
+
+    def _answers(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """Outputs of the graph by their names."""
         try:
-            return np.asarray(self.session.run([self.output], dict(feeds))[0])
+            return [np.asarray(answer) for answer in self.session.run(list(names), dict(feeds))]
         except _runtime_errors() as error:
             shapes = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in feeds.items())
             raise TeacherError(f"{self.file.name} does not answer ({shapes}): {_first_line(error)}") from error

@@ -27,6 +27,7 @@ from attar.data.text import Text
 from attar.data.unlabelled import Unlabelled
 from attar.errors import AttarError, DataError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
 from attar.files import write_atomic, write_json
+from attar.guards import Guard, Unguarded
 from attar.identity import digest
 from attar.loop import Fit, alone, processes
 from attar.notation import located
@@ -46,8 +47,8 @@ from attar.verbs.teach import teach
 __all__ = ["STEPS", "Job", "Result", "read", "read_foreign", "read_shift", "run", "run_job", "settled_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
-KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "foreign", "budget", "require")
-SETTLED = ("objective", "controls")  # what is filled in when the data are read, where nothing is said
+KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "guard", "deploy", "shift", "foreign", "budget", "require")
+SETTLED = ("objective", "controls", "guard")  # what is filled in when the data are read, where nothing is said
 JUDGED_BY = ("shift", "foreign", "budget", "require")  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
@@ -59,8 +60,8 @@ class Job:
 
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
-    objective, controls: None, what the task and the labels that there are imply. shift, foreign: other data, by name or named by their
-    files; among those of shift corruptions.
+    objective, controls, guard: None, what the task and the labels that there are imply. shift, foreign: other data, by name or named by
+    their files; among those of shift corruptions.
     """
 
     data: Any
@@ -70,6 +71,7 @@ class Job:
     task: Task | None = None
     fit: Fit | None = None
     controls: Sequence[str] | None = None
+    guard: Guard | Unguarded | None = None
     deploy: Literal["float", "int8"] = "float"
     shift: Mapping[str, Any] | Sequence[Any] = ()
     foreign: Mapping[str, Any] | Sequence[Any] = ()
@@ -118,6 +120,7 @@ def run(
     task: Task | None = None,
     fit: Fit | None = None,
     controls: Sequence[str] | None = None,
+    guard: Guard | Unguarded | None = None,
     deploy: Literal["float", "int8"] = "float",
     shift: Mapping[str, Any] | Sequence[Any] = (),
     foreign: Mapping[str, Any] | Sequence[Any] = (),
@@ -132,6 +135,7 @@ def run(
     out: the run folder; by default the next free `runs/run-001`. It is never overwritten: an existing one is a RunError
         unless `resume` goes on with it. objective, task, fit, controls: by default what the data and the task imply; where no row has a
         label, the student learns from the teacher alone, and the certificate says what cannot be claimed.
+    guard: when the student answers by itself; by default `attar.guard()` of a classification, nothing of other tasks.
     shift: other data sets, a list or by name, whose rows are asked as well when the student is judged, and `attar.data.corruptions()`
         of the test rows; see `attar.evaluate`.
     foreign: rows that are not of the task, likewise: data, or `unlabelled(...)`. With them the exported graphs answer `features` as well.
@@ -148,6 +152,7 @@ def run(
         task=task,
         fit=fit,
         controls=None if controls is None else tuple(controls),
+        guard=guard,
         deploy=deploy,
         shift=shift,
         foreign=foreign,
@@ -261,15 +266,20 @@ def read(job: Job) -> tuple[Data, Task]:
         task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
     with job.about_training():
         precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
+    with job.about("guard"):
+        if isinstance(job.guard, Guard):
+            job.guard.check(task.kind)
     return data, task
 
 
 def settled_job(job: Job, data: Data, task: Task) -> Job:
-    """The job with objective and controls that were left out filled in by what the data have, in its text as well."""
+    """The job with objective, controls and guard that were left out filled in by what the data have, in its text as well."""
     objective, controls = settled(job.objective, job.controls, data, task)
     lines = [] if job.objective is not None else [f"objective: {objective!r}\n"]
     lines += [] if job.controls is not None else [f"controls: [{', '.join(json.dumps(name) for name in controls)}]\n"]
-    return replace(job, objective=objective, controls=controls, text=job.text + "".join(lines) if job.text else "")
+    guard = job.guard or (Guard() if task.kind == "classification" else Unguarded())
+    lines += [] if job.guard is not None else [f"guard: {guard!r}\n"]
+    return replace(job, objective=objective, controls=controls, guard=guard, text=job.text + "".join(lines) if job.text else "")
 
 
 def read_shift(job: Job, data: Data) -> dict[str, Data | Corruptions]:
@@ -415,6 +425,7 @@ class _Steps:
         self.distill()
         assert self._distilled is not None
         if self.company.first:
+            guard = self.job.guard if isinstance(self.job.guard, Guard) else None
             with self.job.about("student"):
                 export(
                     self._distilled.student,
@@ -422,6 +433,8 @@ class _Steps:
                     self.task,
                     at=self.out / "student",
                     deploy=self.job.deploy,
+                    guard=guard,
+                    teacher=None if guard is None else self._judging_teacher(),
                     features=bool(self.foreign),
                     listen=self.listen,
                 )
@@ -437,11 +450,17 @@ class _Steps:
         self.company.wait()
         return Certificate.read(self.out / "certificate.json")
 
-    def _judge(self) -> None:
+    def _judging_teacher(self) -> Source:
+        """The teacher as it is asked when the student is judged: by its stored answers, or as it ended."""
         assert self._distilled is not None
         assert self._answers is not None
         teacher = self._distilled.teacher if isinstance(self._answers, Ema) else self._answers
         assert teacher is not None
+        return teacher
+
+    def _judge(self) -> None:
+        assert self._distilled is not None
+        teacher = self._judging_teacher()
         arms: dict[str, list[Source]] = {}
         for arm in self._distilled.arms:
             arms.setdefault(arm.name, []).append(module(arm.model))

@@ -12,6 +12,7 @@ from torch import nn
 
 from attar.cost import Cost, measure
 from attar.data import Corruptions, Data
+from attar.guards import Guard
 from attar.loop import Fit
 from attar.objective import Objective, as_objective
 from attar.objective.conventions import check
@@ -20,6 +21,7 @@ from attar.signal import Batch, Signal, Source
 from attar.sources import Ema, Taught, module
 from attar.sources.answers import take
 from attar.sources.module import evaluating
+from attar.statistics.guarantees import rows_needed
 from attar.store import estimate
 from attar.tap import Tapped, listing, observe
 from attar.task import Task
@@ -73,6 +75,7 @@ def show(job: Job, *, out: Path | None = None, listen: Listener = silent) -> lis
         parts.append(("shift", [_elsewhere(name, other, data) for name, other in elsewhere.items()]))
     if strange:
         parts.append(("foreign", [*strange]))
+    parts.append(("guard", _guard(job, data)))
     parts.append(("store", _store(data, task, answered)))
     parts.append(("fit", [repr(job.fit or Fit()), f"controls: {', '.join(job.controls or ()) or 'none'}"]))
     return parts
@@ -186,6 +189,18 @@ def _budget(job: Job, cost: Cost) -> list[str]:
     return [
         f"{'✓' if limit.ok else '✗'} {limit.name} {'not measured' if limit.value is None else f'{limit.value:.4g}'}, budget {limit.limit:g}"
         for limit in job.budget.check(cost)
+    ]
+
+
+def _guard(job: Job, data: Data) -> list[str]:
+    if not isinstance(job.guard, Guard):
+        return [f"{job.guard!r}: the student answers every row"]
+    of = {"decision": " of each decision", "answer": " of each answer", "all": ""}[job.guard.per]
+    share = job.guard.delta / len(data.schema.classes) if job.guard.per == "answer" else job.guard.delta
+    fewest = rows_needed(job.guard.epsilon, share)
+    return [
+        repr(job.guard),
+        f"needs at least {fewest:,} calibration rows{of}, and more where any is wrong; there are {len(data.calibration):,}",
     ]
 
 

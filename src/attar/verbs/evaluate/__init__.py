@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Require, Shifted
 from attar.certificate.corrupted import Corrupted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Corruptions, Data, Split
@@ -31,6 +31,7 @@ from attar.verbs.evaluate.elsewhere import elsewhere, fitted
 from attar.verbs.evaluate.evidence import evidence
 from attar.verbs.evaluate.foreign import foreign as told_apart
 from attar.verbs.evaluate.foreign import strangers
+from attar.verbs.evaluate.guarding import guarding
 from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
@@ -113,6 +114,7 @@ def evaluate(
     apart = told_apart(unlike, _seen(data, teacher), models, answers, judged, data, task, lambda text: listen(Event("evaluate", text=text)))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
+    guard = guarding(models, answers, rows, judged, data, compared)
     certificate = Certificate(
         identity=_identity(judged, teacher, data, task, arms, rows, look),
         claim=_claim(task, margin, models, judged),
@@ -124,12 +126,13 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart)),
+        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), guard),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
         corrupted=worse,
         foreign=apart,
         evidence=evidence(models, answers, rows, judged, data, task),
+        guard=guard,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -287,6 +290,7 @@ def _limits(
     away: Mapping[str, Shifted],
     worse: Corrupted | None,
     apart: Sequence[str],
+    guard: Guarding | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -318,7 +322,7 @@ def _limits(
     limits += [
         _not_from_elsewhere(away, worse, apart),
         f"groups of rows: none were compared{by_class}",
-        "no guard was fitted: the student answers every row",
+        _guarded(guard, rows),
         "another machine, and more than one thread: costs are those of this one",
     ]
     return tuple(limits)
@@ -339,6 +343,15 @@ def _without_labels(task: Task) -> str:
         f"no test row has a label: nothing is claimed of {what}, nor of the teacher, nor whether distillation helped; "
         "only how like the teacher the student answers is known, and the teacher's errors count as what it should answer"
     )
+
+
+def _guarded(guard: Guarding | None, rows: Rows) -> str:
+    if guard is None:
+        return "no guard was fitted: the student answers every row"
+    if not guard.certified:
+        return "the guard is not certified: asked for its answer, the student gives none"
+    weighted = ", each counting once whatever it weighs" if rows.weight is not None else ""
+    return f"the guard promises of rows like those of calibration{weighted}: of shifted or foreign rows it promises nothing"
 
 
 def _not_from_elsewhere(away: Mapping[str, Shifted], worse: Corrupted | None, apart: Sequence[str]) -> str:

@@ -14,20 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from attar.data import Data
+from attar.data import Data, Split
 from attar.errors import ExportError, MissingExtra, TeacherError
 from attar.files import explain_disk
+from attar.guards import Guard, Promise
 from attar.identity import digest_file
 from attar.progress import Event, Listener, silent
 from attar.reading import schema_to_json
-from attar.signal import Batch
+from attar.signal import Batch, Source
 from attar.sources.onnx import FEATURES, FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
 from attar.statistics.calibration import fit_temperature
 from attar.students.trees import Trees
 from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
-from attar.verbs.export.graph import OPSET, finished, from_torch, output_name, quantised, quiet, with_features
+from attar.verbs.export.graph import OPSET, Limits, finished, from_torch, output_name, quantised, quiet, with_features
+from attar.verbs.export.guarding import AT_ONCE, Right, promised, right
 from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
 from attar.verbs.export.static import calibration_rows, convolves, quantised_static
 from attar.verbs.export.trees import count, from_trees
@@ -60,13 +62,14 @@ class Parity:
 
 @dataclass(frozen=True)
 class File:
-    """One graph of the folder: its precision, bytes, the temperature in it, how it was checked, and its digest."""
+    """One graph of the folder: its precision, bytes, the temperature in it, how it was checked, its digest, and what its guard promises."""
 
     precision: Literal["float32", "int8"]
     bytes: int
     temperature: float
     parity: Parity
     digest: str
+    guard: Promise | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def export(
     *,
     at: str | Path,
     deploy: Literal["float", "int8"] = "float",
+    guard: Guard | None = None,
+    teacher: Source | None = None,
     features: bool = False,
     listen: Listener = silent,
 ) -> Exported:
@@ -108,11 +113,15 @@ def export(
     by itself.
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
+    guard: when the student answers by itself, fitted on each graph's own answers to the validation and calibration rows: the graph answers
+        `confidence` (N,) float32 and `answer` (N,) bool as well, and the folder records what is promised. teacher: whose decisions these
+        rows have, where the guard is about them; its stored answers will do.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
     features: the graphs answer `features` (N, D) as well, what the last linear layer reads; by them foreign inputs can be told. It costs
         no node and changes no other answer. Trees, and nets whose answers no one linear layer makes, have none: a note says so.
     An exported folder at `at` is replaced. The model is not changed, and may be on any device.
-    Raises ExportError where the graph cannot be written or differs from the model, RunError where `at` holds other things, DiskFull.
+    Raises ExportError where the graph cannot be written or differs from the model, EvidenceError for a guard that does not fit the task,
+    RunError where `at` holds other things, DiskFull.
     """
     _need_libraries()
     at = Path(at)
@@ -120,6 +129,7 @@ def export(
     if deploy not in ("float", "int8"):
         raise ExportError(f"deploy={deploy!r}", hint='"float" or "int8"')
     claim(at)
+    target = None if guard is None else right(guard, teacher, data, task)
     rows = parity_rows(data)
     listen(Event("export", text="writing the graph"))
     with quiet():
@@ -129,7 +139,7 @@ def export(
     notes = ["no features: no one linear layer makes this student's answers"] if features and seen is None else []
     raw = seen or raw
     with explain_disk(at), replacing(at) as folder:
-        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), notes)
+        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), target, notes)
         files = {FLOAT: shipping.ship(raw, FLOAT, "float32")}
         if (drift := files[FLOAT].parity).max_difference > TOLERANCE * drift.scale:
             raise ExportError(
@@ -144,6 +154,8 @@ def export(
             like = f"agrees on {int8.parity.agreement:.2%}" if decides else f"differs by {int8.parity.max_difference:.2g}"
             listen(Event("export", text=f"{INT8}: {like}, temperature {int8.temperature:.3g}"))
         certified = INT8 if deploy == "int8" else FLOAT
+        if (promise := files[certified].guard) is not None:
+            listen(Event("export", text=f"guard: {promise.sentence}"))
         parameters = count(raw) if isinstance(model, Trees) else sum(p.numel() for p in model.parameters())
         _describe(shipping, type(model).__name__, parameters, certified, files, [FEATURES] if seen is not None else [])
         _check_whole(shipping, files)
@@ -152,7 +164,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Shipping:
-    """What every file of one folder is made with. own: the student's own answers to `rows`, (R, C) or (R, L, 2)."""
+    """What every file of one folder is made with. own: the student's own answers to `rows`, (R, C) or (R, L, 2). target: of a guard."""
 
     folder: Path
     data: Data
@@ -160,17 +172,20 @@ class _Shipping:
     rows: Batch
     own: np.ndarray
     feed: Feed
+    target: Right | None = None
     notes: list[str] = field(default_factory=list)
 
     def ship(self, raw: ModelProto, name: str, precision: Literal["float32", "int8"]) -> File:
         """Fit the temperature on this graph's answers, write it, and measure its parity."""
         raw = fused(raw)
         temperature = self._temperature(raw)
-        content = finished(raw, temperature, precision, self.task, self.data.schema)
+        promise = self._promise(raw, temperature)
+        limits = None if promise is None else Limits(promise.limits, promise.cut)
+        content = finished(raw, temperature, precision, self.task, self.data.schema, limits)
         write(self.folder / name, content)
         answer = self._ask(content, [self.rows]) * temperature
         _need_finite(answer, name)
-        return File(precision, len(content), temperature, self._parity(answer), digest_file(self.folder / name))
+        return File(precision, len(content), temperature, self._parity(answer), digest_file(self.folder / name), promise)
 
     def try_int8(self, raw: ModelProto, *, needed: bool) -> File | None:
         """The int8 file; where there cannot be one, None and a note, or ExportError if it is the one to deploy."""
@@ -209,16 +224,36 @@ class _Shipping:
             weight = np.broadcast_to(valid.weight.numpy().reshape(-1, *[1] * (labels.ndim - 1)), labels.shape)
         return float(np.float32(fit_temperature(logits, labels, weight)))
 
+    def _promise(self, raw: ModelProto, temperature: float) -> Promise | None:
+        """What the guard finds for this graph, by what the graph itself says of its confidence."""
+        if self.target is None:
+            return None
+
+        def ask(cut: float | None, split: Split) -> tuple[np.ndarray, np.ndarray]:
+            nobody = Limits(np.full(self.task.outcomes, np.inf, np.float32), cut)
+            content = finished(raw, temperature, "float32", self.task, self.data.schema, nobody)
+            batches = (split.batch(index) for index in torch.arange(len(split)).split(AT_ONCE) if len(index))
+            logits, confidence = self._ask_for(("logits", "confidence"), content, batches)
+            return (logits, confidence) if len(split) else (np.zeros((0, self.task.outcomes), np.float32), np.zeros(0, np.float32))
+
+        return promised(self.target, ask, self.data, self.task)
+
     def _ask(self, content: bytes, batches: Iterable[Batch]) -> np.ndarray:
         """A graph's answers to rows, one after the other."""
-        session, name, feed = open_graph(content, 1, FLOAT), output_name(self.task), self.feed
-        found = []
+        return self._ask_for((output_name(self.task),), content, batches)[0]
+
+    def _ask_for(self, names: Sequence[str], content: bytes, batches: Iterable[Batch]) -> list[np.ndarray]:
+        """Several outputs of a graph for rows, one after the other."""
+        session, feed = open_graph(content, 1, FLOAT), self.feed
+        found: list[list[np.ndarray]] = [[np.zeros(0, np.float32)] for _ in names]
         for batch in batches:
             order = feed.pieces(batch)
             parts = [take(batch, piece) for piece in order]
-            answers = [feed.answers(np.asarray(session.run([name], feed.arrays(part))[0]), part) for part in parts]
-            found.append(np.concatenate(answers)[torch.cat(order).argsort().numpy()])
-        return np.concatenate(found)
+            answers = [session.run(list(names), feed.arrays(part)) for part in parts]
+            for i, pieces in enumerate(found):
+                ready = [feed.answers(np.asarray(answer[i]), part) for answer, part in zip(answers, parts, strict=True)]
+                pieces.append(np.concatenate(ready)[torch.cat(order).argsort().numpy()])
+        return [np.concatenate(pieces[1:] or pieces) for pieces in found]
 
     def _parity(self, answer: np.ndarray) -> Parity:
         difference = np.abs(answer.astype(np.float64) - self.own)
@@ -257,7 +292,6 @@ def _check_whole(shipping: _Shipping, files: Mapping[str, File]) -> None:
 def _describe(shipping: _Shipping, student: str, parameters: int, certified: str, files: Mapping[str, File], more: Sequence[str]) -> None:
     """student.json: written last, with a digest of each file and of itself. more: outputs beside the answers."""
     schema, task = shipping.data.schema, shipping.task
-    outputs = [output_name(task)] if task.kind in ("regression", "embedding") else ["logits", "probabilities"]
     inputs = []
     if schema.kind == "table":
         if schema.numbers:
@@ -280,7 +314,7 @@ def _describe(shipping: _Shipping, student: str, parameters: int, certified: str
         "certified": certified,
         "task": repr(task),
         "inputs": inputs,
-        "outputs": [*outputs, *more],
+        "outputs": [*_outputs(shipping), *more],
         "text": None if text is None else text.to_json(),
         "beside": {name: bytes_digest(content) for name, content in beside.items()},
         "schema": schema_to_json(schema),
@@ -292,6 +326,12 @@ def _describe(shipping: _Shipping, student: str, parameters: int, certified: str
         "notes": shipping.notes,
     }
     write(shipping.folder / MANIFEST, (json.dumps(seal(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _outputs(shipping: _Shipping) -> list[str]:
+    if shipping.task.kind in ("regression", "embedding"):
+        return [output_name(shipping.task)]
+    return ["logits", "probabilities", *(() if shipping.target is None else ("confidence", "answer"))]
 
 
 def _need_finite(answer: np.ndarray, who: str) -> None:

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +27,22 @@ from attar.verbs.export.rows import Feed, take
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["OPSET", "finished", "from_torch", "output_name", "quantised", "quiet", "strip", "traced", "with_features"]
+__all__ = ["OPSET", "Limits", "finished", "from_torch", "output_name", "quantised", "quiet", "strip", "traced", "with_features"]
 
 OPSET = 18  # what torch writes without conversion; any ONNX Runtime from 1.14 on reads it
 WHOLE = frozenset({"pixels", "inputs"})  # inputs that are one tensor, not a block of a table
 LARGE_TABLE = 1 << 16  # entries of an embedding from which on int8 saves more than one more node costs
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a guard adds to a graph. thresholds: (C,) float32 of confidence, by decision; infinite where that is never answered.
+
+    cut: log-odds from which the positive of two outcomes is decided; None where the likeliest outcome is.
+    """
+
+    thresholds: np.ndarray
+    cut: float | None = None
 
 
 class _Flat(nn.Module):
@@ -167,8 +179,8 @@ def quantised(raw: ModelProto, folder: Path) -> ModelProto | None:
     return model if any("Integer" in n.op_type or "Quant" in n.op_type for n in model.graph.node) else None
 
 
-def finished(raw: ModelProto, temperature: float, precision: str, task: Task, schema: Schema) -> bytes:
-    """The graph that ships: logits divided by the temperature, probabilities, and what everything is called."""
+def finished(raw: ModelProto, temperature: float, precision: str, task: Task, schema: Schema, limits: Limits | None = None) -> bytes:
+    """The graph that ships: logits divided by the temperature, probabilities, what `limits` ask for, and what everything is called."""
     from onnx import TensorProto, helper
 
     model = copy.deepcopy(raw)
@@ -187,6 +199,8 @@ def finished(raw: ModelProto, temperature: float, precision: str, task: Task, sc
         graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape))
         graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape[:2]))
         graph.output.extend(more)
+        if limits is not None:
+            _guard(model, limits)
     columns = [{"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in schema.columns]
     said = {
         "attar.version": metadata.version("attar"),
@@ -221,6 +235,40 @@ def _temper(model: ModelProto, temperature: float) -> None:
     last.output[list(last.output).index("logits")] = "raw_logits"
     graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
     graph.node.append(helper.make_node("Div", ["raw_logits", "temperature"], ["logits"]))
+
+
+def _guard(model: ModelProto, limits: Limits) -> None:
+    """The outputs `confidence` (N,) float and `answer` (N,) bool, by the decision of each row; as few nodes as do, for each costs.
+
+    Of a tie the first outcome is the decision, as `Task.decide` has it.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, make = model.graph, helper.make_node
+    constants: dict[str, np.ndarray] = {}
+    if limits.cut is None:
+        constants["outcome_axis"] = np.array([-1], np.int64)
+        graph.node.append(make("ReduceMax", ["probabilities", "outcome_axis"], ["confidence"], keepdims=0))
+    else:
+        constants |= {"yes_over_no": np.array([-1, 1], np.float32), "cut": np.array(limits.cut, np.float32)}
+        graph.node.append(make("MatMul", ["logits", "yes_over_no"], ["log_odds"]))
+        graph.node.append(make("Sub", ["log_odds", "cut"], ["over_cut"]))
+        graph.node.append(make("Abs", ["over_cut"], ["from_cut"]))
+        graph.node.append(make("Sigmoid", ["from_cut"], ["confidence"]))
+    if len(set(limits.thresholds.tolist())) == 1:
+        constants["threshold"] = limits.thresholds[0]
+    elif limits.cut is None:
+        constants["thresholds"] = limits.thresholds
+        graph.node.append(make("ArgMax", ["logits"], ["decision"], axis=-1, keepdims=0))
+        graph.node.append(make("Gather", ["thresholds", "decision"], ["threshold"]))
+    else:
+        constants |= {"threshold_no": limits.thresholds[0], "threshold_yes": limits.thresholds[1]}
+        graph.node.append(make("GreaterOrEqual", ["log_odds", "cut"], ["decides_yes"]))
+        graph.node.append(make("Where", ["decides_yes", "threshold_yes", "threshold_no"], ["threshold"]))
+    graph.node.append(make("GreaterOrEqual", ["confidence", "threshold"], ["answer"]))
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    graph.output.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]))
+    graph.output.append(helper.make_tensor_value_info("answer", TensorProto.BOOL, ["batch"]))
 
 
 def output_name(task: Task) -> str:

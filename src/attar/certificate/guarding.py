@@ -1,0 +1,95 @@
+"""What the guard promised on calibration rows, and what it kept on test rows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from attar.certificate.figures import Figure, digits, interval, metric_name, number, shortened, size, span
+
+__all__ = ["Guarding", "Kept", "lines"]
+
+WIDTH = 78
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Test rows of one cell, and what is promised of it.
+
+    rows: test rows. answered: the share of them that the student answers. errors: the share of those on which it is wrong, by the guard's
+    target. unguarded: the share of all of them on which it would be.
+    calibration_rows, needed: of this cell; bound: of its error rate, by those. None where nothing is promised of this cell alone.
+    """
+
+    rows: int
+    answered: Figure
+    errors: Figure
+    unguarded: Figure
+    calibration_rows: int | None = None
+    bound: float | None = None
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Guarding:
+    """The guard of the file that ships, and the cascade that obeys it.
+
+    asked: the word. state, sentence: what is promised, or why nothing is. target: "teacher" or "labels", what an error is counted against.
+    thresholds: by class, of the student's confidence in its decision; None: that is never answered.
+    calibration_rows: how many decided. whole: all test rows. cells: by what the target says of them, whether or not the promise is by it.
+    said: by what the student says, where the promise is of that; empty otherwise.
+    files: of every other exported graph, whose guard is its own.
+    cascade: the figures of teacher, student, cascade and "difference", cascade − teacher, by metric; of latency in ms and of how often the
+    teacher is asked. better: by metric, +1 where more is better.
+    curve: points of a guard that is ever laxer, on test rows: share answered, share of those wrong, and its 95 % interval.
+    """
+
+    asked: str
+    state: str
+    sentence: str
+    epsilon: float
+    delta: float
+    target: str
+    per: str
+    thresholds: Mapping[str, float | None]
+    calibration_rows: int
+    whole: Kept
+    cells: Mapping[str, Kept] = field(default_factory=dict)
+    said: Mapping[str, Kept] = field(default_factory=dict)
+    files: Mapping[str, Kept] = field(default_factory=dict)
+    cascade: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    better: Mapping[str, int] = field(default_factory=dict)
+    curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def certified(self) -> bool:
+        return self.state == "certified"
+
+    @property
+    def error(self) -> str:
+        """What an error is called."""
+        return "disagreement" if self.target == "teacher" else "error"
+
+
+def lines(g: Guarding) -> list[str]:
+    """The guard and its cascade, for a terminal."""
+    head = f"guard on {g.whole.rows:,} test rows"
+    who = "teacher decides" if g.target == "teacher" else "label is"
+    out = [f"{head:<28}{'answered':>9}{g.error:>13}  {'[95 %]':<16}   bound"]
+    named = {"all": g.whole, **{f"{who} {name}": kept for name, kept in g.cells.items()}, **{f"it says {n}": k for n, k in g.said.items()}}
+    for name, kept in {**named, **g.files}.items():
+        bound = "" if kept.bound is None else digits(kept.bound)
+        figures = f"{number(kept.answered):>9}{number(kept.errors):>13}  {span(kept.errors):<16}  {bound}"
+        out.append(f"  {shortened(name, 25):<26}{figures}".rstrip())
+    out.append(f"  {'if it answered every row':<26}{digits(1.0):>9}{number(g.whole.unguarded):>13}  {span(g.whole.unguarded)}")
+    if g.cascade:
+        out.append(f"  {'cascade':<22}{'teacher':>9}{'student':>9}{'cascade':>9}  cascade − teacher [95 %]")
+    for name, figures in g.cascade.items():
+        ms = name == "latency_ms"
+        write = size if ms else number
+        what = "one row expected, ms" if ms else "asks the teacher" if name == "teacher_asked" else metric_name(name)
+        cells = "".join(f"{write(figures[who]) if who in figures else '':>9}" for who in ("teacher", "student", "cascade"))
+        last = interval(figures["difference"]) if "difference" in figures else span(figures["cascade"])
+        out.append(f"  {what:<22}{cells}  {last}")
+    return out + textwrap.wrap(f"guard: {g.sentence}.", WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -1,0 +1,317 @@
+"""Guard: when the student answers by itself and when it leaves a row to the teacher, with a promise of how often it is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.errors import EvidenceError
+from attar.notation import say
+from attar.statistics.guarantees import Sample, Walk, damage, least_abstention, path_of, rows_needed, upper_bound, walk
+
+__all__ = ["Cell", "Guard", "Promise", "Rows", "Rule", "Target", "Unguarded", "guard", "unguarded"]
+
+Target = Literal["teacher", "labels"]
+Per = Literal["decision", "answer", "all"]
+State = Literal["certified", "too few rows", "infeasible", "not shown"]
+STATES: tuple[State, ...] = ("certified", "not shown", "infeasible", "too few rows")  # the best first
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N rows that one graph was asked, and what is right.
+
+    confidence: (N,) float32, as the graph says it. probability: (N, C) of each outcome. decision: (N,) what the student decides. right:
+    (N,) what the target says, both in 0..C−1.
+    """
+
+    confidence: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    decision: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Calibration rows of which an error rate is promised: those of one decision, or all.
+
+    rows: how many. wrong: of them, if the student answered all. answered, answered_wrong: of those that it answers; where nothing is
+    certified, that it would answer at the threshold that came nearest. bound: of their error rate, not exceeded with the promise's
+    confidence. needed: rows that would suffice, where they do not; None where nothing is lacking or nobody can say.
+    """
+
+    name: str
+    rows: int
+    wrong: int
+    answered: int
+    answered_wrong: int
+    bound: float
+    needed: int | None = None
+
+    def abstains(self, epsilon: float) -> float:
+        """The least share of these rows, 0..1, that any guard would have to leave to the teacher."""
+        return float(least_abstention(self.wrong / self.rows, epsilon)) if self.rows else 0.0
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a guard found for one graph on calibration rows; it travels with the graph.
+
+    guard: the word that asked for it. thresholds: (D,) by the student's decision: it answers where its confidence reaches that; None: it
+    never answers this. rows: calibration rows, answered: of them. cells: what is promised of which rows.
+    state: "certified"; "too few rows": some cell has fewer than could show ε even without an error; "infeasible": at no threshold that was
+    looked at is every cell's bound within ε; "not shown": at some it is, but the walk, which started elsewhere, failed before.
+    cut, target_cut: log-odds from which student and teacher decide the positive of two outcomes; None: the likeliest.
+    """
+
+    guard: str
+    epsilon: float
+    delta: float
+    target: Target
+    per: Per
+    state: State
+    thresholds: tuple[float | None, ...]
+    rows: int
+    answered: int
+    cells: tuple[Cell, ...]
+    cut: float | None = None
+    target_cut: float | None = None
+
+    @property
+    def certified(self) -> bool:
+        return self.state == "certified"
+
+    @property
+    def limits(self) -> NDArray[np.float32]:
+        """(D,) thresholds as the graph compares them, infinite where it never answers."""
+        return np.array([math.inf if t is None else t for t in self.thresholds], np.float32)
+
+    @property
+    def sentence(self) -> str:
+        """What is promised, or why nothing is, in words."""
+        sure = f"{_percent(1 - self.delta)} confidence"
+        if self.certified:
+            does = "decides otherwise than the teacher" if self.target == "teacher" else "is wrong"
+            claim = f"CERTIFIED at {sure}: of the rows it answers, the student {does} on at most {_percent(self.epsilon)}{self._each}"
+            return f"{claim}. It answers {self.answered:,} of {self.rows:,} calibration rows{self._left_out}"
+        goal = f"an error rate of at most {_percent(self.epsilon)} at {sure}"
+        if self.state == "too few rows":
+            fewest = min(self.cells, key=lambda cell: cell.rows)
+            none = rows_needed(self.epsilon, self.delta if self.per != "answer" else self.delta / len(self.cells))
+            where = "there are" if self.per == "all" else f"where {self._subject} {fewest.name!r} there are"
+            few = f"{fewest.rows:,} calibration rows, and it takes at least {none:,} without an error"
+            return f"NOT CERTIFIED, too few rows for {goal}: {where} {few}"
+        worst = max(self.cells, key=lambda cell: (cell.bound, -cell.rows))
+        where = "over all" if self.per == "all" else f"where {self._subject} {worst.name!r}"
+        why = f"{where} {worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong, which bounds the rate at {worst.bound:.3f}"
+        if self.state == "not shown":
+            return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
+        least = worst.abstains(self.epsilon)
+        more = f"; about {worst.needed:,} such rows would do if these shares stay" if worst.needed is not None else ""
+        left = f"; any guard would have to leave {_percent(least)} of such rows to the teacher" if least > 0 else ""
+        return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
+
+    @property
+    def _subject(self) -> str:
+        if self.per == "answer":
+            return "the student says"
+        return "the teacher decides" if self.target == "teacher" else "the label is"
+
+    @property
+    def _each(self) -> str:
+        if self.per == "all":
+            return ", over all of them"
+        if self.per == "answer":
+            return ", for each of its own decisions by itself"
+        return f", for each {'decision of the teacher' if self.target == 'teacher' else 'class'} by itself"
+
+    @property
+    def _left_out(self) -> str:
+        if self.per != "answer":
+            return ""
+        never = [cell.name for cell, threshold in zip(self.cells, self.thresholds, strict=True) if threshold is None]
+        return f"; it never answers {', '.join(map(repr, never))}" if never else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, texts and numbers, which `from_json` reads."""
+        return asdict(self) | {"thresholds": list(self.thresholds), "cells": [asdict(cell) for cell in self.cells]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Promise:
+        """What `to_json` wrote. Raises EvidenceError where it is not whole."""
+        try:
+            rest = {f.name: value[f.name] for f in fields(cls)}
+            return cls(**rest | {"thresholds": tuple(value["thresholds"]), "cells": tuple(Cell(**cell) for cell in value["cells"])})
+        except (KeyError, TypeError) as error:
+            raise EvidenceError(f"this guard is not whole: {error}", hint="export again") from error
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What is to be promised. See `guard`."""
+
+    epsilon: float = 0.05
+    delta: float = 0.1
+    target: Target = "teacher"
+    per: Per = "decision"
+
+    def __repr__(self) -> str:
+        return say("guard", epsilon=self.epsilon, delta=self.delta, target=self.target, per=self.per)
+
+    def check(self, kind: str) -> None:
+        """Raise EvidenceError where a task of this kind decides nothing, or several things at once."""
+        if kind != "classification":
+            why = {
+                "regression": "a number is not right or wrong",
+                "embedding": "a vector is not right or wrong",
+                "multilabel": "its labels are decided each on its own, and one answer for all of them would hardly ever be given",
+            }.get(kind, "it is no classification")
+            raise EvidenceError(f"{self!r} of a {kind}: {why}", hint="leave the guard out; it is for classifications")
+
+    def fit(self, valid: Rows, calibration: Rows, names: Sequence[str], cuts: tuple[float | None, float | None] = (None, None)) -> Promise:
+        """Thresholds whose order the validation rows fix and which the calibration rows test; see `walk`.
+
+        names: of the outcomes. cuts: of student and target, as `Promise` has them. Too few rows are a finding, no error.
+        Raises EvidenceError for confidences that are no numbers.
+        """
+        found = self._by_answer(valid, calibration, names) if self.per == "answer" else self._together(valid, calibration, names)
+        thresholds, cells, state = found
+        mine = _sample(calibration)
+        answered = int(mine.answered(_limits(thresholds)).sum())
+        return Promise(
+            repr(self), self.epsilon, self.delta, self.target, self.per, state, thresholds, len(mine), answered, cells, cuts[0], cuts[1]
+        )
+
+    def _together(self, valid: Rows, calibration: Rows, names: Sequence[str]) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
+        """One walk on which all cells have to pass together: rows by what is right, or all of them."""
+        outcomes = len(names)
+        each = self.per == "decision"
+        v, c = (_sample(rows, rows.right if each else None) for rows in (valid, calibration))
+        weight = np.ones(outcomes)
+        if each and len(v):
+            weight = damage(valid.decision, valid.probability, np.bincount(valid.right, minlength=outcomes) / len(v))
+        count = outcomes if each else 1
+        steps = walk(path_of(v, weight), v, c, count, epsilon=self.epsilon, delta=self.delta)
+        state, at = self._found(steps)
+        cells = tuple(self._cell(names[i] if each else "all", steps, at, i, c) for i in range(count))
+        if state != "certified":
+            return (None,) * outcomes, cells, state
+        return tuple(float(t) for t in steps.path[at]), cells, state
+
+    def _by_answer(self, valid: Rows, calibration: Rows, names: Sequence[str]) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
+        """One walk for each decision of the student, with its share of δ; those that pass are certified whatever the others do."""
+        thresholds: list[float | None] = []
+        cells: list[Cell] = []
+        states: list[State] = []
+        mine = replace(self, delta=self.delta / len(names))
+        for d, name in enumerate(names):
+            v, c = (_sample(_only(rows, rows.decision == d)) for rows in (valid, calibration))
+            steps = walk(path_of(v, np.ones(len(names))), v, c, 1, epsilon=mine.epsilon, delta=mine.delta)
+            state, at = mine._found(steps)
+            cells.append(mine._cell(name, steps, at, 0, c))
+            states.append(state)
+            thresholds.append(float(steps.path[at, d]) if state == "certified" else None)
+        best: State = next(state for state in STATES if state in states)
+        return tuple(thresholds), tuple(cells), best
+
+    def _cell(self, name: str, steps: Walk, at: int, i: int, sample: Sample) -> Cell:
+        rows, wrong = int(steps.rows[-1, i]), int(steps.errors[-1, i])  # the last threshold answers all
+        answered, errors = int(steps.rows[at, i]), int(steps.errors[at, i])
+        bound = float(upper_bound(errors, answered, self.delta))
+        return Cell(name, rows, wrong, answered, errors, bound, self._needed(rows, answered, errors, bound))
+
+    def _needed(self, rows: int, answered: int, errors: int, bound: float) -> int | None:
+        """Rows of a cell that would do, if of more rows the same shares were answered and wrong."""
+        if bound <= self.epsilon:
+            return None
+        if not answered:
+            return rows_needed(self.epsilon, self.delta)
+        enough = rows_needed(self.epsilon, self.delta, errors / answered)
+        return None if enough is None else math.ceil(enough * rows / answered)
+
+    def _found(self, steps: Walk) -> tuple[State, int]:
+        """How a walk ended, and the threshold by which to tell of it."""
+        if steps.last is not None:
+            return "certified", steps.last
+        if (steps.rows[-1] < (rows_needed(self.epsilon, self.delta) or 1)).any():
+            return "too few rows", steps.nearest
+        return ("not shown", steps.start) if steps.bounds[steps.nearest].max() <= self.epsilon else ("infeasible", steps.nearest)
+
+
+@dataclass(frozen=True)
+class Unguarded:
+    """See `unguarded`."""
+
+    def __repr__(self) -> str:
+        return say("unguarded")
+
+
+Rule = Guard | Unguarded
+
+
+def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher", per: Per = "decision") -> Guard:
+    """P(the student decides otherwise than the teacher | it answers) ≤ ε, with probability 1 − δ over the calibration rows.
+
+    epsilon: ε, the share of the rows it answers, 0..1, on which the student may err. delta: δ, 0..1, the chance that the promise is
+        broken because the calibration rows happened to be kind.
+    target: what counts as an error: "teacher", another decision than the teacher's, whose answers are known of all rows; "labels",
+        another than the label; calibration rows without one are left out.
+    per: "decision": the promise holds in each cell by itself, of the rows where the teacher decides (or the label is) one and the same
+        thing: P(s ≠ t | t = c, answered) ≤ ε for every c, all at once. "all": over all rows together; where one class is rare, a student
+        that never sees it keeps that promise easily. "answer": of the rows where the student says one thing, each with δ / D:
+        P(t ≠ s | s = d, answered) ≤ ε; a decision of which it cannot be certified is never answered, and the others are.
+
+    The student answers where its confidence reaches a threshold for its own decision, which is all that is known when it is asked: which
+    cell a row lies in only the teacher knows. Confidence is the probability of its decision, tempered; with a decision rule of two
+    outcomes, of log-odds z and cut c, it is 1 / (1 + exp(−|z − c|)), which is ½ at the cut.
+    Thresholds are tested on calibration rows one after the other, in an order that the validation rows fix, by exact binomial bounds
+    (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
+    pass for the walk to go on, so that none needs a share. Nothing is assumed of the student or its confidence. What is assumed is that
+    calibration rows and the rows to come are exchangeable, and count alike: of shifted rows nothing is promised, and row weights are not
+    looked at. A guard that cannot be certified answers nothing, and says what it lacks.
+
+    Raises EvidenceError for ε or δ outside (0, 1).
+
+    >>> guard(epsilon=0.02)
+    guard(epsilon=0.02, delta=0.1, target="teacher", per="decision")
+    """
+    for name, value in (("epsilon", epsilon), ("delta", delta)):
+        if not 0 < value < 1:
+            raise EvidenceError(f"guard({name}={value:g}) is not between 0 and 1", hint=f"{name}={getattr(Guard(), name)}")
+    for name, value, known in (("target", target, ("teacher", "labels")), ("per", per, ("decision", "answer", "all"))):
+        if value not in known:
+            raise EvidenceError(f"guard({name}={value!r})", hint=" or ".join(f'"{k}"' for k in known))
+    return Guard(epsilon, delta, target, per)
+
+
+def unguarded() -> Unguarded:
+    """No guard: the student answers every row, and its graph says nothing of its confidence.
+
+    A run without a word about a guard has `guard()`, if it is a classification.
+
+    >>> unguarded()
+    unguarded()
+    """
+    return Unguarded()
+
+
+def _sample(rows: Rows, cell: NDArray[np.int64] | None = None) -> Sample:
+    """The rows in these cells, or in one."""
+    return Sample(rows.confidence, rows.decision, rows.decision != rows.right, np.zeros_like(rows.right) if cell is None else cell)
+
+
+def _only(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
+    return Rows(rows.confidence[chosen], rows.probability[chosen], rows.decision[chosen], rows.right[chosen])
+
+
+def _limits(thresholds: Sequence[float | None]) -> NDArray[np.float32]:
+    return np.array([math.inf if t is None else t for t in thresholds], np.float32)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,182 @@
+"""The guard on test rows: how much it answers, how often it is wrong where it does, and what student and teacher are together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attar.certificate import Figure
+from attar.certificate.guarding import Guarding, Kept
+from attar.cost import Compared
+from attar.data import Data, Split
+from attar.guards import Cell, Promise
+from attar.sources.cascade import joined
+from attar.sources.onnx import Onnx
+from attar.statistics import bootstrap, wilson
+from attar.task import Task
+from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
+from attar.verbs.evaluate.scoring import figure, resamples, share
+
+__all__ = ["guarding"]
+
+POINTS = 80  # of the curve
+DRAWS = 1000
+ALSO = ("accuracy", "recall_at_fpr", "false_positive_rate")  # figures of decisions, beside the primary metric
+
+
+def guarding(
+    models: Mapping[Who, Model],
+    answers: Mapping[Who, Tensor],
+    rows: Rows,
+    judged: Judged,
+    data: Data,
+    compared: Compared,
+) -> Guarding | None:
+    """What the guard of the file that ships kept on the test rows; None where it has none.
+
+    An error is what the guard's target calls so: another decision than the teacher's, or than the label, on the rows that have one.
+    """
+    source = judged.source
+    if judged.manifest is None or judged.manifest["files"][judged.file].get("guard") is None:
+        return None
+    assert isinstance(source, Onnx)
+    promise, names = source.promise, data.schema.classes
+    student, teacher = _decided(models, answers, judged.who), _decided(models, answers, TEACHER)
+    right = teacher if promise.target == "teacher" else np.where(array(rows.known), array(_labels(rows)), -1)
+    confidence, answer = _heard(source, data.test)
+    seen = _Seen(confidence, answer, student, right)
+    whole = promise.cells[0] if promise.per == "all" else None
+    by = {cell.name: cell for cell in promise.cells} if promise.per != "all" else {}
+    others = {
+        name: _Seen(*_heard(other, data.test), _decided(models, answers, Who("file", name)), right)
+        for name, other in judged.files.items()
+        if name != judged.file and isinstance(other, Onnx)
+    }
+    thresholds = dict(zip(names, promise.thresholds, strict=True))
+    return Guarding(
+        asked=promise.guard,
+        state=promise.state,
+        sentence=promise.sentence,
+        epsilon=promise.epsilon,
+        delta=promise.delta,
+        target=promise.target,
+        per=promise.per,
+        thresholds=thresholds,
+        calibration_rows=promise.rows,
+        whole=seen.kept(seen.known, whole),
+        cells={n: seen.kept(right == i, by.get(n) if promise.per == "decision" else None) for i, n in enumerate(names)},
+        said={n: seen.kept(seen.known & (student == i), by.get(n)) for i, n in enumerate(names)} if promise.per == "answer" else {},
+        files={name: other.kept(other.known, None) for name, other in others.items()},
+        cascade=_together(models, answers, rows, judged, answer, promise) | _cost(compared, judged.file, answer),
+        better={name: models[TEACHER].task.better(name) for name in (models[TEACHER].task.metric, *ALSO)},
+        curve=seen.curve(promise),
+    )
+
+
+class _Seen:
+    """Test rows: how sure the student is, whether it answers, what it decides, and what is right, −1 where nobody knows."""
+
+    def __init__(self, confidence: NDArray, answer: NDArray, decision: NDArray, right: NDArray) -> None:
+        self.confidence, self.answer, self.decision, self.right = confidence, answer, decision, right
+        self.known, self.wrong = right >= 0, (right >= 0) & (decision != right)
+
+    def kept(self, chosen: NDArray[np.bool_], cell: Cell | None) -> Kept:
+        here = chosen & self.answer
+        return Kept(
+            rows=int(chosen.sum()),
+            answered=share(int(here.sum()), int(chosen.sum())),
+            errors=share(int((here & self.wrong).sum()), int(here.sum())),
+            unguarded=share(int((chosen & self.wrong).sum()), int(chosen.sum())),
+            calibration_rows=None if cell is None else cell.rows,
+            bound=None if cell is None else cell.bound,
+            needed=None if cell is None else cell.needed,
+        )
+
+    def curve(self, promise: Promise) -> dict[str, tuple[float, ...]]:
+        """By a guard that is ever laxer, all its thresholds together: 1 − λ of each decision in the proportion that was certified."""
+        room = np.ones(len(promise.thresholds))
+        if promise.certified:
+            room = np.maximum(1 - promise.limits.astype(np.float64), 0) + 1e-9  # 0 of what is never answered: that comes last
+        slack = ((1 - self.confidence.astype(np.float64)) / room[self.decision])[self.known]
+        order = np.argsort(slack, kind="stable")
+        wrong = self.wrong[self.known][order].cumsum()
+        count = len(order)
+        ends = np.flatnonzero(np.diff(slack[order], append=np.inf) > 0) if count else np.zeros(0, int)  # rows alike come together
+        at = ends[np.unique(np.searchsorted(ends, np.linspace(0, count - 1, POINTS)))] if count else ends
+        intervals = [wilson(int(wrong[i]), int(i) + 1) for i in at]
+        return {
+            "answered": tuple(float((i + 1) / count) for i in at),
+            "errors": tuple(float(wrong[i] / (i + 1)) for i in at),
+            "low": tuple(low for low, _ in intervals),
+            "high": tuple(high for _, high in intervals),
+        }
+
+
+def _together(
+    models: Mapping[Who, Model], answers: Mapping[Who, Tensor], rows: Rows, judged: Judged, answer: NDArray[np.bool_], promise: Promise
+) -> dict[str, dict[str, Figure]]:
+    """Teacher, student and cascade by label, on the same resamples; the cascade decides by the teacher's rule, onto which it is moved."""
+    if not rows.n:
+        return {}
+    theirs, mine = models[TEACHER].task, models[judged.who].task
+    joint = joined(answers[judged.who], answers[TEACHER], torch.from_numpy(answer), promise)
+    asked: dict[str, tuple[Task, Tensor]] = {
+        "teacher": (theirs, answers[TEACHER]),
+        "student": (mine, answers[judged.who]),
+        "cascade": (theirs, joint),
+    }
+    metrics = (theirs.metric, *ALSO)
+    statistics = {
+        (who, metric): statistic
+        for who, (task, logits) in asked.items()
+        for metric, statistic in task.figures(logits[rows.labelled], rows.labels_known).items()
+        if metric in metrics
+    }
+    drawn = bootstrap(statistics, rows.n, resamples=resamples(rows.n), weight=rows.labelled_weight)
+    found: dict[str, dict[str, Figure]] = {}
+    for metric in dict.fromkeys(metric for _, metric in statistics):
+        found[metric] = {who: figure(drawn[who, metric]) for who in asked}
+        found[metric]["difference"] = figure(drawn["cascade", metric] - drawn["teacher", metric], paired=True)
+    return found
+
+
+def _cost(compared: Compared, file: str, answer: NDArray[np.bool_]) -> dict[str, dict[str, Figure]]:
+    """How often the teacher is asked, and what a row takes: the student's median call always, the teacher's for the rest."""
+    rng = np.random.default_rng(0)
+    left = 1 - answer.mean() if len(answer) else 0.0
+    asks = rng.binomial(max(len(answer), 1), left, DRAWS) / max(len(answer), 1)
+    one = {who: 1000 * compared.seconds_one[who] for who in (file, "teacher")}  # by rounds, which are paired
+    student, teacher = (float(np.median(calls)) for calls in one.values())
+    some = rng.integers(0, len(one[file]), (DRAWS, len(one[file])))
+    s, t = (np.array([np.median(calls[rounds]) for rounds in some]) for calls in one.values())
+    how = "medians of measured calls of one row; bootstrap over rounds and test rows"
+
+    def ms(value: float, draws: NDArray[np.float64]) -> Figure:
+        return Figure.of(value, *(float(q) for q in np.quantile(draws, (0.025, 0.975))), unit="ms", n=len(answer), how=how)
+
+    return {
+        "teacher_asked": {"cascade": share(int((~answer).sum()), len(answer))},
+        "latency_ms": {
+            "teacher": ms(teacher, t),
+            "student": ms(student, s),
+            "cascade": ms(student + left * teacher, s + asks * t),
+        },
+    }
+
+
+def _heard(source: Onnx, split: Split) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(N,) confidence and answer, as the graph says them."""
+    found = [source.guarded(split.batch(index)) for index in torch.arange(len(split)).split(BATCH)]
+    return torch.cat([f.confidence for f in found]).numpy(), torch.cat([f.answer for f in found]).numpy()
+
+
+def _decided(models: Mapping[Who, Model], answers: Mapping[Who, Tensor], who: Who) -> NDArray[np.int64]:
+    return array(models[who].task.decide(answers[who]))
+
+
+def _labels(rows: Rows) -> Tensor:
+    return torch.full((rows.count,), -1) if rows.labels is None else rows.labels

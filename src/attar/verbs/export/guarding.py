@@ -1,0 +1,100 @@
+"""The guard of a graph: what student and target decide on validation and calibration rows, and what that allows to be promised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attar.data import Data, Split
+from attar.errors import EvidenceError, ExportError
+from attar.guards import Guard, Promise, Rows
+from attar.signal import Source
+from attar.statistics.metrics import log_softmax
+from attar.task import Task
+
+__all__ = ["AT_ONCE", "Right", "cut_of", "promised", "right"]
+
+AT_ONCE = 1024  # rows in one question, as `evaluate` asks
+
+
+@dataclass(frozen=True)
+class Right:
+    """What the guard's target says of validation and calibration rows, (N,) outcomes, −1 where it is not known.
+
+    cut: log-odds from which the teacher decides the positive of two outcomes; None: the likeliest, or labels.
+    """
+
+    guard: Guard
+    valid: NDArray[np.int64]
+    calibration: NDArray[np.int64]
+    cut: float | None = None
+
+
+def right(guard: Guard, teacher: Source | None, data: Data, task: Task) -> Right:
+    """The teacher's decisions by its own rule, or the labels. Raises EvidenceError, ExportError where there is no teacher to ask."""
+    guard.check(task.kind)
+    if guard.target == "labels":
+        return Right(guard, _labels(data.valid, task), _labels(data.calibration, task))
+    if teacher is None:
+        raise ExportError(f"{guard!r} needs the teacher's answers", hint="export(…, teacher=teacher), stored answers will do")
+    answers = [_asked(teacher, split, task) for split in (data.valid, data.calibration)]
+    rule = _fixed(task, answers[0], data.valid)
+    return Right(guard, rule.decide(answers[0]).numpy(), rule.decide(answers[1]).numpy(), cut_of(rule))
+
+
+def promised(target: Right, ask: Callable[[float | None, Split], tuple[np.ndarray, np.ndarray]], data: Data, task: Task) -> Promise:
+    """What the guard finds for one graph. ask: (cut, split) → its logits, tempered, and its confidence with a decision rule at that cut."""
+    logits, confidence = ask(None, data.valid)
+    rule = _fixed(task, torch.from_numpy(logits).double(), data.valid)
+    cut = cut_of(rule)
+    if cut is not None:
+        logits, confidence = ask(cut, data.valid)
+    valid = _rows(logits, confidence, target.valid, rule)
+    calibration = _rows(*ask(cut, data.calibration), target.calibration, rule)
+    return target.guard.fit(valid, calibration, data.schema.classes, (cut, target.cut))
+
+
+def cut_of(task: Task) -> float | None:
+    """Log-odds from which a task whose rule is fixed decides the positive of two outcomes; None where it decides the likeliest."""
+    if task.threshold is None:
+        return None
+    if task.cut is not None:
+        return task.cut
+    return math.log(task.threshold / (1 - task.threshold))
+
+
+def _rows(logits: np.ndarray, confidence: np.ndarray, right: NDArray[np.int64], rule: Task) -> Rows:
+    """The rows of which it is known what is right."""
+    known = right >= 0
+    z = torch.from_numpy(logits).double()
+    return Rows(confidence[known], np.exp(log_softmax(z.numpy()))[known], rule.decide(z).numpy()[known], right[known])
+
+
+def _labels(split: Split, task: Task) -> NDArray[np.int64]:
+    if split.labels is None:
+        return np.full(len(split), -1)
+    return torch.where(task.known(split.labels), split.labels, -1).numpy()
+
+
+def _asked(teacher: Source, split: Split, task: Task) -> torch.Tensor:
+    """(N, C) float64 answers to a split."""
+    parts = [
+        task.canonical(teacher(split.batch(index)).output.cpu().double()) for index in torch.arange(len(split)).split(AT_ONCE) if len(index)
+    ]
+    answer = torch.cat(parts) if parts else torch.zeros(0, task.outcomes, dtype=torch.float64)
+    if bad := int(answer.isnan().any(-1).sum()):
+        raise EvidenceError(f"the teacher answers {bad:,} of {len(split):,} {split.name} rows with NaN", hint="a guard needs its decisions")
+    return answer
+
+
+def _fixed(task: Task, answer: torch.Tensor, valid: Split) -> Task:
+    if task.recall_at_fpr is None:
+        return task
+    if valid.labels is None:
+        raise EvidenceError("recall_at_fpr fixes its threshold on validation rows, and none of them has a label")
+    return task.fix(answer, valid.labels, valid.weight)
