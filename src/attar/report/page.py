@@ -10,7 +10,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import pictures, tables
+from attar.report import guarding, pictures, tables
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.words import replies
@@ -62,8 +62,10 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
+            "guard": drawn(guarding.curve(c)),
         },
         tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        guard={"kept": guarding.kept(c), "cascade": guarding.cascade(c)},
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
