@@ -10,7 +10,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import evidence, foreign, pictures, tables
+from attar.report import evidence, foreign, guarding, pictures, tables
 from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
@@ -18,7 +18,7 @@ from attar.report.history import metric_of, read_curves
 __all__ = ["write_report"]
 
 # templates/sections/NAME.html, in their order
-SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "replaces", "cost", "tables", "evidence", "limits", "identity")
+SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "guard", "replaces", "cost", "tables", "evidence", "limits", "identity")
 TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
@@ -67,10 +67,12 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
             "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
+            "guard": drawn(guarding.curve(c)),
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
         foreign=foreign.tables(c),
         evidence=[table for table in (evidence.accuracy(c), evidence.conformal(c), evidence.auroc(c)) if table is not None],
+        guard={"kept": guarding.kept(c), "cascade": guarding.cascade(c)},
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",

@@ -1,0 +1,177 @@
+"""What a certificate says of a guard: figures against a naive loop, the cascade as the source itself answers, nothing without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attar.certificate import Certificate
+from attar.data import Data
+from attar.guards import Guard, guard
+from attar.report import write_report
+from attar.sources import cascade, module, onnx
+from attar.statistics import wilson
+from attar.task import Task, classification
+from attar.testing.small import SmallMLP, fitted, small_table
+from attar.verbs.evaluate import evaluate
+from attar.verbs.export import export
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
+    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
+
+
+@pytest.fixture(scope="module")
+def table() -> Data:
+    return small_table()
+
+
+@pytest.fixture(scope="module")
+def teacher(table: Data) -> Any:
+    return module(fitted(SmallMLP(table.schema, 1, width=32), table, steps=150))
+
+
+def judged(asked: Guard | None, teacher: Any, table: Data, at: Path, task: Task | None = None) -> Certificate:
+    export(fitted(SmallMLP(table.schema), table), table, task, at=at / "student", guard=asked, teacher=teacher)
+    return evaluate(at / "student", teacher, table, task)
+
+
+@pytest.mark.parametrize("task", [classification(), classification(metric="auroc", recall_at_fpr=0.2)])
+def test_the_figures_are_those_of_a_naive_loop_and_of_the_cascade_itself(task: Task, teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path, task)
+    g = c.guard
+    assert g is not None
+    assert g.certified
+    batch, valid = (s.batch(torch.arange(len(s))) for s in (table.test, table.valid))
+    student = onnx(str(tmp_path / "student"))
+    assert valid.labels is not None
+    rules = [task.bind(table.schema).fix(who(valid).output.double(), valid.labels) for who in (student, teacher)]
+    s, t = (rule.decide(who(batch).output.double()).numpy() for rule, who in zip(rules, (student, teacher), strict=True))
+    answer = student.guarded(batch).answer.numpy()
+    assert g.whole.answered.value == pytest.approx(answer.mean())
+    assert g.whole.errors.value == pytest.approx((s != t)[answer].mean())
+    assert g.whole.unguarded.value == pytest.approx((s != t).mean())
+    assert (g.whole.errors.low, g.whole.errors.high) == pytest.approx(wilson(int((s != t)[answer].sum()), int(answer.sum())))
+    for i, (name, cell) in enumerate(g.cells.items()):
+        assert name == table.schema.classes[i]
+        mine = t == i
+        assert (cell.rows, cell.answered.n) == (mine.sum(), mine.sum())
+        assert cell.answered.value == pytest.approx(answer[mine].mean())
+        assert cell.errors.value == pytest.approx((s != t)[mine & answer].mean())
+        assert cell.bound == student.promise.cells[i].bound
+    y = table.test.labels
+    assert y is not None
+    both = rules[1].decide(cascade(student, teacher)(batch).output.double()).numpy()
+    np.testing.assert_array_equal(both, np.where(answer, s, t))
+    accuracy = g.cascade["accuracy"]
+    for who, decided in (("teacher", t), ("student", s), ("cascade", both)):
+        assert accuracy[who].value == pytest.approx((decided == y.numpy()).mean())
+        assert accuracy[who].low is not None
+    assert accuracy["difference"].value == pytest.approx((both == y.numpy()).mean() - (t == y.numpy()).mean())
+    assert next(iter(g.cascade)) == task.metric
+    assert g.cascade["teacher_asked"]["cascade"].value == pytest.approx(1 - answer.mean())
+    ms = {who: f.value for who, f in g.cascade["latency_ms"].items()}
+    assert None not in ms.values()
+    assert ms["cascade"] == pytest.approx(ms["student"] + (1 - answer.mean()) * ms["teacher"])  # pyright: ignore[reportOptionalOperand] checked above
+
+
+def test_the_curve_goes_through_the_certified_point_and_ends_where_every_row_is_answered(teacher: Any, table: Data, tmp_path: Path) -> None:
+    g = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path).guard
+    assert g is not None
+    shares, errors = np.array(g.curve["answered"]), np.array(g.curve["errors"])
+    assert (np.diff(shares) > 0).all()
+    assert shares[-1] == 1
+    assert errors[-1] == pytest.approx(g.whole.unguarded.value)
+    assert g.whole.answered.value is not None
+    assert g.whole.errors.value is not None
+    nearest = int(np.abs(shares - g.whole.answered.value).argmin())
+    assert errors[nearest] == pytest.approx(g.whole.errors.value, abs=0.01)
+    assert all(low <= e <= high for low, e, high in zip(g.curve["low"], errors, g.curve["high"], strict=True))
+
+
+def test_what_is_promised_by_answer_or_of_labels_is_told_so(teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(guard(epsilon=0.3, delta=0.2, target="labels", per="answer"), teacher, table, tmp_path)
+    g = c.guard
+    assert g is not None
+    assert set(g.said) == {"no", "yes"}
+    assert g.said["no"].bound is not None
+    assert g.cells["no"].bound is None
+    test = table.test.batch(torch.arange(len(table.test)))
+    assert test.labels is not None
+    student = onnx(str(tmp_path / "student"))
+    found = student.guarded(test)
+    wrong = (found.output.argmax(-1) != test.labels)[found.answer]
+    assert g.whole.errors.value == pytest.approx(float(wrong.float().mean()))
+    said = "\n".join(c.lines())
+    assert "it says no" in said
+    assert "label is yes" in said
+
+
+def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
+    c.write(tmp_path / "certificate.json")
+    again = Certificate.read(tmp_path / "certificate.json")
+    assert again.guard == c.guard
+    lines = c.lines(80)
+    assert max(map(len, lines)) <= 80
+    assert any("CERTIFIED at 80 % confidence" in line for line in lines)
+    assert any("promises nothing" in limit for limit in c.limits)
+
+
+def test_a_guard_that_is_not_certified_is_a_finding_and_no_error(teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(guard(epsilon=0.001), teacher, table, tmp_path)
+    g = c.guard
+    assert g is not None
+    assert g.state == "too few rows"
+    assert g.whole.answered.value == 0
+    assert g.whole.errors.value is None
+    assert g.cascade["teacher_asked"]["cascade"].value == 1
+    assert g.cascade["accuracy"]["cascade"].value == g.cascade["accuracy"]["teacher"].value
+    assert "NOT CERTIFIED, too few rows" in " ".join("\n".join(c.lines()).split())
+    assert c.exit_code == 0
+    assert any("guard is not certified" in limit for limit in c.limits)
+    page = write_report(c, tmp_path).read_text(encoding="utf-8")
+    assert "NOT CERTIFIED, too few rows" in page
+    assert "Diamond: the guard" not in page
+
+
+def test_without_a_guard_nothing_is_said_of_one(teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(None, teacher, table, tmp_path)
+    assert c.guard is None
+    assert "no guard was fitted: the student answers every row" in c.limits
+    assert 'id="guard"' not in write_report(c, tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_page_shows_the_curve_the_cells_and_the_cascade(teacher: Any, table: Data, tmp_path: Path) -> None:
+    c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
+    page = write_report(c, tmp_path).read_text(encoding="utf-8")
+    for text in (
+        'id="guard-curve-t"',
+        "promised: at most 10",
+        "teacher decides yes",
+        "cascade − teacher",
+        "Diamond: the guard as it ships",
+    ):
+        assert text in page
+    assert not {"None", "nan"} & set(page[page.index('id="guard"') : page.index('id="limits"')].replace("<", " ").replace(">", " ").split())
+
+
+def test_a_cascade_is_judged_as_a_student_like_any_other(teacher: Any, table: Data, tmp_path: Path) -> None:
+    judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
+    both = cascade(onnx(str(tmp_path / "student")), teacher)
+    c = evaluate(both, teacher, table)
+    alone = evaluate(tmp_path / "student", teacher, table)
+    assert c.fidelity["agreement"].value is not None
+    assert alone.fidelity["agreement"].value is not None
+    assert c.fidelity["agreement"].value > alone.fidelity["agreement"].value
+    assert c.guard is None
+    assert c.quality["accuracy"].student.value == pytest.approx(alone.guard.cascade["accuracy"]["cascade"].value)  # pyright: ignore[reportOptionalMemberAccess] it has one
