@@ -10,7 +10,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import pictures, tables
+from attar.report import corrupted, pictures, tables
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.words import replies
@@ -62,6 +62,12 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
+        },
+        corrupted={
+            "legend": drawn(corrupted.legend(c)),
+            "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],
+            "errors": corrupted.errors(c),
+            "told": corrupted.told(c),
         },
         tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
         similar="similarities" in c.pictures,
