@@ -132,9 +132,8 @@ def test_tables_texts_numbers_and_vectors_are_corrupted_as_well() -> None:
     assert value(section.error) == pytest.approx(1.0)
     assert section.told.value is None
     many = small_table(240, kind="multilabel")
-    section = found(
-        *[module(SmallMLP(many.schema, k, outcomes=(3, 2)).eval()) for k in (0, 1)], many, corruptions(severities=(3,), rows=50)
-    )
+    student, teacher = (module(SmallMLP(many.schema, k, outcomes=(3, 2)).eval()) for k in (0, 1))
+    section = found(student, teacher, many, corruptions(severities=(3,), rows=50))
     assert 0 < value(section.kinds["missing"].likeness) < 1
     texts = small_texts(240)
     section = found(

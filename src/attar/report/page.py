@@ -10,7 +10,7 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import evidence, foreign, guarding, pictures, tables
+from attar.report import corrupted, evidence, foreign, guarding, pictures, tables
 from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
@@ -18,7 +18,21 @@ from attar.report.history import metric_of, read_curves
 __all__ = ["write_report"]
 
 # templates/sections/NAME.html, in their order
-SECTIONS = ("helped", "differs", "shift", "foreign", "reliability", "guard", "replaces", "cost", "tables", "evidence", "limits", "identity")
+SECTIONS = (
+    "helped",
+    "differs",
+    "shift",
+    "corrupted",
+    "foreign",
+    "reliability",
+    "guard",
+    "replaces",
+    "cost",
+    "tables",
+    "evidence",
+    "limits",
+    "identity",
+)
 TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,6 +84,12 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "guard": drawn(guarding.curve(c)),
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
+        corrupted={
+            "legend": drawn(corrupted.legend(c)),
+            "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],
+            "errors": corrupted.errors(c),
+            "told": corrupted.told(c),
+        },
         foreign=foreign.tables(c),
         evidence=[table for table in (evidence.accuracy(c), evidence.conformal(c), evidence.auroc(c)) if table is not None],
         guard={"kept": guarding.kept(c), "cascade": guarding.cascade(c)},
