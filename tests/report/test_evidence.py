@@ -55,6 +55,12 @@ def test_tables_hold_every_figure_with_its_interval() -> None:
         assert text in auroc
 
 
+def test_a_teacher_that_adds_nothing_to_the_labels_is_said_to_add_nothing() -> None:
+    wide = Evidence(Powered(Figure(0.886, 0.82, 0.95), Figure(0.89, 0.839, 0.926), 200, 5000, 24))
+    assert "errs too often to add to them" in words(evidence.accuracy(of(wide)))
+    assert "errs too often" not in words(evidence.accuracy(of(FULL)))
+
+
 def test_what_is_refused_is_said_and_has_no_row() -> None:
     table = evidence.accuracy(of(REFUSED))
     assert table is not None and len(table.rows) == 1

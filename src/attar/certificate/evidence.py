@@ -94,18 +94,11 @@ def _sets(form: str, sets: Sets) -> Iterator[str]:
         yield from _wrapped(f"{head.strip()}: {sets.refused}", "  ")
         return
     yield f"{head}: {number(sets.promised)} promised, {span(sets.promised)} for {sets.rows:,} rows"
-    for what, figures in (("share that hold the right one", sets.coverage), ("outcomes in a set", sets.size)):
-        if figures:
-            ratio = (
-                f"  {sets.ratio.value:.3f}× [{sets.ratio.low:.3f}, {sets.ratio.high:.3f}]"
-                if figures is sets.size and _whole(sets.ratio)
-                else ""
-            )
-            yield f"    {what:<29}{number(figures['teacher']):>6}{number(figures['student']):>9}{ratio}"
-
-
-def _whole(figure: Figure) -> bool:
-    return None not in (figure.value, figure.low, figure.high)
+    held, size, r = sets.coverage, sets.size, sets.ratio
+    if held:
+        yield f"    {'hold the right outcome':<26}{number(held['teacher']):>9}{number(held['student']):>9}"
+    times = "" if r.value is None or r.low is None or r.high is None else f"  {r.value:.3f}× [{r.low:.3f}, {r.high:.3f}]"
+    yield f"    {'outcomes in a set':<26}{number(size['teacher']):>9}{number(size['student']):>9}{times}"
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

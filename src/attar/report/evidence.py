@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from attar.certificate import Certificate, Figure, digits, metric_name, signed
 from attar.report.tables import NOTHING, Cell, Table
 
@@ -23,6 +25,8 @@ def accuracy(c: Certificate) -> Table | None:
             f"On {found.unlabelled:,} rows the teacher’s decision stands in for the label, and its errors on the labelled rows "
             "are taken out again; these are to be a random sample of all."
         )
+        if _width(found.accuracy) >= _width(found.plain):
+            notes.append("That is no narrower than what the labels alone say: the teacher errs too often to add to them.")
     return Table("How often the student is right", ("", "test rows", "accuracy", "95 % interval"), tuple(rows), tuple(notes))
 
 
@@ -68,6 +72,10 @@ def auroc(c: Certificate) -> Table | None:
     if home is not None:
         rows.append((Cell("bootstrap"), _cell(home.teacher), _cell(home.student), _difference(home.difference)))
     return Table(f"{name} by two ways to an interval", ("", "teacher", "student", "student − teacher"), tuple(rows))
+
+
+def _width(figure: Figure) -> float:
+    return math.inf if figure.low is None or figure.high is None else figure.high - figure.low
 
 
 def _both(figure: Figure) -> tuple[Cell, Cell]:
