@@ -36,8 +36,8 @@ class _Key:
     says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all. also: words of
     another module, by its name.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
-    many: it is a list of these. plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with
-    what it means.
+    many: it is a list of these. plain: the annotation of a text, a number or a list of texts, where no words stand.
+    choices: these texts, each with what it means.
     """
 
     says: str
@@ -85,6 +85,7 @@ KEYS: Mapping[str, _Key] = {
     "shift": _Key("other data sets that student and teacher are asked, a list", ("attar.data",), wants="attar.data:Description", many=True),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
+    "show_rows": _Key("how many rows that students lose the page shows, 100 at most; without it their ids alone", plain=int),
 }
 DEFAULTS = {"deploy": "float"}
 FROM_PYTHON = frozenset({"arrays", "as_data", "as_objective", "dataset", "frame", "module"})  # take objects that no text can name
@@ -233,7 +234,7 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, shift, budget, require, show_rows.
     """
 
     recipe: Recipe
@@ -251,6 +252,8 @@ class Resolved:
     def _node(self, key: str) -> Node:
         if KEYS[key].plain is not None:
             value = self.values[key]
+            if isinstance(value, int):
+                return Value(value)
             return Name(value) if isinstance(value, str) else List(tuple(Value(v) for v in value))
         words = vocabulary(key, self.recipe.trust)
         return map_paths(parse(repr(self.values[key])), words, lambda path, of: path if of == "run" else os.path.relpath(path, self.out))

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from attar.statistics import paired_proportions
-from attar.statistics.subgroups import PairedShares, apart, largest_loss, paired_means, paired_shares
+from attar.statistics.subgroups import PairedShares, apart, largest_loss, paired_means, paired_shares, share_of
 
 RNG = np.random.default_rng
 
@@ -95,6 +95,13 @@ def test_the_largest_loss_lies_in_its_interval_although_it_is_the_largest() -> N
     assert np.mean(excess) > 0.005  # the largest seen is too large, which is why it has this interval
     worse = [paired_means([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]), paired_means([1.0, 1.1, 0.9], [1.0, 1.0, 1.0])]
     assert largest_loss(worse, better=-1)[:2] == (0, pytest.approx(4 / 3))
+
+
+def test_a_share_has_wilsons_interval_and_repeated_rows_do_not_narrow_it() -> None:
+    hits = np.arange(40) < 31
+    assert share_of(hits) == pytest.approx((31 / 40, *proportion_confint(31, 40, method="wilson")))
+    thrice = share_of(np.tile(hits, 3), row=np.tile(np.arange(40), 3))
+    assert thrice == pytest.approx((31 / 40, *proportion_confint(31 / 40 * 39, 39, method="wilson")))
 
 
 def rates(rng: np.random.Generator, sizes: tuple[int, ...], a: tuple[float, ...], b: tuple[float, ...]) -> list[PairedShares]:

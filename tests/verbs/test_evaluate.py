@@ -127,9 +127,10 @@ def test_two_classes_are_judged_as_a_naive_loop_would() -> None:
     r = 1 / (1 + np.exp(-s))
     kl = (p * np.log(p / r) + (1 - p) * np.log((1 - p) / (1 - r))).mean()
     assert found.fidelity["kl"].value == pytest.approx(kl, rel=1e-5)
-    by_class = found.pictures["by_class"]
-    assert [c["name"] for c in by_class] == ["no", "yes"]
-    assert by_class[1]["student"]["value"] == pytest.approx((s[y == 1] > 0).mean())
+    assert found.harm is not None
+    by_class = {c.name: c for c in found.harm.families["class"].cells}
+    assert sorted(by_class) == ["no", "yes"]
+    assert by_class["yes"].student.value == pytest.approx((s[y == 1] > 0).mean())
     for quality in q.values():
         for figure in (quality.teacher, quality.student, quality.difference):
             assert figure.low is not None

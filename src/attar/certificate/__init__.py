@@ -2,6 +2,7 @@
 
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
 from attar.certificate.figures import Answer, Figure, Verdict, digits, metric_name, signed
+from attar.certificate.harm import Harm
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
 
@@ -12,6 +13,7 @@ __all__ = [
     "Answer",
     "Certificate",
     "Figure",
+    "Harm",
     "Quality",
     "Require",
     "Requirement",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.certificate.figures import Figure, Verdict
+from attar.certificate.harm import Harm
 from attar.certificate.plain import plain, whole
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import Requirement
@@ -33,7 +34,7 @@ class Certificate:
     non_inferior: is the file that ships no worse than the teacher? helped: did the procedure beat every control? against: each one.
     quality: by metric, the primary one first. fidelity: by name. calibration, cost: by who, then by name.
     requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
-    shift: rows from elsewhere, by name.
+    shift: rows from elsewhere, by name. harm: by class and by group; None where neither was compared.
     """
 
     identity: Mapping[str, Any]
@@ -49,6 +50,7 @@ class Certificate:
     limits: tuple[str, ...]
     pictures: Mapping[str, Any]
     shift: Mapping[str, Shifted] = field(default_factory=dict)
+    harm: Harm | None = None
 
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
+from attar.certificate.harm import tables as harm_tables
 
 if TYPE_CHECKING:
     from attar.certificate.certificate import Certificate
@@ -49,6 +50,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
     if c.shift:
         for lines in _shift_tables(c):
             table(lines)
+    for lines in harm_tables(c.harm) if c.harm else ():
+        table(lines)
     if c.calibration:
         table(_calibration_lines(c))
     if c.cost:

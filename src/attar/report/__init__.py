@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from attar.report.page import write_report
+from attar.report.rows import check_rows
 
-__all__ = ["write_report"]
+__all__ = ["check_rows", "write_report"]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from attar.certificate import Certificate, digits, metric_name
+from attar.data import Split
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import pictures, tables
+from attar.report import harm, pictures, tables
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
+from attar.report.rows import shown
 from attar.report.words import replies
 
 __all__ = ["write_report"]
@@ -21,11 +23,14 @@ DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(certificate: Certificate, out: Path, *, history: Path | None = None) -> Path:
+def write_report(
+    certificate: Certificate, out: Path, *, history: Path | None = None, test: Split | None = None, show_rows: int = 0
+) -> Path:
     """Write the certificate as `out`/report.html, one page that needs nothing else, and say where it is.
 
     history: of the run, for the learning curves; None: `out`/history.jsonl, if it is there. The recipe is that of `out`, if there.
-    Whatever is shown is escaped; of the data the page holds names of classes, and no row.
+    test, show_rows: at most so many of the test rows that students lose are shown, with what they hold; without these their ids alone.
+    Whatever is shown is escaped; of the data the page holds names of classes and groups, and no row but these.
     Raises MissingExtra without jinja2.
     """
     try:
@@ -62,8 +67,12 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "cost": drawn(pictures.cost(c)),
             "differences": drawn(pictures.differences(c)),
             "shift": drawn(pictures.shift(c)),
+            "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
         },
-        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "classes", "calibration", "cost", "quality", "shift")},
+        tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "calibration", "cost", "quality", "shift")}
+        | harm.tables(c),
+        listed=harm.listed(c),
+        shown=[] if test is None else shown(c, test, show_rows),
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",

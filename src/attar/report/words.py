@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from attar.certificate import Certificate, Figure, digits, signed
@@ -146,8 +146,10 @@ def _replaces(c: Certificate) -> Reply:
 
 
 def by_class(c: Certificate) -> Sequence[Mapping[str, Any]]:
-    """The certificate's entries by class; empty where it has none."""
-    return c.pictures.get("by_class") or ()
+    """The name of each class and the agreement on it, with what `by` parts the rows; empty where classes were not compared."""
+    family = None if c.harm is None else c.harm.families.get("class")
+    cells = () if family is None else family.cells
+    return [{"name": cell.name, "by": family.by, "agreement": asdict(cell.agreement)} for cell in cells if family and cell.agreement]
 
 
 def control(name: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "largest_loss",
     "paired_means",
     "paired_shares",
+    "share_of",
 ]
 
 
@@ -125,6 +126,16 @@ def paired_shares(a: ArrayLike, b: ArrayLike, weight: ArrayLike | None = None, r
         rows, exact = _effective(np.bincount(cluster, off), np.bincount(cluster, w), only_a + only_b - (only_a - only_b) ** 2), False
         rows = min(rows, float(len(x)))
     return PairedShares(float(w @ x) / total, float(w @ y) / total, rows, only_a * rows, only_b * rows, exact)
+
+
+def share_of(hits: ArrayLike, weight: ArrayLike | None = None, row: ArrayLike | None = None) -> tuple[float, float, float]:
+    """Where something is so, (M,) bool, M ≥ 1 → (share, low, high), Wilson's 95 % interval; weight and row as in `paired_shares`.
+
+    >>> [round(x, 4) for x in share_of([True] * 9 + [False])]
+    [0.9, 0.5958, 0.9821]
+    """
+    found = paired_shares(hits, np.zeros(len(np.asarray(hits)), dtype=bool), weight, row)
+    return (found.a, *_score(found.a, found.rows, 0.05))
 
 
 def _effective(off: NDArray, w: NDArray, variance: float) -> float:

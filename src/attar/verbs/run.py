@@ -31,7 +31,7 @@ from attar.loop import Fit, alone, processes
 from attar.notation import located
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
-from attar.report import write_report
+from attar.report import check_rows, write_report
 from attar.signal import Source, Student
 from attar.sources import Ema, Taught, module
 from attar.sources.told import told
@@ -45,9 +45,9 @@ from attar.verbs.teach import teach
 __all__ = ["STEPS", "Job", "Result", "read", "read_shift", "run", "run_job", "settled_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
-KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "budget", "require")
+KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "deploy", "shift", "budget", "require", "show_rows")
 SETTLED = ("objective", "controls")  # what is filled in when the data are read, where nothing is said
-JUDGED_BY = ("shift", "budget", "require")  # what a certificate is held against: it may change when one is made anew
+JUDGED_BY = ("shift", "budget", "require", "show_rows")  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
@@ -59,6 +59,7 @@ class Job:
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
     objective, controls: None, what the task and the labels that there are imply. shift: other data, by name or named by their files.
+    show_rows: how many of the rows that students lose the page shows, with what they hold.
     """
 
     data: Any
@@ -72,6 +73,7 @@ class Job:
     shift: Mapping[str, Any] | Sequence[Any] = ()
     budget: Budget | None = None
     require: Require | None = None
+    show_rows: int = 0
     text: str = ""
     where: Callable[[str], str] = lambda key: key
 
@@ -119,6 +121,7 @@ def run(
     shift: Mapping[str, Any] | Sequence[Any] = (),
     budget: Budget | None = None,
     require: Require | None = None,
+    show_rows: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
     listen: Listener = silent,
@@ -129,6 +132,8 @@ def run(
         unless `resume` goes on with it. objective, task, fit, controls: by default what the data and the task imply; where no row has a
         label, the student learns from the teacher alone, and the certificate says what cannot be claimed.
     shift: other data sets, a list or by name, whose rows are asked as well when the student is judged; see `attar.evaluate`.
+    show_rows: the page shows at most so many of the test rows that students lose and the teacher does not, with what they hold: columns,
+        texts or a picture, 100 at most. Without it rows appear by their ids alone.
     Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
 
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
@@ -146,6 +151,7 @@ def run(
         shift=shift,
         budget=budget,
         require=require,
+        show_rows=show_rows,
     )
     _check_parts(asked)
     job = replace(asked, text=_text(asked))
@@ -177,7 +183,9 @@ def _text(job: Job) -> str:
     """A run from Python as the lines a recipe would have; what has no text stands as Python shows it, without its address."""
     parts = {key: getattr(job, key) for key in KEYS}
     lines = (
-        f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}" for key, value in parts.items() if value not in (None, ())
+        f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}"
+        for key, value in parts.items()
+        if value not in (None, (), 0)
     )
     return "\n".join(["# A run from Python, as it was asked.", *lines]) + "\n"
 
@@ -247,6 +255,8 @@ def _together() -> Iterator[_Company]:
 
 def read(job: Job) -> tuple[Data, Task]:
     """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
+    with job.about("show_rows"):
+        check_rows(job.show_rows)
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
@@ -428,7 +438,7 @@ class _Steps:
             out=self.out,
             listen=self.listen,
         )
-        write_report(certificate, self.out)
+        write_report(certificate, self.out, test=self.data.test, show_rows=self.job.show_rows)
 
 
 def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Harm, Require, Shifted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Data, Split
 from attar.errors import EvidenceError
@@ -25,6 +25,8 @@ from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
 from attar.task import Task, task_for
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
+from attar.verbs.evaluate.harm import harm
+from attar.verbs.evaluate.harm import limits as harm_limits
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
 from attar.verbs.evaluate.scoring import drawn, quality
@@ -59,7 +61,8 @@ def evaluate(
     shift: other data sets by name, of the same columns and classes: all their rows are asked as well, but for those that student or
         teacher learned from. Nothing is chosen on them, and nothing required of them.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
-    out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
+    out: the run folder: certificate.json goes there, and the test rows that students lose, by id, as harm.parquet (harm.csv without
+        pyarrow); its manifest counts how often this test split has been opened.
 
     The claim, decision rules and temperatures are fixed before the test rows are asked. Where no test row has a label, nothing can be said
     of quality, and the first verdict says how like the teacher the student answers instead.
@@ -94,6 +97,7 @@ def evaluate(
     for name, split in others.items():
         listen(Event("evaluate", text=f"elsewhere: {len(split):,} rows of {name}"))
         away[name] = elsewhere(split, shift[name], _seen(data, teacher), models, judged, task, (qualities, faithful))
+    harmed = harm(at, models, answers, rows, judged, task, data, None if out is None else Path(out))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     certificate = Certificate(
@@ -107,9 +111,10 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away),
+        limits=_limits(data, teacher, arms, rows, look, task, away, harmed),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
+        harm=harmed,
     )
     if out is not None:
         certificate.write(Path(out) / "certificate.json")
@@ -265,6 +270,7 @@ def _limits(
     look: int | None,
     task: Task,
     away: Mapping[str, Shifted],
+    harmed: Harm | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -292,10 +298,9 @@ def _limits(
         limits.append("the arms behind “helped” were measured before export, the student that ships on its file")
     if unlabelled := [name for name, shifted in away.items() if not shifted.labelled]:
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
-    by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
         _not_from_elsewhere(away),
-        f"groups of rows: none were compared{by_class}",
+        *harm_limits(harmed, task, data),
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
     ]
