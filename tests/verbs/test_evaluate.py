@@ -423,7 +423,8 @@ def test_several_labels_a_row() -> None:
     t, s = (m.answer(test.inputs, test.ids) > 0 for m in (Toy("t"), Toy("s", 0.4)))
     assert found.fidelity["agreement"].value == pytest.approx(float((t == s).double().mean()))
     assert found.helped.answer == "helped"
-    assert [c["name"] for c in found.pictures["by_class"]] == ["a", "b", "c"]
+    assert found.harm is not None
+    assert sorted(c.name for c in found.harm.families["class"].cells) == ["a", "b", "c"]
     assert found.calibration["teacher"]["ece"].value == pytest.approx(0, abs=0.04)
 
 
