@@ -46,7 +46,7 @@ def certificate(**changes: Any) -> Certificate:
         },
         "requirements": (Requirement("agreement ≥ 0.95", "met", "It is 0.9935."),),
         "limits": ("no guard was fitted: the student answers every row, and this sentence is long enough to be wrapped",),
-        "pictures": {"by_class": []},
+        "pictures": {"reliability": {}},
     }  # fmt: skip
     return Certificate(**{**values, **changes})
 

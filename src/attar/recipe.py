@@ -36,8 +36,8 @@ class _Key:
     says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all. also: words of
     another module, by its name.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
-    many: it is a list of these. plain: the annotation of a text or a list of texts, where no words stand. choices: these texts, each with
-    what it means.
+    many: it is a list of these. plain: the annotation of a text, a number or a list of texts, where no words stand.
+    choices: these texts, each with what it means.
     """
 
     says: str
@@ -98,6 +98,7 @@ KEYS: Mapping[str, _Key] = {
     ),
     "budget": _Key("what the student may cost", ("attar.cost",), ("budget",), "attar.cost:Budget"),
     "require": _Key("what the certificate must show", ("attar.certificate",), ("require",), "attar.certificate:Require"),
+    "show_rows": _Key("how many rows that students lose the page shows, 100 at most; without it their ids alone", plain=int),
 }
 JUDGED_BY = ("require", "budget")  # what the certificate of a run can be held against when nobody is asked any more
 DEFAULTS = {"deploy": "float"}
@@ -252,7 +253,8 @@ class Recipe:
 class Resolved:
     """The objects that a recipe describes, in `values` by key.
 
-    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, guard, shift, foreign, budget, require.
+    Always there: data, teacher, student, fit, deploy. If named: task, objective, controls, guard, shift, foreign, budget, require,
+    show_rows.
     """
 
     recipe: Recipe
@@ -270,6 +272,8 @@ class Resolved:
     def _node(self, key: str) -> Node:
         if KEYS[key].plain is not None:
             value = self.values[key]
+            if isinstance(value, int):
+                return Value(value)
             return Name(value) if isinstance(value, str) else List(tuple(Value(v) for v in value))
         words = vocabulary(key, self.recipe.trust)
         return map_paths(parse(repr(self.values[key])), words, lambda path, of: path if of == "run" else os.path.relpath(path, self.out))

@@ -20,6 +20,7 @@ from scipy import special
 
 import attar
 from attar.certificate import Certificate, Figure, Foreign, Quality, Requirement, Shifted, Verdict
+from attar.certificate.harm import Cell, Family, Harm
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
 from attar.errors import MissingExtra
@@ -33,7 +34,7 @@ from attar.testing.texts import small_pairs, small_text_model, small_text_teache
 from attar.verbs.evaluate import evaluate
 
 ALWAYS = ["helped", "differs", "replaces", "cost", "identity"]
-USUAL = ["helped", "differs", "reliability", "replaces", "cost", "tables", "limits", "identity"]
+USUAL = ["helped", "differs", "harm", "reliability", "replaces", "cost", "tables", "limits", "identity"]
 NOT_SAID = r"\b(nan|NaN|None|inf|Infinity|undefined|Figure)\b"
 VOID = {"meta", "link", "br", "line", "circle", "rect", "path", "polygon", "img", "hr", "input"}
 
@@ -127,14 +128,18 @@ def certificate(**changes: Any) -> Certificate:
         "requirements": (),
         "limits": ("no guard was fitted: the student answers every row",),
         "pictures": {
-            "by_class": [
-                {"name": name, "agreement": share(a), "teacher": share(0.8), "student": share(0.7), "difference": share(-0.1)}
-                for name, a in (("no", 0.995), ("yes", 0.981))
-            ],
             "reliability": {"teacher": bins, "student raw": bins, "student": bins},
         },
+        "harm": harm({"no": 0.995, "yes": 0.981}),
     }  # fmt: skip
     return Certificate(**{**values, **changes})
+
+
+def harm(agreements: dict[str, float | None]) -> Harm:
+    """By class: so much agreement, and the teacher right more often."""
+    shares = figure(0.8), figure(0.7), figure(-0.1, how="paired score interval (Tango)")
+    cells = [Cell("", name, 600, figure(a, n=600), *shares, 0.01, 0.02, "worse") for name, a in agreements.items()]
+    return Harm({"class": Family("label", "accuracy", 1, tuple(cells), len(cells), next(iter(agreements)), figure(0.1))})
 
 
 def written(tmp_path: Path, **changes: Any) -> Page:
@@ -222,7 +227,7 @@ def test_what_is_required_is_listed_and_withholds_the_yes(tmp_path: Path) -> Non
 
 def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
-    classes = [{**entry, "name": f"{evil}{k}"} for k, entry in enumerate(certificate().pictures["by_class"])]
+    classes = harm({f"{evil}{k}": 0.9 for k in range(2)})
     q = certificate().quality["accuracy"]
     arms = replace(q, arms={**q.arms, evil: figure(0.7)}, gains={**q.gains, evil: figure(0.1)}, seeds={**q.seeds, evil: (0.7, 0.7, 0.7)})
     (tmp_path / "recipe.yaml").write_text(f'data: table("{evil}.csv")  # </pre><img src=x onerror=alert(1)>\n')
@@ -230,7 +235,7 @@ def test_hostile_names_are_shown_and_never_run(tmp_path: Path) -> None:
     c = certificate()
     identity = {**c.identity, "classes": [evil], "machine": evil, "teacher": {"text": evil, "fingerprint": "t", "training_rows": evil}}
     page = written(
-        tmp_path, pictures={**c.pictures, "by_class": classes}, identity=identity, limits=(evil,),
+        tmp_path, harm=classes, identity=identity, limits=(evil,),
         helped=Verdict("hurt", evil), against={}, quality={"accuracy": arms, evil: arms}, cost={**c.cost, evil: c.cost["student"]},
         calibration={"student": {evil: figure(0.1)}}, requirements=(Requirement(evil, "met", evil),),
     )  # fmt: skip
@@ -266,7 +271,7 @@ def test_every_section_and_picture_is_there(tmp_path: Path) -> None:
         assert heading in page.words
     assert "mlp(width=64)" in page.words
     pictures = [svg for svg in page.named("svg") if svg.get("role") == "img"]
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     for picture in pictures:  # each says what it shows to those who do not see it
@@ -280,7 +285,7 @@ def test_every_link_of_the_page_leads_somewhere(tmp_path: Path) -> None:
     page = written(tmp_path, shift=somewhere("books"))
     ids = {attributes.get("id") for _, attributes in page.tags}
     links = [attributes["href"] or "" for attributes in page.named("a")]
-    assert len(links) >= 4 + 7  # the questions, and from the pictures to the tables
+    assert len(links) >= 4 + 6  # the questions, and from the pictures to the tables
     assert {link.removeprefix("#") for link in links} <= ids
 
 
@@ -302,7 +307,7 @@ def test_a_certificate_with_little_in_it_makes_a_page_with_little_in_it(tmp_path
     unsure = Verdict("insufficient evidence", "INSUFFICIENT EVIDENCE: no test row has a label")
     empty: dict[str, Any] = {
         "identity": bare, "claim": {"metric": "accuracy", "decision": "d"}, "non_inferior": unsure, "helped": unsure, "against": {},
-        "calibration": {}, "cost": {}, "fidelity": {}, "pictures": {}, "limits": (),
+        "calibration": {}, "cost": {}, "fidelity": {}, "pictures": {}, "limits": (), "harm": None,
     }  # fmt: skip
     for k, quality in enumerate([{}, {"accuracy": none}]):
         page = written(tmp_path, **empty, quality=quality)
@@ -326,27 +331,22 @@ def test_figures_that_are_not_there_are_dashes(tmp_path: Path) -> None:
         "teacher": {"latency_p95_ms": Figure(None, unit="ms"), "memory_mb": Figure(0.0, unit="MB")},
         "student": certificate().cost["student"],
     }
-    entry = {
-        "name": "rare",
-        "by": "label",
-        "agreement": {**share(0.5), "value": None, "low": None, "high": None},
-        "teacher": share(0.5),
-        "student": share(0.5),
-    }
-    pictures = {**certificate().pictures, "by_class": [*certificate().pictures["by_class"], entry]}
     page = written(
-        tmp_path, quality={"accuracy": one, "recall": Quality(1, Figure(None), Figure(None), Figure(None))}, cost=cost, pictures=pictures
+        tmp_path,
+        quality={"accuracy": one, "recall": Quality(1, Figure(None), Figure(None), Figure(None))},
+        cost=cost,
+        harm=harm({"no": 0.9, "rare": None}),
     )
     assert "–" in page.words
     assert "One seed has no interval." in page.words
     assert re.search(NOT_SAID, page.words) is None
-    assert "rare" not in page.words  # no row, nothing to say
+    drawn = next(text for text in page.texts if text.startswith("no: 90.0"))
+    assert "rare" not in drawn  # no row, nothing to draw
 
 
 def test_many_classes_are_cut_to_those_that_agree_least(tmp_path: Path) -> None:
-    entries = [{**certificate().pictures["by_class"][0], "name": f"class {k}", "agreement": share(0.5 + k / 4000)} for k in range(1000)]
-    page = written(tmp_path, pictures={"by_class": entries})
-    assert "the 24 of 1,000 with the least agreement" in page.words
+    page = written(tmp_path, harm=harm({f"class {k}": 0.5 + k / 4000 for k in range(1000)}))
+    assert "the 24 of 1,000 with the greatest loss" in page.words
     assert "class 23" in page.words
     assert "class 24" not in page.words
     assert (tmp_path / "report.html").stat().st_size < 300_000
@@ -422,8 +422,9 @@ def test_the_certificate_of_every_kind_of_task_makes_a_page(
     assert path == tmp_path / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
-    without = {"reliability"} if task.kind not in ("classification", "multilabel") else set()
     further = ["evidence"] if task.kind == "classification" else []
+    without = {"reliability"} if task.kind not in ("classification", "multilabel") else set()
+    without |= {"harm"} if found.harm is None else set()
     assert sections(page) == [s for s in [*USUAL[:-2], *further, *USUAL[-2:]] if s not in without]
     assert re.search(NOT_SAID, page.words) is None
     assert ("Number by number" in page.words) == (task.kind == "regression")

@@ -127,9 +127,10 @@ def test_two_classes_are_judged_as_a_naive_loop_would() -> None:
     r = 1 / (1 + np.exp(-s))
     kl = (p * np.log(p / r) + (1 - p) * np.log((1 - p) / (1 - r))).mean()
     assert found.fidelity["kl"].value == pytest.approx(kl, rel=1e-5)
-    by_class = found.pictures["by_class"]
-    assert [c["name"] for c in by_class] == ["no", "yes"]
-    assert by_class[1]["student"]["value"] == pytest.approx((s[y == 1] > 0).mean())
+    assert found.harm is not None
+    by_class = {c.name: c for c in found.harm.families["class"].cells}
+    assert sorted(by_class) == ["no", "yes"]
+    assert by_class["yes"].student.value == pytest.approx((s[y == 1] > 0).mean())
     for quality in q.values():
         for figure in (quality.teacher, quality.student, quality.difference):
             assert figure.low is not None
@@ -422,7 +423,8 @@ def test_several_labels_a_row() -> None:
     t, s = (m.answer(test.inputs, test.ids) > 0 for m in (Toy("t"), Toy("s", 0.4)))
     assert found.fidelity["agreement"].value == pytest.approx(float((t == s).double().mean()))
     assert found.helped.answer == "helped"
-    assert [c["name"] for c in found.pictures["by_class"]] == ["a", "b", "c"]
+    assert found.harm is not None
+    assert sorted(c.name for c in found.harm.families["class"].cells) == ["a", "b", "c"]
     assert found.calibration["teacher"]["ece"].value == pytest.approx(0, abs=0.04)
 
 

@@ -6,6 +6,7 @@ from attar.certificate.evidence import Evidence, Powered, Sets
 from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
 from attar.certificate.foreign import Foreign
 from attar.certificate.guarding import Guarding, Kept
+from attar.certificate.harm import Harm
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
 from attar.certificate.terminal import STYLES
@@ -22,6 +23,7 @@ __all__ = [
     "Figure",
     "Foreign",
     "Guarding",
+    "Harm",
     "Kept",
     "Powered",
     "Quality",

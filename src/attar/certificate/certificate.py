@@ -13,6 +13,7 @@ from attar.certificate.evidence import Evidence
 from attar.certificate.figures import Figure, Verdict
 from attar.certificate.foreign import Foreign
 from attar.certificate.guarding import Guarding
+from attar.certificate.harm import Harm
 from attar.certificate.plain import plain, whole
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import Requirement
@@ -39,7 +40,7 @@ class Certificate:
     requirements: what was asked for; empty where nothing was. limits: what was not tested. pictures: points for the page's drawings.
     shift: rows from elsewhere, by name. corrupted: test rows under corruptions, where they were asked.
     foreign: rows that are not of the task, by name. evidence: what unlabelled and calibration rows show, of a classification.
-    guard: of the file that ships; None where it has none.
+    harm: by class and by group; None where neither was compared. guard: of the file that ships; None where it has none.
     """
 
     identity: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Certificate:
     foreign: Mapping[str, Foreign] = field(default_factory=dict)
     evidence: Evidence | None = None
     guard: Guarding | None = None
+    harm: Harm | None = None
 
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"

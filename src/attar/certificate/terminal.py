@@ -10,6 +10,7 @@ from attar.certificate import corrupted, evidence, label_free
 from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
 from attar.certificate.foreign import lines as foreign_lines
 from attar.certificate.guarding import lines as guard_lines
+from attar.certificate.harm import tables as harm_tables
 
 if TYPE_CHECKING:
     from attar.certificate.certificate import Certificate
@@ -60,6 +61,8 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
         table(foreign_lines(name, section, width))
     if c.evidence is not None:
         table(evidence.lines(c.evidence))
+    for lines in harm_tables(c.harm) if c.harm else ():
+        table(lines)
     if c.guard is not None:
         table(guard_lines(c.guard))
     if c.calibration:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from attar.data.augment import Augmentation
 from attar.data.base import Asked, Data, Description, Memory, assemble, fingerprint
 from attar.data.deal import Shares, deal
+from attar.data.groups import NO_COLUMNS, Columns, read_groups
 from attar.data.ids import tensor_ids, text_key
 from attar.data.images import checked_views, pixels_data
 from attar.data.labels import Labels, label_statistics, read_label, read_labels
@@ -53,10 +54,11 @@ class Arrays:
     group: np.ndarray | None
     names: list[str] | None
     how: How
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shape = " × ".join(map(str, self.inputs.shape))
-        return say("arrays", names=self.names, **self.how.words()).replace("(", f"(<{shape}>, ", 1)
+        return say("arrays", names=self.names, groups=list(self.groups) or None, **self.how.words()).replace("(", f"(<{shape}>, ", 1)
 
     def read(self, kind: Asked = "auto") -> Data:
         """Check the arrays and split their rows. Raises DataError for whatever cannot be used."""
@@ -64,7 +66,8 @@ class Arrays:
             return self._table().read(kind)
         rows = _channels_first(self.inputs) if self.inputs.dtype == np.uint8 else torch.from_numpy(self.inputs.astype(np.float32))
         labels = _read_labels(self.labels, kind, self.how)
-        return _from_rows(Memory(rows).take, tensor_ids(rows.numpy()), rows[:1], labels, self.how, self.weight, _group_keys(self.group))
+        group, groups = _group_keys(self.group), {name: (values, _there(values)) for name, values in self.groups.items()}
+        return _from_rows(Memory(rows).take, tensor_ids(rows.numpy()), rows[:1], labels, self.how, self.weight, group, groups)
 
     def _table(self) -> Description:
         try:
@@ -88,12 +91,18 @@ class Arrays:
                 column[~known[:, i]] = None
             parts.append(pd.DataFrame({name: column}))
         parts += [pd.DataFrame({n: v}) for n, v in (("weight", self.weight), ("group", self.group)) if v is not None]
+        for name, values in self.groups.items():
+            if any(name in part.columns for part in parts):
+                raise DataError(f"groups: {name!r} is the name of another column", hint="call it by another name")
+            parts.append(pd.DataFrame({name: values}))
         munge = self.how.augment
         return frame(
             pd.concat(parts, axis=1),
             label[0] if self.labels.ndim == 1 else label,
             weight=None if self.weight is None else "weight",
             group=None if self.group is None else "group",
+            groups=list(self.groups) or None,
+            drop=list(self.groups) or None,
             unlabelled=self.how.unlabelled,
             valid=self.how.shares.valid,
             calibration=self.how.shares.calibration,
@@ -169,6 +178,7 @@ def arrays(
     *,
     weight: Array | None = None,
     group: Array | Sequence[Any] | None = None,
+    groups: Mapping[str, Array | Sequence[Any]] | None = None,
     names: list[str] | None = None,
     unlabelled: Literal["refuse", "keep"] = "refuse",
     valid: float = 0.1,
@@ -182,6 +192,7 @@ def arrays(
 
     inputs: images as (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W). labels: (N,) classes or numbers, or (N, L) of 0 and 1; a
         class of −100 and a number of NaN is unknown.
+    groups: {name: (N,) texts, numbers or booleans}, by whose values student and teacher are compared apart, as in `table`; no inputs.
     names: of the F columns; x0, x1, … without. The other arguments are those of `table` and `images`.
 
     >>> data = arrays(np.arange(400.0).reshape(200, 2), np.arange(200) % 2, test=0.3).read()
@@ -191,7 +202,9 @@ def arrays(
     rows, answers = _numpy(inputs), _numpy(labels)
     if rows.ndim < 2 or rows.dtype.kind not in "biuf":
         raise DataError(f"inputs are {rows.dtype} of shape {rows.shape}", hint="one row for each case; text and names: frame(...)")
-    for what, values in (("labels", answers), ("weight", weight), ("group", group)):
+    parted = {name: _numpy(values) for name, values in (groups or {}).items()}
+    named = ((f"groups {name!r}", values) for name, values in parted.items())
+    for what, values in (("labels", answers), ("weight", weight), ("group", group), *named):
         if values is not None and len(values) != len(rows):
             raise DataError(f"{len(rows):,} rows of inputs, {len(values):,} of {what}", hint="one for each row, in the same order")
     if answers.ndim > 2:
@@ -200,7 +213,7 @@ def arrays(
         answers = answers[:, 0]
     how = _how(unlabelled, Shares(valid, calibration, test), seed, augment, views)
     weights = None if weight is None else _weights(_numpy(weight))
-    return Arrays(rows, answers, weights, None if group is None else _numpy(group), names, how)
+    return Arrays(rows, answers, weights, None if group is None else _numpy(group), names, how, parted)
 
 
 def dataset(
@@ -264,13 +277,25 @@ def _from_rows(
     how: How,
     weight: np.ndarray | None = None,
     group: np.ndarray | None = None,
+    groups: Columns = NO_COLUMNS,
 ) -> Data:
     shape = tuple(example.shape[1:])
     if isinstance(how.augment, Munge):
         raise DataError("munge is for tables", hint="augment=[shift(pixels=2)]")
     if example.dtype == torch.uint8:
         return pixels_data(
-            rows, ids, shape, labels, "label", how.shares, how.seed, augment=how.augment, views=how.views, weight=weight, group=group
+            rows,
+            ids,
+            shape,
+            labels,
+            "label",
+            how.shares,
+            how.seed,
+            augment=how.augment,
+            views=how.views,
+            weight=weight,
+            group=group,
+            groups=groups,
         )
     if how.augment:
         raise DataError(f"augment={how.augment} is for images, these are {example.dtype}", hint="images are uint8, 0..255")
@@ -281,7 +306,18 @@ def _from_rows(
             at = int(bad.flatten(1).any(1).nonzero()[0]) + start
             raise DataError(f"inputs hold {block[bad][0].item()} in row {at + 1}", hint="tensors have no missing values: fill them before")
     schema = label_statistics(Schema("tensor", shape=shape, classes=labels.classes), labels, np.flatnonzero(part == 0))
-    return assemble(schema=schema, kind=labels.kind, ids=ids, labels=labels.values, weight=weight, part=part, rows=rows, notes=notes)
+    parted, said = read_groups(groups, np.flatnonzero(part == 0))
+    return assemble(
+        schema=schema,
+        kind=labels.kind,
+        ids=ids,
+        labels=labels.values,
+        weight=weight,
+        part=part,
+        rows=rows,
+        notes=(*notes, *said),
+        groups=parted,
+    )
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
@@ -313,6 +349,13 @@ def _read_labels(labels: np.ndarray, kind: str, how: How) -> Labels:
         raise DataError(f"task {kind} needs one label for each row, these are {labels.shape[1]}", hint="task: multilabel()")
     names = [f"label{i}" for i in range(labels.shape[1])]
     return read_labels(names, list(labels.T), list(known.T), how.unlabelled)
+
+
+def _there(values: np.ndarray) -> np.ndarray:
+    """(N,) bool: what is neither None, NaN nor blank text."""
+    if values.dtype.kind in "biu":
+        return np.ones(len(values), dtype=bool)
+    return np.array([v is not None and v == v and not (isinstance(v, str) and not v.strip()) for v in values.tolist()], dtype=bool)
 
 
 def _weights(weight: np.ndarray) -> np.ndarray:

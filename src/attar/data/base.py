@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attar.data.deal import SPLITS
+from attar.data.groups import Group
 from attar.errors import DataError
 from attar.identity import digest
 from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
@@ -33,6 +34,7 @@ class Split:
     rows: (B,) positions → inputs of these rows as they are.
     seen: (B,) positions, (B,) ids, (B,) views → inputs as augmented; None where nothing is augmented.
     mask: (N, K) bool, which texts of a row are there, where each is answered by itself; None: all.
+    groups: the declared ways to part the rows, by column; none is made of two columns.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Split:
     rows: Callable[[Tensor], Inputs]
     seen: Callable[[Tensor, Tensor, Tensor], Inputs] | None = None
     mask: Tensor | None = None
+    groups: Mapping[str, Group] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,6 +83,7 @@ class Split:
             rows=lambda index: rows(at[index]),
             seen=None if seen is None else lambda index, ids, views: seen(at[index], ids, views),
             mask=picked(self.mask),
+            groups={name: group.take(at) for name, group in self.groups.items()},
         )
 
     def batch(self, index: Tensor, views: Tensor | None = None) -> Batch:
@@ -123,7 +127,7 @@ class Data:
     is what the task asks, `schema.classes` what was declared, and a regression's label_mean is 0, its label_std 1.
     The schema is that of the rows which the description names; unlabelled rows that join the training split change nothing in it.
     kind: what the labels are, known or not.
-    fingerprint: changes when a row, a label, a weight, the split of a row or the augmentation changes.
+    fingerprint: changes when a row, a label, a weight, a group, the split of a row or the augmentation changes.
     notes: sentences on what reading found.
     views: how many augmented views of each training row are to be stored; 0 where nothing is augmented.
     augmentation: the augmentation as text, "" for none.
@@ -187,10 +191,11 @@ def assemble(
     rows: Callable[[np.ndarray], Callable[[Tensor], Inputs]],
     notes: tuple[str, ...] = (),
     mask: np.ndarray | None = None,
+    groups: Mapping[str, Group] = MappingProxyType({}),
 ) -> Data:
     """Data from rows and their split numbers (−1: left out), in the order of the rows.
 
-    rows: (M,) positions in the whole → what answers for these M rows. mask: (N, K) bool, as in Split.
+    rows: (M,) positions in the whole → what answers for these M rows. mask, groups: of all N rows, as in Split.
     Raises DataError where the training labels are all of one class, or the weights of a split are all 0.
     """
     splits = {}
@@ -201,7 +206,8 @@ def assemble(
         if share is not None and not share.any():
             raise DataError(f"all {len(at):,} rows of the {name} split weigh 0", hint="look at the weight column")
         there = None if mask is None else torch.from_numpy(mask[at])
-        splits[name] = Split(name, torch.from_numpy(ids[at]), labels[where], share, schema, rows(at), mask=there)
+        parts = {column: group.take(where) for column, group in groups.items()}
+        splits[name] = Split(name, torch.from_numpy(ids[at]), labels[where], share, schema, rows(at), mask=there, groups=parts)
     notes = (*notes, *_duplicates(ids[part >= 0]))
     if not any(split.labelled for split in splits.values()):
         notes = (*notes, "no row has a label")
@@ -221,11 +227,13 @@ def stacked(parts: Sequence[Inputs]) -> Inputs:
 
 
 def fingerprint(data: Data) -> str:
-    """The digest of schema, ids, labels and weights of each split in order, and of the augmentation."""
+    """The digest of schema, ids, labels, weights and groups of each split in order, and of the augmentation."""
     parts: list[str | np.ndarray | int | None] = [repr(data.schema), data.kind, data.augmentation, data.views]
     for name, split in data.splits.items():
         parts += [name, split.ids.numpy()]
         parts += [None if t is None else t.numpy() for t in (split.labels, split.weight)]
+        for column, group in split.groups.items():
+            parts += [column, repr(group.names), group.codes.numpy()]
     return digest(*parts)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from attar.data.augment import Augmentation, Views
 from attar.data.base import Asked, Data, Memory, Split, assemble, fingerprint
 from attar.data.deal import Shares, deal
+from attar.data.groups import NO_COLUMNS, Columns, read_groups
 from attar.data.ids import tensor_ids, text_key
 from attar.data.labels import Labels, label_statistics, read_label
 from attar.errors import DataError, MissingExtra
@@ -142,6 +143,7 @@ def pixels_data(
     views: int | None = None,
     weight: np.ndarray | None = None,
     group: np.ndarray | None = None,
+    groups: Columns = NO_COLUMNS,
 ) -> Data:
     """Images of one shape (C, H, W) → Data.
 
@@ -157,7 +159,18 @@ def pixels_data(
     mean, std = _pixel_statistics(counts)
     schema = Schema("images", shape=tuple(shape), pixel_mean=mean, pixel_std=std, classes=labels.classes, label=label)
     schema = label_statistics(schema, labels, train)
-    data = assemble(schema=schema, kind=labels.kind, ids=ids, labels=labels.values, weight=weight, part=part, rows=rows, notes=notes)
+    parted, said = read_groups(groups, train)
+    data = assemble(
+        schema=schema,
+        kind=labels.kind,
+        ids=ids,
+        labels=labels.values,
+        weight=weight,
+        part=part,
+        rows=rows,
+        notes=(*notes, *said),
+        groups=parted,
+    )
     return with_views(data, augment, views)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from attar.data.base import Asked, Data, Memory, assemble
 from attar.data.columns import Raw, kind_of, missing_in, objects_of, read_column
 from attar.data.deal import Shares, deal
+from attar.data.groups import Group, read_groups, wanted
 from attar.data.ids import number_keys, row_ids, text_key, text_keys
 from attar.data.labels import Labels, label_statistics, no_labels, read_label, read_labels
 from attar.data.munge import Munge, synthesise
@@ -38,6 +39,7 @@ class Roles:
     id: str | None = None
     time: str | None = None
     group: str | None = None
+    groups: str | list[str] | None = None
     drop: list[str] | None = None
     categories: list[str] | None = None
     missing: list[str] | None = None
@@ -56,6 +58,10 @@ class Roles:
     def shares(self) -> Shares:
         return Shares(self.valid, self.calibration, self.test)
 
+    def parted(self, columns: Sequence[str]) -> list[str]:
+        """The columns by which rows are compared apart. Raises DataError for one that is not there, and for the label."""
+        return wanted(self.groups, columns, label=self.labels)
+
     def inputs(self, columns: Sequence[str]) -> list[str]:
         """The columns that are inputs. Raises DataError for a name that is not there, or that has two roles."""
         named = [("label", name) for name in self.labels]
@@ -71,6 +77,11 @@ class Roles:
             taken[name] = role
         if self.time is not None and self.group is not None:
             raise DataError(f"time={self.time!r} and group={self.group!r}: a split follows one of them", hint="leave one out")
+        for name in self.parted(columns):
+            if taken.get(name) in ("weight", "id"):
+                raise DataError(
+                    f"column {name!r} is named as {taken[name]} and as groups", hint="rows that have much in common are a group"
+                )
         if not (inputs := [c for c in columns if taken.get(c, "categories") == "categories"]):
             raise DataError("no column is left to be an input", hint=f"columns: {', '.join(columns)}")
         return inputs
@@ -122,6 +133,7 @@ def table(
     id: str | None = None,
     time: str | None = None,
     group: str | None = None,
+    groups: str | list[str] | None = None,
     drop: list[str] | None = None,
     categories: list[str] | None = None,
     missing: list[str] | None = None,
@@ -142,6 +154,8 @@ def table(
     id: a column that names each row once; it is checked and is no input. Rows of equal content lie in one split all the same.
     time: a column of numbers or dates: the oldest rows train, the newest test. It is no input.
     group: a column, such as a patient: all rows of a group lie in one split. It is no input.
+    groups: columns such as "age,sex", by whose values student and teacher are compared apart; numbers are cut into four bands at the
+        quartiles of the training rows. They stay inputs unless `drop` names them as well.
     drop: columns to leave out.
     categories: columns to take for names although they hold numbers.
     missing: texts that mean missing, besides the empty one, NA, NaN and null.
@@ -154,7 +168,9 @@ def table(
     >>> table("credit.csv", label="default", test=0.3).roles.test
     0.3
     """
-    roles = Roles(label, classes, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
+    roles = Roles(
+        label, classes, weight, id, time, group, groups, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment
+    )
     _ = roles.shares  # refuses shares that leave nothing
     return Table(path, roles, separator)
 
@@ -168,6 +184,7 @@ def frame(
     id: str | None = None,
     time: str | None = None,
     group: str | None = None,
+    groups: str | list[str] | None = None,
     drop: list[str] | None = None,
     categories: list[str] | None = None,
     missing: list[str] | None = None,
@@ -179,7 +196,9 @@ def frame(
     augment: Munge | None = None,
 ) -> Frame:
     """A pandas DataFrame; its index is ignored, and columns of dtype category are categories. Arguments as in `table`."""
-    roles = Roles(label, classes, weight, id, time, group, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment)
+    roles = Roles(
+        label, classes, weight, id, time, group, groups, drop, categories, missing, unlabelled, valid, calibration, test, seed, augment
+    )
     _ = roles.shares
     return Frame(frame, roles)
 
@@ -212,14 +231,19 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
     notes += tuple(note for raw, column in zip(raws, described, strict=True) if (note := _unseen_note(raw, column)))
     schema = Schema("table", tuple(described), classes=labels.classes, label=", ".join(roles.labels) or "label")
     schema = label_statistics(schema, labels, np.flatnonzero(part == 0))
+    groups, said = _parted(frame, roles, np.flatnonzero(part == 0))
+    notes += said
     values = labels.values
     if roles.augment is not None:
         raws, ids, values, weight, part, note = _extend(roles.augment, raws, ids, values, weight, part)
+        groups = {name: group.longer(len(ids) - len(group.codes)) for name, group in groups.items()}
         notes += (note,)
     block = Memory(_block(raws, described))
     if (wide := _needs_double(raws)) is not None:
         notes += (f"numbers are kept in double precision: {wide!r} does not fit in single",)
-    return assemble(schema=schema, kind=labels.kind, ids=ids, labels=values, weight=weight, part=part, rows=block.take, notes=notes)
+    return assemble(
+        schema=schema, kind=labels.kind, ids=ids, labels=values, weight=weight, part=part, rows=block.take, notes=notes, groups=groups
+    )
 
 
 def read_like(
@@ -303,6 +327,12 @@ def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
     if roles.classes is not None:
         raise DataError(f"label={roles.labels} and classes={roles.classes}", hint="several labels are called like their columns")
     return read_labels(roles.labels, values, known, roles.unlabelled)
+
+
+def _parted(frame: pd.DataFrame, roles: Roles, train: np.ndarray) -> tuple[dict[str, Group], tuple[str, ...]]:
+    columns = {name: _column(frame, name) for name in roles.parted([str(c) for c in frame.columns])}
+    found = {name: (objects_of(series), ~missing_in(series)) for name, series in columns.items()}
+    return read_groups(found, train, categories=roles.categories or ())
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -12,6 +12,7 @@ import numpy as np
 
 from attar.data.base import Asked, Data, Memory, assemble
 from attar.data.deal import SPLITS, Shares, deal
+from attar.data.groups import read_groups, wanted
 from attar.data.ids import text_key, texts_ids
 from attar.data.labels import Labels, label_statistics, no_labels, read_label, read_labels, read_scores
 from attar.data.records import Records, files_of, read_records, stem
@@ -41,6 +42,7 @@ class Text:
     label: str | list[str] | None
     classes: list[str] | None
     group: str | None
+    groups: str | list[str] | None
     unlabelled: Literal["refuse", "keep"]
     separator: str | None
     valid: float | InPath
@@ -78,6 +80,7 @@ def text(
     *,
     classes: list[str] | None = None,
     group: str | None = None,
+    groups: str | list[str] | None = None,
     unlabelled: Literal["refuse", "keep"] = "refuse",
     separator: str | None = None,
     valid: float | InPath = 0.1,
@@ -95,6 +98,7 @@ def text(
     classes: all the classes there may be, in the order of the teacher's outcomes; needed where no label shows them, and good for a
         domain that does not show all. A label that is none of them is refused.
     group: a column, such as an author: all rows of a group lie in one split. It is no text.
+    groups: columns such as "language,year", by whose values student and teacher are compared apart, as in `table`. They are no texts.
     unlabelled: rows without a label, an empty cell or null, are refused, or kept for the teacher to label.
     separator: of the columns of .csv (a comma) and .tsv (a tab). Quotes are read as the csv module reads them; in a file of tabs
         with a quote that is not one of a pair around a whole field, all are signs like any other, as in GLUE's files.
@@ -108,7 +112,7 @@ def text(
     >>> text("reviews.tsv", label="stars", test="official.tsv").files
     {'test': 'official.tsv'}
     """
-    made = Text(path, text, label, classes, group, unlabelled, separator, valid, calibration, test, seed)
+    made = Text(path, text, label, classes, group, groups, unlabelled, separator, valid, calibration, test, seed)
     _ = made.shares  # refuses shares that leave nothing
     if group is not None and made.files:
         raise DataError(f"group={group!r} and {next(iter(made.files))}={next(iter(made.files.values()))!r}", hint="leave one of them out")
@@ -141,9 +145,12 @@ def guess_texts(records: Records, others: Sequence[str] = ()) -> list[str]:
 def _read(spec: Text, kind: str) -> Data:
     records = read_records(located(spec.path), spec.separator)
     labels = [] if spec.label is None else [spec.label] if isinstance(spec.label, str) else list(spec.label)
-    others = [*labels, *([spec.group] if spec.group else [])]
+    parted = wanted(spec.groups, list(records.columns), label=labels)
+    others = [*labels, *([spec.group] if spec.group else []), *(name for name in parted if name != spec.group)]
     names = guess_texts(records, others) if spec.text is None else [spec.text] if isinstance(spec.text, str) else list(spec.text)
     _check_roles(records, names, labels, spec.group)
+    if both := [name for name in parted if name in names]:
+        raise DataError(f"column {both[0]!r} is named as text and as groups", hint="a group is what many texts have in common")
     records, given = _with_files(spec, records, [*names, *others])
     embeds = kind == "embedding"
     columns = read_texts(records, names)
@@ -160,6 +167,10 @@ def _read(spec: Text, kind: str) -> Data:
     part, dealt = deal(ids, spec.shares, seed=spec.seed, group=group, given=given if spec.files else None)
     schema = Schema("text", classes=found.classes, label=", ".join(labels) or "label", texts=tuple(names), embeds=embeds)
     schema = label_statistics(schema, found, np.flatnonzero(part == 0))
+    cells = {name: _cells(records, name, "groups") for name in parted}
+    known = {name: np.array([v is not None for v in values.tolist()], dtype=bool) for name, values in cells.items()}
+    groups, said = read_groups({name: (values, known[name]) for name, values in cells.items()}, np.flatnonzero(part == 0))
+    notes += said
     notes += _single_note(there, labels, records) + _shared_note(columns, part) if embeds else ()
     return assemble(
         schema=schema,
@@ -171,6 +182,7 @@ def _read(spec: Text, kind: str) -> Data:
         rows=Memory({name: Texts(column) for name, column in zip(names, columns, strict=True)}).take,
         notes=(*notes, *dealt),
         mask=there if embeds else None,
+        groups=groups,
     )
 
 
@@ -234,9 +246,9 @@ def _labels(spec: Text, records: Records, names: list[str], kind: str, there: np
     return read_label(names[0], columns[0], known[0], kind, spec.unlabelled, classes=spec.classes, place=records.place)
 
 
-def _cells(records: Records, name: str) -> np.ndarray:
-    """A column of labels, None where missing: null, NaN, or nothing but blanks."""
-    values = records.column(name, "label").copy()
+def _cells(records: Records, name: str, role: str = "label") -> np.ndarray:
+    """A column of labels or groups, None where missing: null, NaN, or nothing but blanks."""
+    values = records.column(name, role).copy()
     for i, value in enumerate(values.tolist()):
         if (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value)):
             values[i] = None

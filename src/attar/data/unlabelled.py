@@ -183,6 +183,7 @@ def _longer(train: Split, found: _Found, kept: np.ndarray) -> Split:
         rows=rows,
         seen=seen,
         mask=mask,
+        groups={name: group.longer(len(kept)) for name, group in train.groups.items()},
     )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from attar.certificate import Certificate, digits, metric_name
+from attar.data import Split
 from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report import corrupted, evidence, foreign, guarding, pictures, tables
+from attar.report import corrupted, evidence, foreign, guarding, harm, pictures, tables
 from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
+from attar.report.rows import shown
 
 __all__ = ["write_report"]
 
@@ -24,6 +26,7 @@ SECTIONS = (
     "shift",
     "corrupted",
     "foreign",
+    "harm",
     "reliability",
     "guard",
     "replaces",
@@ -33,16 +36,19 @@ SECTIONS = (
     "limits",
     "identity",
 )
-TABLES = ("procedure", "fidelity", "classes", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
+TABLES = ("procedure", "fidelity", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(certificate: Certificate, out: Path, *, history: Path | None = None) -> Path:
+def write_report(
+    certificate: Certificate, out: Path, *, history: Path | None = None, test: Split | None = None, show_rows: int = 0
+) -> Path:
     """Write the certificate as `out`/report.html, one page that needs nothing else, and say where it is.
 
     history: of the run, for the learning curves; None: `out`/history.jsonl, if it is there. The recipe is that of `out`, if there.
-    Whatever is shown is escaped; of the data the page holds names of classes, and no row.
+    test, show_rows: at most so many of the test rows that students lose are shown, with what they hold; without these their ids alone.
+    Whatever is shown is escaped; of the data the page holds names of classes and groups, and no row but these.
     Raises MissingExtra without jinja2.
     """
     try:
@@ -82,8 +88,12 @@ def write_report(certificate: Certificate, out: Path, *, history: Path | None = 
             "shift": drawn(pictures.shift(c)),
             "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
             "guard": drawn(guarding.curve(c)),
+            "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
+        harm=harm.tables(c),
+        listed=harm.listed(c),
+        shown=[] if test is None else shown(c, test, show_rows),
         corrupted={
             "legend": drawn(corrupted.legend(c)),
             "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from attar.certificate import Certificate, Figure, Quality, digits, metric_name, signed
-from attar.report.pictures import classes_shown
-from attar.report.words import by_class, control, interval, percent, significant, unit_row
+from attar.report.words import control, interval, significant, unit_row
 
-__all__ = ["Cell", "Table", "calibration", "classes", "cost", "fidelity", "procedure", "quality", "shift"]
+__all__ = ["NOTHING", "Cell", "Table", "calibration", "cost", "fidelity", "procedure", "quality", "shift"]
 
 NOTHING = "–"
 
@@ -88,36 +87,6 @@ def fidelity(c: Certificate) -> Table | None:
     if not rows:
         return None
     return Table("Fidelity to the teacher", ("", "figure", "rows"), tuple(rows), _notes(c.fidelity.values(), "Intervals"))
-
-
-def classes(c: Certificate) -> Table | None:
-    """Agreement and accuracy by class, the least agreement first."""
-    shown = classes_shown(c)
-    if not shown:
-        return None
-    rows = []
-    for entry in shown:
-        teacher, student, agreement = (Figure(**entry[name]) for name in ("teacher", "student", "agreement"))
-        difference = Figure(**entry["difference"]) if entry.get("difference") else Figure(None)
-        rows.append(
-            (
-                Cell(str(entry["name"])),
-                Cell(f"{agreement.n:,}"),
-                _figure(agreement, percent),
-                _figure(Figure(teacher.value), percent),
-                _figure(Figure(student.value), percent),
-                _figure(difference, _points),
-            )
-        )
-    total, by = len(by_class(c)), str(shown[0].get("by", "label"))
-    caption = (
-        "By "
-        + {"label": "class", "label of the row": "label"}.get(by, f"the {by}")
-        + (f": the {len(shown)} of {total:,} with the least agreement" if len(shown) < total else "")
-    )
-    notes = [Figure(**e["agreement"]) for e in shown] + [Figure(**e["difference"]) for e in shown if e.get("difference")]
-    head = ("", "rows", "agreement", "teacher right", "student right", "difference, points")
-    return Table(caption, head, tuple(rows), _notes(notes, "Intervals"))
 
 
 def shift(c: Certificate) -> Table | None:
@@ -208,12 +177,6 @@ def _figure(figure: Figure | None, write: Callable[[float], str] = digits) -> Ce
         return Cell(NOTHING)
     both = figure.low is not None and figure.high is not None
     return Cell(write(figure.value).strip(), f"[{write(figure.low).strip()}, {write(figure.high).strip()}]" if both else "")  # pyright: ignore[reportArgumentType] not None, see both
-
-
-def _points(share: float) -> str:
-    """A difference of shares in points of per cent."""
-    text = f"{abs(share) * 100:.1f}"
-    return text if text == "0.0" else ("+" if share > 0 else "−") + text
 
 
 def _size(figure: Figure | None, factor: float) -> Cell:

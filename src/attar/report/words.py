@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from attar.certificate import Certificate, Figure, digits, signed
@@ -36,8 +37,10 @@ UNITS = {"ms": (("µs", 1e3), ("ms", 1.0), ("s", 1e-3)), "MB": (("bytes", 1e6), 
 
 
 def by_class(c: Certificate) -> Sequence[Mapping[str, Any]]:
-    """The certificate's entries by class; empty where it has none."""
-    return c.pictures.get("by_class") or ()
+    """The name of each class and the agreement on it, with what `by` parts the rows; empty where classes were not compared."""
+    family = None if c.harm is None else c.harm.families.get("class")
+    cells = () if family is None else family.cells
+    return [{"name": cell.name, "by": family.by, "agreement": asdict(cell.agreement)} for cell in cells if family and cell.agreement]
 
 
 def control(name: str) -> str:

@@ -13,6 +13,7 @@ def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
 
     pᵢ of rank i among m becomes min over j ≥ i of m pⱼ / j. Benjamini and Hochberg 1995; holds for independent tests and for those that
     are positively dependent, as groups compared on disjoint rows are. What was not tested is NaN: it stays NaN and does not count.
+    Raises ValueError for what is no p-value.
 
     >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.5]).round(4).tolist()
     [0.04, 0.0533, 0.0533, 0.5]
@@ -20,6 +21,8 @@ def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
     p = np.asarray(p, dtype=np.float64)
     tested = ~np.isnan(p)
     q = p[tested]
+    if ((q < 0) | (q > 1)).any():
+        raise ValueError(f"{q[(q < 0) | (q > 1)][0]:g} is no p-value, which lies between 0 and 1")
     order = np.argsort(-q, kind="stable")
     rank = np.arange(len(q), 0, -1)  # of the largest first
     adjusted = np.empty_like(q)

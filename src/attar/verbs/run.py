@@ -33,7 +33,7 @@ from attar.loop import Fit, alone, processes
 from attar.notation import located
 from attar.objective import Objective, Term
 from attar.progress import Event, Listener, silent
-from attar.report import write_card, write_report
+from attar.report import check_rows, write_card, write_report
 from attar.signal import Source, Student
 from attar.sources import Ema, Taught, module
 from attar.sources.told import told
@@ -47,9 +47,18 @@ from attar.verbs.teach import teach
 __all__ = ["STEPS", "Job", "Result", "read", "read_foreign", "read_shift", "run", "run_job", "settled_job"]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
-KEYS = ("data", "task", "teacher", "student", "objective", "fit", "controls", "guard", "deploy", "shift", "foreign", "budget", "require")
+KEYS = (
+    "data", "task", "teacher", "student", "objective", "fit", "controls", "guard", "deploy", "shift", "foreign", "budget", "require",
+    "show_rows",
+)  # fmt: skip
 SETTLED = ("objective", "controls", "guard")  # what is filled in when the data are read, where nothing is said
-JUDGED_BY = ("shift", "foreign", "budget", "require")  # what a certificate is held against: it may change when one is made anew
+JUDGED_BY = (
+    "shift",
+    "foreign",
+    "budget",
+    "require",
+    "show_rows",
+)  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
 
@@ -61,7 +70,7 @@ class Job:
     data: a description, Data, DataFrame … whatever `attar.data.as_data` reads. where: (key) → "recipes/credit.yaml:2 (data)", to say
     which line an error is about. text: the recipe as resolved, every default written out; "" for a run from Python.
     objective, controls, guard: None, what the task and the labels that there are imply. shift, foreign: other data, by name or named by
-    their files; among those of shift corruptions.
+    their files; among those of shift corruptions. show_rows: how many of the rows that students lose the page shows, with what they hold.
     """
 
     data: Any
@@ -77,6 +86,7 @@ class Job:
     foreign: Mapping[str, Any] | Sequence[Any] = ()
     budget: Budget | None = None
     require: Require | None = None
+    show_rows: int = 0
     text: str = ""
     where: Callable[[str], str] = lambda key: key
 
@@ -126,6 +136,7 @@ def run(
     foreign: Mapping[str, Any] | Sequence[Any] = (),
     budget: Budget | None = None,
     require: Require | None = None,
+    show_rows: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
     listen: Listener = silent,
@@ -139,6 +150,8 @@ def run(
     shift: other data sets, a list or by name, whose rows are asked as well when the student is judged, and `attar.data.corruptions()`
         of the test rows; see `attar.evaluate`.
     foreign: rows that are not of the task, likewise: data, or `unlabelled(...)`. With them the exported graphs answer `features` as well.
+    show_rows: the page shows at most so many of the test rows that students lose and the teacher does not, with what they hold: columns,
+        texts or a picture, 100 at most. Without it rows appear by their ids alone.
     Raises the errors of each step (see attar.errors), before long work starts wherever that is possible.
 
     >>> result = attar.run(teacher, attar.students.mlp(), data)        # doctest: +SKIP
@@ -158,6 +171,7 @@ def run(
         foreign=foreign,
         budget=budget,
         require=require,
+        show_rows=show_rows,
     )
     _check_parts(asked)
     job = replace(asked, text=_text(asked))
@@ -189,7 +203,9 @@ def _text(job: Job) -> str:
     """A run from Python as the lines a recipe would have; what has no text stands as Python shows it, without its address."""
     parts = {key: getattr(job, key) for key in KEYS}
     lines = (
-        f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}" for key, value in parts.items() if value not in (None, ())
+        f"{key}: {re.sub(r' at 0x[0-9a-f]+', '', ' '.join(repr(value).split()))}"
+        for key, value in parts.items()
+        if value not in (None, (), 0)
     )
     return "\n".join(["# A run from Python, as it was asked.", *lines]) + "\n"
 
@@ -259,6 +275,8 @@ def _together() -> Iterator[_Company]:
 
 def read(job: Job) -> tuple[Data, Task]:
     """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
+    with job.about("show_rows"):
+        check_rows(job.show_rows)
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
@@ -477,7 +495,7 @@ class _Steps:
             out=self.out,
             listen=self.listen,
         )
-        write_report(certificate, self.out)
+        write_report(certificate, self.out, test=self.data.test, show_rows=self.job.show_rows)
         if write_card(certificate, self.out) is None:
             self.listen(Event("evaluate", text=f"{self.out / 'README.md'} is not attar's own: it is left as it is"))
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Harm, Require, Shifted
 from attar.certificate.corrupted import Corrupted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Corruptions, Data, Split
@@ -32,6 +32,8 @@ from attar.verbs.evaluate.evidence import evidence
 from attar.verbs.evaluate.foreign import foreign as told_apart
 from attar.verbs.evaluate.foreign import strangers
 from attar.verbs.evaluate.guarding import guarding
+from attar.verbs.evaluate.harm import harm
+from attar.verbs.evaluate.harm import limits as harm_limits
 from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.likeness import calibration, fidelity, pictures, positions
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, judge
@@ -72,7 +74,8 @@ def evaluate(
     foreign: rows by name that are not of the task, of the same columns, shape or texts; labels do not matter. The certificate says how well
         student and teacher tell them from test rows: by confidence, by energy, and by features where `export(features=True)` gave some.
     require, budget: what must be so; the certificate's exit code is 3 where it is not. Without `require` the margin is the default.
-    out: the run folder: certificate.json goes there, and its manifest counts how often this test split has been opened.
+    out: the run folder: certificate.json goes there, and the test rows that students lose, by id, as harm.parquet (harm.csv without
+        pyarrow); its manifest counts how often this test split has been opened.
 
     The claim, decision rules and temperatures are fixed before the test rows are asked. Where no test row has a label, nothing can be said
     of quality, and the first verdict says how like the teacher the student answers instead.
@@ -112,6 +115,7 @@ def evaluate(
         away[name] = elsewhere(split, abroad[name], _seen(data, teacher), models, judged, task, (qualities, faithful), home)
     worse = None if ready is None else corrupted(ready, data.test, models, judged, task, home, listen)
     apart = told_apart(unlike, _seen(data, teacher), models, answers, judged, data, task, lambda text: listen(Event("evaluate", text=text)))
+    harmed = harm(at, models, answers, rows, judged, task, data, None if out is None else Path(out))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     guard = guarding(models, answers, rows, judged, data, compared)
@@ -126,12 +130,13 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), guard),
+        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), harmed, guard),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
         corrupted=worse,
         foreign=apart,
         evidence=evidence(models, answers, rows, judged, data, task),
+        harm=harmed,
         guard=guard,
     )
     if out is not None:
@@ -290,6 +295,7 @@ def _limits(
     away: Mapping[str, Shifted],
     worse: Corrupted | None,
     apart: Sequence[str],
+    harmed: Harm | None,
     guard: Guarding | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
@@ -318,10 +324,9 @@ def _limits(
         limits.append("the arms behind “helped” were measured before export, the student that ships on its file")
     if unlabelled := [name for name, shifted in away.items() if not shifted.labelled]:
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
-    by_class = "; figures by class are not adjusted for their number" if task.kind in ("classification", "multilabel") else ""
     limits += [
         _not_from_elsewhere(away, worse, apart),
-        f"groups of rows: none were compared{by_class}",
+        *harm_limits(harmed, task, data),
         _guarded(guard, rows),
         "another machine, and more than one thread: costs are those of this one",
     ]

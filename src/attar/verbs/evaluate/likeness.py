@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attar.certificate import Figure
 from attar.data import Data
-from attar.statistics import bootstrap, calibration_error, metrics, paired_proportions, reliability, vectors
+from attar.statistics import bootstrap, calibration_error, metrics, reliability, vectors
 from attar.statistics.intervals import Statistic
 from attar.statistics.likeness import pairs_of
 from attar.task import Task
@@ -24,7 +24,6 @@ from attar.verbs.evaluate.scoring import figure, resamples, share
 __all__ = ["Positions", "calibration", "fidelity", "pictures", "positions"]
 
 FEW_VECTORS = 1000  # by which CKA is told
-CLASSES_DRAWN = 1000  # beyond it nobody reads a table of classes
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def calibration(at: Positions | None) -> dict[str, dict[str, Figure]]:
 
 
 def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged, data: Data, task: Task) -> dict[str, Any]:
-    """Points to draw: reliability of the likeliest outcome (with two outcomes of the positive one too), and a table by class.
+    """Points to draw: reliability of the likeliest outcome, with two outcomes of the positive one too.
 
     Of numbers the numbers, of vectors the cosines of pairs of texts, by both.
     """
@@ -147,9 +146,8 @@ def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged
             t, s = array(answers[TEACHER])[:, 0], array(answers[judged.who])[:, 0]
         some = np.random.default_rng(0).permutation(len(t))[:2000]
         return {"similarities" if task.kind == "embedding" else "numbers": {"teacher": t[some].tolist(), "student": s[some].tolist()}}
-    drawn: dict[str, Any] = {"by_class": _by_class(at, data, task)}
     if not (known := at.label >= 0).any():
-        return drawn
+        return {}
     y, weight = at.label[known], None if at.weight is None else at.weight[at.row][known]
     columns = {"teacher": at.teacher, "student": at.student}
     if at.temperature != 1:
@@ -160,7 +158,7 @@ def pictures(at: Positions | None, answers: Mapping[Any, Tensor], judged: Judged
         likeliest[who] = _points(p.max(-1), p.argmax(-1) == y, weight)
         if p.shape[-1] == 2:
             positive[who] = _points(p[:, 1], y == 1, weight)
-    drawn["reliability"] = likeliest
+    drawn: dict[str, Any] = {"reliability": likeliest}
     if positive:
         drawn["reliability_positive"] = positive
     return drawn
@@ -184,33 +182,6 @@ def _cka(teacher: Tensor, student: Tensor, rows: Rows) -> Figure:
 
 def _points(said: NDArray, came: NDArray, weight: NDArray | None) -> dict[str, list[float]]:
     return {name: np.asarray(values).tolist() for name, values in asdict(reliability(said, came, weight)).items()}
-
-
-def _by_class(at: Positions, data: Data, task: Task) -> list[dict[str, Any]]:
-    """One entry for each class (of the label, where there is one; else of the teacher's decision), or for each label of a row."""
-    names = data.schema.classes
-    known = at.label >= 0
-    if task.kind == "multilabel":
-        group, by = at.place, "label of the row"
-    elif known.any():
-        group, by = at.label, "label"
-    else:
-        group, by = at.teacher_decides, "teacher's decision"
-    found = []
-    for number, name in enumerate(names[:CLASSES_DRAWN]):
-        mine = group == number
-        t, s = at.teacher_decides[mine], at.student_decides[mine]
-        entry: dict[str, Any] = {"name": name, "by": by, "agreement": asdict(share(int((t == s).sum()), int(mine.sum())))}
-        mine &= known
-        y, t, s = at.label[mine], at.teacher_decides[mine], at.student_decides[mine]
-        n, t_right, s_right = len(y), int((t == y).sum()), int((s == y).sum())
-        entry |= {"teacher": asdict(share(t_right, n)), "student": asdict(share(s_right, n))}
-        if n:
-            low, high = paired_proportions(int(((s == y) & (t != y)).sum()), int(((t == y) & (s != y)).sum()), n)
-            how = "paired score interval (Tango), not adjusted for the number of classes"
-            entry["difference"] = asdict(Figure.of((s_right - t_right) / n, low, high, n=n, how=how))
-        found.append(entry)
-    return found
 
 
 def _kl(teacher: NDArray, student: NDArray) -> NDArray[np.float64]:
