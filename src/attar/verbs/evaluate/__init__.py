@@ -324,9 +324,7 @@ def _without_labels(task: Task) -> str:
 
 
 def _not_from_elsewhere(away: Mapping[str, Shifted], worse: Corrupted | None) -> str:
-    where = f" but those of {', '.join(away)}" if away else ""
-    untested = ["shifted"] * (not away) + ["corrupted"] * (bool(away) and worse is None) + ["foreign"]
-    corrupted_by = "" if worse is None else f"; of corruptions none but {', '.join(worse.kinds)}".replace("_", " ")
-    return f"rows from elsewhere or later{where}{corrupted_by}{';' if where or corrupted_by else ':'} " + (
-        " and ".join(f"no {what}" for what in untested) + " inputs were tested"
-    )
+    where = f" but those of {', '.join(away)}; " if away else ": no shifted and "
+    made_worse = "no corrupted and " if away and worse is None else ""
+    asked = "" if worse is None else f"; of corruptions none but {', '.join(worse.kinds)}".replace("_", " ")
+    return f"rows from elsewhere or later{where}{made_worse}no foreign inputs were tested{asked}"
