@@ -74,7 +74,7 @@ def lines(c: Corrupted) -> list[str]:
     """The table for a terminal: one line for each kind, means over severities, and the mean over kinds."""
     severities = len(next(iter(c.kinds.values())).severities)
     head = f"corrupted, {metric_name(c.metric)}" if c.labelled else "corrupted"
-    alike = "alike" if c.alike_by == "agreement" else "distance" if c.better < 0 else "likeness"
+    alike = "alike" if c.alike_by == "agreement" else "distance" if "distance" in c.alike_by else "likeness"
     found = [f"{shortened(head, 30):<30}{'teacher':>9}{'student':>9}{alike:>10}  error ratio [95 %]"]
     rows = {"clean": (c.clean, None), **{name: (kind, kind.error) for name, kind in c.kinds.items()}}
     for name, (figures, error) in rows.items():

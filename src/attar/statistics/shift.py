@@ -27,7 +27,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-# How far the teacher's decisions and its confidence may move before the estimate is not to be believed; measured by benchmarks/shift.py.
+# How far the teacher's decisions and its confidence may move before the estimate is not to be believed. Over 753 pairs of a student and
+# a corruption or other data (benchmarks/shift.py) 348 stay below; there it is off by 0.020 on average, the accuracy at home by 0.036. Of
+# those that are off by more than 0.1, 95 % lie above, and of those off by less than 0.05, 31 %.
 DECISIONS, CONFIDENCE = 0.05, 0.1
 LABELS = 30  # at home, below which nothing is told without labels
 
