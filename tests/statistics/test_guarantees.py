@@ -46,7 +46,9 @@ def test_no_guard_does_with_less_abstention_than_the_bound_and_an_oracle_does_wi
 def test_counts_are_those_of_a_naive_loop() -> None:
     rng = np.random.default_rng(0)
     s = Sample(rng.random(50).astype(np.float32), rng.integers(0, 3, 50), rng.random(50) < 0.3, rng.integers(0, 2, 50))
-    path = rng.random((7, 3)).astype(np.float32)
+    path = np.sort(rng.random((7, 3)).astype(np.float32), axis=0)[::-1]
+    path[2, 1] = path[3, 1] = s.confidence[s.decision == 1][0]  # a threshold that is a row's own confidence
+    path = np.sort(path, axis=0)[::-1]
     rows, errors = s.counts(path, 2)
     for j, thresholds in enumerate(path):
         for cell in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from attar.verbs.export import export
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
     """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +43,27 @@ def teacher(table: Data) -> Any:
     return module(fitted(SmallMLP(table.schema, 1, width=32), table, steps=150))
 
 
-def judged(asked: Guard | None, teacher: Any, table: Data, at: Path, task: Task | None = None) -> Certificate:
+def judged(asked: Guard, teacher: Any, table: Data, at: Path, task: Task | None = None) -> Certificate:
     export(fitted(SmallMLP(table.schema), table), table, task, at=at / "student", guard=asked, teacher=teacher)
     return evaluate(at / "student", teacher, table, task)
 
 
-@pytest.mark.parametrize("task", [classification(), classification(metric="auroc", recall_at_fpr=0.2)])
-def test_the_figures_are_those_of_a_naive_loop_and_of_the_cascade_itself(task: Task, teacher: Any, table: Data, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(teacher: Any, table: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a guard that is certified."""
+    at = tmp_path_factory.mktemp("run")
+    judged(guard(epsilon=0.1, delta=0.2), teacher, table, at).write(at / "certificate.json")
+    return at
+
+
+@pytest.fixture(scope="module")
+def certificate(folder: Path) -> Certificate:
+    """As it reads back."""
+    return Certificate.read(folder / "certificate.json")
+
+
+def test_the_figures_are_those_of_a_naive_loop_and_of_the_cascade_itself(teacher: Any, table: Data, tmp_path: Path) -> None:
+    task = classification(metric="auroc", recall_at_fpr=0.2)  # with a rule, so that student and teacher decide from different log-odds
     c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path, task)
     g = c.guard
     assert g is not None
@@ -84,8 +101,8 @@ def test_the_figures_are_those_of_a_naive_loop_and_of_the_cascade_itself(task: T
     assert ms["cascade"] == pytest.approx(ms["student"] + (1 - answer.mean()) * ms["teacher"])  # pyright: ignore[reportOptionalOperand] checked above
 
 
-def test_the_curve_goes_through_the_certified_point_and_ends_where_every_row_is_answered(teacher: Any, table: Data, tmp_path: Path) -> None:
-    g = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path).guard
+def test_the_curve_goes_through_the_certified_point_and_ends_where_every_row_is_answered(certificate: Certificate) -> None:
+    g = certificate.guard
     assert g is not None
     shares, errors = np.array(g.curve["answered"]), np.array(g.curve["errors"])
     assert (np.diff(shares) > 0).all()
@@ -116,11 +133,9 @@ def test_what_is_promised_by_answer_or_of_labels_is_told_so(teacher: Any, table:
     assert "label is yes" in said
 
 
-def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(teacher: Any, table: Data, tmp_path: Path) -> None:
-    c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
-    c.write(tmp_path / "certificate.json")
-    again = Certificate.read(tmp_path / "certificate.json")
-    assert again.guard == c.guard
+def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(certificate: Certificate) -> None:
+    c = certificate
+    assert Certificate.from_dict(c.to_dict()).guard == c.guard
     lines = c.lines(80)
     assert max(map(len, lines)) <= 80
     assert any("CERTIFIED at 80 % confidence" in line for line in lines)
@@ -145,14 +160,14 @@ def test_a_guard_that_is_not_certified_is_a_finding_and_no_error(teacher: Any, t
 
 
 def test_without_a_guard_nothing_is_said_of_one(teacher: Any, table: Data, tmp_path: Path) -> None:
-    c = judged(None, teacher, table, tmp_path)
+    c = evaluate(module(SmallMLP(table.schema)), teacher, table)
     assert c.guard is None
     assert "no guard was fitted: the student answers every row" in c.limits
     assert 'id="guard"' not in write_report(c, tmp_path).read_text(encoding="utf-8")
 
 
-def test_the_page_shows_the_curve_the_cells_and_the_cascade(teacher: Any, table: Data, tmp_path: Path) -> None:
-    c = judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
+def test_the_page_shows_the_curve_the_cells_and_the_cascade(certificate: Certificate, tmp_path: Path) -> None:
+    c = certificate
     page = write_report(c, tmp_path).read_text(encoding="utf-8")
     for text in (
         'id="guard-curve-t"',
@@ -165,11 +180,8 @@ def test_the_page_shows_the_curve_the_cells_and_the_cascade(teacher: Any, table:
     assert not {"None", "nan"} & set(page[page.index('id="guard"') : page.index('id="limits"')].replace("<", " ").replace(">", " ").split())
 
 
-def test_a_cascade_is_judged_as_a_student_like_any_other(teacher: Any, table: Data, tmp_path: Path) -> None:
-    judged(guard(epsilon=0.1, delta=0.2), teacher, table, tmp_path)
-    both = cascade(onnx(str(tmp_path / "student")), teacher)
-    c = evaluate(both, teacher, table)
-    alone = evaluate(tmp_path / "student", teacher, table)
+def test_a_cascade_is_judged_as_a_student_like_any_other(folder: Path, certificate: Certificate, teacher: Any, table: Data) -> None:
+    c, alone = evaluate(cascade(onnx(str(folder / "student")), teacher), teacher, table), certificate
     assert c.fidelity["agreement"].value is not None
     assert alone.fidelity["agreement"].value is not None
     assert c.fidelity["agreement"].value > alone.fidelity["agreement"].value

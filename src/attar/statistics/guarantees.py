@@ -14,7 +14,6 @@ from attar.errors import EvidenceError
 __all__ = ["Sample", "Walk", "damage", "least_abstention", "path_of", "rows_needed", "start_of", "upper_bound", "walk"]
 
 STEPS = 200  # thresholds on a path, each by half a percent of the validation rows laxer than the one before
-BLOCK = 4_000_000  # rows × thresholds looked at together
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -98,13 +97,16 @@ class Sample:
         return self.confidence >= thresholds[..., self.decision]
 
     def counts(self, path: NDArray[np.float32], cells: int) -> tuple[Counts, Counts]:
-        """(J, D) thresholds → rows answered and errors among them in each cell, (J, C) twice."""
-        member = np.eye(cells)[self.cell]
-        both = np.concatenate((member, member * self.wrong[:, None]), 1)
-        step = max(1, BLOCK // max(len(self), 1))
-        parts = [self.answered(path[i : i + step]) @ both for i in range(0, len(path), step)]
-        found = np.concatenate(parts).astype(np.int64)
-        return found[:, :cells], found[:, cells:]
+        """(J, D) thresholds, none stricter than the one before → rows answered and errors among them in each cell, (J, C) twice."""
+        steps = len(path)
+        first = np.full(len(self), steps)  # the first threshold that each row reaches
+        for d in range(path.shape[1]):
+            mine = self.decision == d
+            first[mine] = np.searchsorted(-path[:, d], -self.confidence[mine], side="left")
+        place = first * cells + self.cell
+        size = (steps + 1) * cells
+        rows, errors = (np.bincount(at, minlength=size).reshape(-1, cells)[:steps].cumsum(0) for at in (place, place[self.wrong]))
+        return rows, errors
 
 
 @dataclass(frozen=True)

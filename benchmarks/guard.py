@@ -1,0 +1,178 @@
+"""How often a guard breaks its promise, how much it answers, and what the naive threshold does instead.
+
+    python benchmarks/guard.py                    # 1,000 draws of calibration rows in each setting: about four minutes
+    python benchmarks/guard.py --draws 100
+
+A world of 50,000 rows whose truth is known: the class y is drawn, a row is its corner of a simplex and Gaussian noise; the teacher sees it
+through less noise than the student, who sees what the teacher sees and more noise on top. Both answer by Bayes' rule, so that the student
+knows what it can know and no more, and is unsure where the teacher errs. The two noises are set so that teacher and student are right as
+often as the setting says. In each draw validation and calibration rows are drawn from the world anew, the guard is fitted, and its rates
+are those of the whole world: no second sampling error. ε = 0.05, δ = 0.1. A promise is broken where a rate that it bounds is above ε.
+
+The naive threshold answers as much as it can with no more than ε of the calibration rows that it answers wrong, in each cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.cost import machine
+from attar.guards import Guard, Promise, Rows
+from attar.statistics.guarantees import Sample, damage, path_of, walk
+
+WORLD = 50_000
+ONE = "decision, one threshold"
+EPSILON, DELTA = 0.05, 0.1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """shares: of the classes. student, teacher: how often they are right. rows: of validation, and of calibration."""
+
+    name: str
+    shares: tuple[float, ...]
+    student: float
+    teacher: float
+    rows: int
+    per: tuple[str, ...] = ("all", "decision")
+
+
+SETTINGS = (
+    Setting("10 classes", (0.1,) * 10, 0.89, 0.98, 1000),
+    Setting("10 classes", (0.1,) * 10, 0.89, 0.98, 3000),
+    Setting("2 classes", (0.5, 0.5), 0.89, 0.98, 1000, ("all", "decision", "answer")),
+    Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 3000, ("all", "decision", "answer")),
+    Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 10_000, ("all", "decision", ONE)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    allowed = DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / options.draws)
+    print(f"python {' '.join(sys.argv)} · {machine()}")
+    print(f"ε = {EPSILON}, δ = {DELTA}, {options.draws:,} draws, seed {options.seed}: broken at most {allowed:.3f} of them (δ + 3 SE)\n")
+    print(
+        f"{'':20}{'rows':>7} {'per':<24}{'certified':>10}{'answered':>10}{'broken':>8}{'worst cell':>12}{'naive answers':>15}{'broken':>8}"
+    )
+    for setting in SETTINGS:
+        world = drawn(setting, options.seed)
+        for per in setting.per:
+            print(tried(setting, world, per, options.draws, options.seed), flush=True)
+
+
+def drawn(setting: Setting, seed: int) -> Rows:
+    """The world of a setting: what the student says, and what the teacher decides."""
+    rng = np.random.default_rng(seed)
+    shares = np.array(setting.shares)
+    y = rng.choice(len(shares), size=WORLD, p=shares)
+    corner, first, second = np.eye(len(shares))[y], rng.normal(size=(WORLD, len(shares))), rng.normal(size=(WORLD, len(shares)))
+
+    def posterior(seen: NDArray[np.float64], variance: float) -> NDArray[np.float64]:
+        z = seen / variance + np.log(shares)
+        q = np.exp(z - z.max(1, keepdims=True))
+        return q / q.sum(1, keepdims=True)
+
+    def right(answer: Callable[[float], NDArray[np.float64]]) -> Callable[[float], float]:
+        return lambda noise: float((answer(noise).argmax(1) == y).mean())
+
+    def theirs(noise: float) -> NDArray[np.float64]:
+        return posterior(corner + noise * first, noise**2)
+
+    fine = falling(right(theirs), setting.teacher)
+
+    def ours(noise: float) -> NDArray[np.float64]:
+        return posterior(corner + fine * first + noise * second, fine**2 + noise**2)
+
+    q = ours(falling(right(ours), setting.student))
+    return Rows(q.max(1).astype(np.float32), q, q.argmax(1), theirs(fine).argmax(1))
+
+
+def falling(rate: Callable[[float], float], wanted: float) -> float:
+    """Where a falling rate is as wanted, by bisection."""
+    low, high = 0.01, 6.0
+    for _ in range(25):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rate(middle) > wanted else (low, middle)
+    return (low + high) / 2
+
+
+def tried(setting: Setting, world: Rows, per: str, draws: int, seed: int) -> str:
+    """One line: how often the promise was certified and broken, jointly and in the worst cell, and the naive threshold beside it."""
+    rng = np.random.default_rng(seed + 1)
+    asked = Guard(EPSILON, DELTA, "teacher", "all" if per == ONE else per)  # pyright: ignore[reportArgumentType] one of the three
+    names = tuple(map(str, range(len(setting.shares))))
+    cells = 1 if per == "all" else len(names)
+    everything = sample(world, per)
+    certified, joint, broken, naive = 0, 0, np.zeros(cells), 0
+    answered, naive_answered = np.zeros(draws), np.zeros(draws)
+    for i in range(draws):
+        valid, calibration = (some(world, rng.integers(0, WORLD, setting.rows)) for _ in range(2))
+        limits = together(valid, calibration, cells) if per == ONE else certain(asked.fit(valid, calibration, names))
+        if limits is not None:
+            over, answered[i] = kept(everything, limits, cells)
+            certified += 1
+            joint += bool(over.any())
+            broken += over
+        if (limits := careless(valid, calibration, per, cells)) is not None:
+            over, naive_answered[i] = kept(everything, limits, cells)
+            naive += bool(over.any())
+    return (
+        f"{setting.name:20}{setting.rows:>7,} {per:<24}{certified / draws:>10.3f}{answered.mean():>10.3f}{joint / draws:>8.3f}"
+        f"{broken.max() / draws:>12.3f}{naive_answered.mean():>15.3f}{naive / draws:>8.3f}"
+    )
+
+
+def kept(everything: Sample, limits: NDArray[np.float32], cells: int) -> tuple[NDArray[np.bool_], float]:
+    """Which cells' rates are above ε in the whole world, and the share of it that is answered."""
+    answered = everything.answered(limits)
+    rows = np.bincount(everything.cell[answered], minlength=cells)
+    errors = np.bincount(everything.cell[answered & everything.wrong], minlength=cells)
+    return errors > EPSILON * rows, rows.sum() / len(everything)
+
+
+def certain(promise: Promise) -> NDArray[np.float32] | None:
+    return promise.limits if promise.certified else None
+
+
+def together(valid: Rows, calibration: Rows, cells: int) -> NDArray[np.float32] | None:
+    """As `Guard.fit` per decision, but with one threshold for all decisions of the student."""
+    v, c = (sample(rows, ONE) for rows in (valid, calibration))
+    steps = walk(path_of(v, np.ones(cells)), v, c, cells, epsilon=EPSILON, delta=DELTA)
+    return None if steps.last is None else steps.path[steps.last]
+
+
+def sample(rows: Rows, per: str) -> Sample:
+    """The rows in the cells of which the promise is."""
+    cell = {"all": np.zeros_like(rows.right), "answer": rows.decision}.get(per, rows.right)
+    return Sample(rows.confidence, rows.decision, rows.decision != rows.right, cell)
+
+
+def careless(valid: Rows, calibration: Rows, per: str, cells: int) -> NDArray[np.float32] | None:
+    """The last threshold at which no cell of the calibration rows has more than ε wrong."""
+    v, c = (sample(rows, per) for rows in (valid, calibration))
+    outcomes = valid.probability.shape[1]
+    weight = np.ones(outcomes)
+    if per == "decision":
+        weight = damage(valid.decision, valid.probability, np.bincount(valid.right, minlength=outcomes) / len(v))
+    path = path_of(v, weight)
+    rows, errors = c.counts(path, cells)
+    fine = np.flatnonzero((errors <= EPSILON * rows).all(1) & (rows > 0).all(1))
+    return path[fine[-1]] if len(fine) else None
+
+
+def some(world: Rows, index: NDArray[np.int64]) -> Rows:
+    return Rows(world.confidence[index], world.probability[index], world.decision[index], world.right[index])
+
+
+if __name__ == "__main__":
+    main()
