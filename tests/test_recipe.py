@@ -360,6 +360,18 @@ def test_other_data_are_a_list_whose_paths_follow_the_recipe(folder: Path) -> No
         load(written(folder, GOOD + "shift: [mlp()]\n")).resolve(folder / "run")
 
 
+def test_foreign_rows_are_data_or_rows_without_labels(folder: Path) -> None:
+    text = GOOD + 'foreign: [unlabelled("odd.csv"), table("rows.csv", label="y")]\n'
+    resolved = load(written(folder, text)).resolve(folder / "runs" / "a")
+    assert [Path(item.path).name for item in resolved.values["foreign"]] == ["odd.csv", "rows.csv"]
+    (folder / "runs" / "a").mkdir(parents=True)
+    again = load(written(folder / "runs" / "a", resolved.text())).resolve(folder / "runs" / "a")
+    assert again.text() == resolved.text()
+    with pytest.raises(RecipeError, match=r"\(foreign\)") as found:
+        load(written(folder, GOOD + "foreign: [rotate(5)]\n")).resolve(folder / "run")
+    assert "unlabelled(" in found.value.hint
+
+
 # --- overrides
 
 
