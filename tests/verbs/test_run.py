@@ -57,7 +57,7 @@ def test_a_run_with_foreign_rows_exports_features_and_tells_them_apart_by_these(
     assert result.certificate is not None
     assert result.certificate.foreign["far"].detectors["mahalanobis"]["auroc"].student.value is not None
     assert "Does it notice inputs that are not of the task?" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    with pytest.raises(DataError, match=r"foreign: foreign 'other': .* columns are others"):
+    with pytest.raises(DataError, match=r"foreign 'other': .* columns are others"):
         run_job(small(foreign={"other": attar.data.arrays(rows(200)[0][:, :3], rows(200)[1])}), out=tmp_path / "other")
 
 
