@@ -373,6 +373,18 @@ def test_corruptions_stand_beside_other_data_and_their_words_are_checked(folder:
         load(written(folder, GOOD.replace('table("rows.csv", label="y")', "corruptions()"))).resolve(folder / "run")
 
 
+def test_foreign_rows_are_data_or_rows_without_labels(folder: Path) -> None:
+    text = GOOD + 'foreign: [unlabelled("odd.csv"), table("rows.csv", label="y")]\n'
+    resolved = load(written(folder, text)).resolve(folder / "runs" / "a")
+    assert [Path(item.path).name for item in resolved.values["foreign"]] == ["odd.csv", "rows.csv"]
+    (folder / "runs" / "a").mkdir(parents=True)
+    again = load(written(folder / "runs" / "a", resolved.text())).resolve(folder / "runs" / "a")
+    assert again.text() == resolved.text()
+    with pytest.raises(RecipeError, match=r"\(foreign\)") as found:
+        load(written(folder, GOOD + "foreign: [rotate(5)]\n")).resolve(folder / "run")
+    assert "unlabelled(" in found.value.hint
+
+
 # --- overrides
 
 

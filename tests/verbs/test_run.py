@@ -46,6 +46,21 @@ def test_a_run_leaves_the_folder_and_a_certificate(tmp_path: Path) -> None:
     assert {"teach", "annotate", "distill", "export", "evaluate"} <= {event.stage.split()[0] for event in heard}
 
 
+def strangers() -> dict[str, Any]:
+    x, _ = rows(60)
+    return {"far": attar.data.arrays(100 * x, np.array(["a", "b", "c"] * 20))}
+
+
+def test_a_run_with_foreign_rows_exports_features_and_tells_them_apart_by_these(tmp_path: Path) -> None:
+    result = run_job(small(foreign=strangers()), out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "student" / "student.json").read_text())["outputs"] == ["logits", "probabilities", "features"]
+    assert result.certificate is not None
+    assert result.certificate.foreign["far"].detectors["mahalanobis"]["auroc"].student.value is not None
+    assert "Does it notice inputs that are not of the task?" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match=r"foreign 'other': .* columns are others"):
+        run_job(small(foreign={"other": attar.data.arrays(rows(200)[0][:, :3], rows(200)[1])}), out=tmp_path / "other")
+
+
 def test_steps_one_by_one_make_what_the_run_makes(tmp_path: Path) -> None:
     for step in STEPS:
         run_job(small(), out=tmp_path / "steps", only=step)
@@ -90,10 +105,12 @@ def test_a_run_that_failed_before_any_work_leaves_its_folder_free(tmp_path: Path
 def test_what_a_certificate_is_held_against_may_change_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_job(small(text="student: a\n"), out=out)
-    result = run_job(small(text="student: a\nbudget: tight\n", budget=attar.budget(size_mb=1e-6)), out=out, only="evaluate")
+    changes = {"budget": attar.budget(size_mb=1e-6), "foreign": strangers()}
+    result = run_job(small(text="student: a\nbudget: tight\nforeign: far\n", **changes), out=out, only="evaluate")
     assert result.exit_code == 3
     assert result.certificate is not None
     assert result.certificate.identity["look"] == 2
+    assert any("shows no features (a run with foreign inputs exports them)" in note for note in result.certificate.foreign["far"].notes)
     with pytest.raises(RunError, match="another recipe"):
         run_job(small(text="student: b\n"), out=out, only="evaluate")
 
@@ -184,9 +201,10 @@ def test_what_is_required_decides_the_exit_code(tmp_path: Path) -> None:
 
 
 def test_the_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
-    parts = dict(show(small(budget=attar.budget(size_mb=1e-6)), out=tmp_path / "run"))
+    parts = dict(show(small(budget=attar.budget(size_mb=1e-6), foreign=strangers()), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    assert list(parts) == ["data", "task", "teacher", "student", "taps", "objective", "conventions", "cost", "store", "fit"]
+    assert list(parts) == ["data", "task", "teacher", "student", "taps", "objective", "conventions", "cost", "foreign", "store", "fit"]
+    assert parts["foreign"] == ["far"]
     assert "not taught yet" in parts["teacher"]
     assert parts["taps"] == [
         "student  hidden     (B, 8)  hidden",
