@@ -131,7 +131,7 @@ def test_the_data_are_named_by_the_file_that_the_recipe_names(table: Shipped) ->
 
 def test_verdicts_figures_limits_and_identity_are_in_it(table: Shipped) -> None:
     for said in (
-        "**Did distillation help?** Yes: more than labels only. +0.0286 \\[+0.0194, +0.0378\\] accuracy over labels only, 5 seeds.",
+        "**Did distillation help?** Yes: better than labels only. +0.0286 \\[+0.0194, +0.0378\\] accuracy over labels only, 5 seeds.",
         "Yes: worse by less than 0.005. −0.0012 \\[−0.0034, +0.0009\\]",
         "**Required: worse by less than 0.005.** Met.",
         "| log-loss, nats, less is better | 0.4300 \\[0.4200, 0.4400\\] |",

@@ -225,7 +225,11 @@ def test_a_folder_of_texts_is_a_data_set_for_each_of_its_files(tmp_path: Path) -
     assert c.shift["books"].quality["accuracy"].teacher.value is not None
     assert "On rows from elsewhere" in (tmp_path / "run" / "report.html").read_text()
     films = attar.data.text(str(tmp_path / "domains" / "films.tsv"), label="about")
-    named = run_job(replace(job, shift={"only": films}), out=tmp_path / "run", only="evaluate")
+    (tmp_path / "run" / "README.md").write_text("# Mine\n")
+    heard: list[Event] = []
+    named = run_job(replace(job, shift={"only": films}), out=tmp_path / "run", only="evaluate", listen=heard.append)
+    assert (tmp_path / "run" / "README.md").read_text() == "# Mine\n"
+    assert any("README.md is not attar's own: it is left as it is" in event.text for event in heard)
     assert named.certificate is not None
     assert list(named.certificate.shift) == ["only"]
 

@@ -87,7 +87,7 @@ def _helped(c: Certificate) -> Reply:
     least = min(decisive, key=lambda name: _lowest(c.against[name]))
     others = [f"{interval(q.gains[name], difference=True)} over {control(name)}" for name in c.against if name != least]
     if c.helped.answer == "helped":
-        word += ": more than each control" if others else f": more than {control(least)}"
+        word += ": better than each control" if others else f": better than {control(least)}"
     seeds = q.gains[least].n
     of = f"{_metric(c)} over {control(least)}, {seeds:,} seed{'s' if seeds != 1 else ''}"
     text = [

@@ -269,7 +269,7 @@ def _images(about: Mapping[str, Any]) -> Snippet:
 
 def _rows(about: Mapping[str, Any]) -> Snippet:
     columns = about["schema"]["columns"]
-    shown = [f"    {c['name']!r}: {_value(c)!r}," for c in columns[:COLUMNS]]
+    shown = [f"    {json.dumps(c['name'], ensure_ascii=False)}: {json.dumps(_value(c), ensure_ascii=False)}," for c in columns[:COLUMNS]]
     shown += (
         [f"    # and {len(columns) - COLUMNS:,} columns more; one that is left out counts as missing"] if len(columns) > COLUMNS else []
     )

@@ -89,6 +89,7 @@ def write_report(
             "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
             "guard": drawn(guarding.curve(c)),
             "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
+            "elsewhere": drawn(pictures.agreement_elsewhere(c)),
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
         harm=harm.tables(c),
@@ -109,6 +110,7 @@ def write_report(
         one_seed=_seeds(c) == 1,
         positive="reliability_positive" in c.pictures,
         temperature=c.identity["student"].get("temperature"),
+        which=_which(c, student_of(recipe)),
         identity=_identity(c),
         recipe=recipe,
     )
@@ -132,6 +134,17 @@ def _facts(c: Certificate) -> list[tuple[str, str]]:
     if c.identity.get("when"):
         facts.append(("date", _when(c.identity["when"])[:10]))
     return facts
+
+
+def _which(c: Certificate, recipe: str) -> list[tuple[str, str]]:
+    """(name, text): which student it is that was measured."""
+    student = c.identity["student"]
+    file = (student.get("files") or {}).get(student.get("file"))
+    count = c.cost.get("student", {}).get("parameters")
+    found = [("recipe", recipe), ("file", str(student.get("file") or student["text"])), ("exported", _file(file) if file else "")]
+    found += [("parameters", f"{count.value:,.0f}" if count is not None and count.value is not None else "")]
+    found += [("fingerprint", str(student["fingerprint"]))]
+    return [(what, text) for what, text in found if text]
 
 
 def _identity(c: Certificate) -> list[tuple[str, str, str]]:

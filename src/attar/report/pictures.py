@@ -19,6 +19,7 @@ from attar.statistics import wilson
 __all__ = [
     "CLASSES",
     "agreement_by_class",
+    "agreement_elsewhere",
     "agreement_given",
     "classes_shown",
     "cost",
@@ -40,7 +41,7 @@ GIVEN = {
     "agreement": "all decisions",
     "agreement_teacher_right": "teacher right",
     "agreement_teacher_wrong": "teacher wrong",
-    "agreement_teacher_positive": "teacher says positive",
+    "agreement_teacher_positive": "teacher positive",
 }
 OTHER_FILES = (("file1", "triangle"), ("file2", "diamond"))
 UNITS = {"log_loss": "nats", "rmse": "in the label’s unit", "mae": "in the label’s unit"}
@@ -127,7 +128,7 @@ def shift(c: Certificate) -> Drawing | None:
     """The primary metric of teacher and student at home and elsewhere; where nothing has a label, their likeness."""
     metric = c.claim["metric"]
     title, marks = metric_name(metric), list[tuple[str, list[tuple[str, str, Figure]]]]()  # by place: look, shape, figure
-    if metric in c.quality and any(metric in s.quality for s in c.shift.values()):
+    if _judged_elsewhere(c):
         title += ", less is better" if c.quality[metric].better < 0 else ""
         found = {"at home": c.quality, **{name: s.quality for name, s in c.shift.items()}}
         for name, by in found.items():
@@ -166,6 +167,10 @@ def shift(c: Certificate) -> Drawing | None:
     return d
 
 
+def _judged_elsewhere(c: Certificate) -> bool:
+    return c.claim["metric"] in c.quality and any(c.claim["metric"] in s.quality for s in c.shift.values())
+
+
 def _colour(look: str) -> str:
     return "file1" if look == "control" else look
 
@@ -187,6 +192,15 @@ def agreement_given(c: Certificate) -> Drawing | None:
     found = [(what, c.fidelity.get(name)) for name, what in GIVEN.items()]
     rows = [_row(what, figure, percent) for what, figure in found if figure is not None and one(figure) is not None]
     return _agreements("likeness", "Agreement with the teacher, by what the teacher says", rows, None)
+
+
+def agreement_elsewhere(c: Certificate) -> Drawing | None:
+    """On which share of rows student and teacher decide alike, at home and elsewhere; where no label is known there, `shift` shows it."""
+    if not _judged_elsewhere(c):
+        return None
+    places = {"at home": c.fidelity, **{name: s.fidelity for name, s in c.shift.items()}}
+    found = [(name, f) for name, figures in places.items() if one(f := figures.get("agreement", Figure(None))) is not None]
+    return _agreements("elsewhere", "Agreement at home and elsewhere", [_row(name, f, percent) for name, f in found], None)
 
 
 def _agreements(name: str, title: str, rows: Sequence[Row], overall: float | None) -> Drawing | None:

@@ -68,7 +68,7 @@ def quality(c: Certificate) -> Table | None:
             _figure(q.teacher),
             _figure(q.student),
             _figure(q.difference, signed),
-            *(Cell(_figure(q.files.get(name)).text) for name in others),
+            *(_figure(q.files.get(name)) for name in others),
         )
         for metric, q in c.quality.items()
     ]
@@ -112,7 +112,7 @@ def shift(c: Certificate) -> Table | None:
             m = q.get(metric)
             cells += [_figure(m.teacher), _figure(m.student), _figure(m.difference, signed)] if m else [Cell(NOTHING)] * 3
             cells.append(_figure(lost.get("difference"), signed))
-            cells += [Cell(_figure(m.arms.get(arm) if m else None).text) for arm in controls]
+            cells += [_figure(m.arms.get(arm) if m else None) for arm in controls]
         if first is not None:
             cells.append(_figure(f.get(first)))
         rows.append(tuple(cells))
