@@ -48,7 +48,8 @@ def conformal(c: Certificate) -> Table | None:
         notes.insert(
             0,
             "A set holds every outcome that the calibration rows do not rule out. Promised: on average over calibration splits; "
-            "small: where it lies for 95 % of them. A model that is right more often than that leaves some sets empty.",
+            "small: where it lies for 95 % of them, with a threshold for each class in its smallest one. A model that is right more often "
+            "than that leaves some sets empty.",
         )
     head = ("", "promised", "holds the right one", "outcomes in a set", "÷ teacher")
     return Table("Conformal sets", head, tuple(rows), tuple(notes))
