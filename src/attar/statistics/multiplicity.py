@@ -1,4 +1,4 @@
-"""Many tests at once: how small a p has to be when it is the smallest of many."""
+"""Many questions asked of the same rows: p-values adjusted for their number."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ __all__ = ["benjamini_hochberg"]
 
 
 def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
-    """(m,) p values → (m,) adjusted ones: call those of at most q significant, and of them a share q at most is false on average.
+    """Adjusted p-values (...,) → (...,): call those at most q discoveries, and on average a share q of these is false.
 
-    Step-up, min over j ≥ i of p₍ⱼ₎ m / j; holds for independent tests and for those that are positively dependent.
-    Benjamini and Hochberg 1995. Raises ValueError for what is no p value.
+    pᵢ of rank i among m becomes min over j ≥ i of m pⱼ / j. Benjamini and Hochberg 1995; holds for independent tests and for those that
+    are positively dependent, as groups compared on disjoint rows are. What was not tested is NaN: it stays NaN and does not count.
 
     >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.5]).round(4).tolist()
     [0.04, 0.0533, 0.0533, 0.5]
     """
-    values = np.asarray(p, dtype=np.float64)
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"p values of shape {values.shape} are not all between 0 and 1")
-    order = np.argsort(values)[::-1]  # from the largest down
-    scaled = values[order] * len(values) / np.arange(len(values), 0, -1)
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
-    return adjusted
+    p = np.asarray(p, dtype=np.float64)
+    tested = ~np.isnan(p)
+    q = p[tested]
+    order = np.argsort(-q, kind="stable")
+    rank = np.arange(len(q), 0, -1)  # of the largest first
+    adjusted = np.empty_like(q)
+    adjusted[order] = np.minimum.accumulate(np.minimum(q[order] * len(q) / rank, 1.0))
+    out = np.full(p.shape, np.nan)
+    out[tested] = adjusted
+    return out
