@@ -7,12 +7,14 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from attar.statistics import paired_proportions
-from attar.statistics.subgroups import PairedShares, apart, largest_loss, paired_means, paired_shares, share_of
+from attar.statistics.multiplicity import benjamini_hochberg
+from attar.statistics.subgroups import PairedShares, apart, found_by, largest_loss, paired_means, paired_shares, share_of
 
 RNG = np.random.default_rng
 
@@ -137,3 +139,31 @@ def test_intervals_of_how_far_groups_lie_apart_hold_what_they_promise(a: tuple[f
         truth = max(a) - min(a), max(a) - min(a) - (max(b) - min(b))
         hits += [found.of_a[0] <= truth[0] <= found.of_a[1], found.change[0] <= truth[1] <= found.change[1]]
     assert (hits >= 89).all()  # of 100; three standard errors below 95
+
+
+def test_how_well_a_score_finds_hits_holds_what_it_promises_at_any_auroc() -> None:
+    rng = RNG(8)
+    for shift in (0.0, 1.0, 2.5):
+        truth, hits = stats.norm.cdf(shift / np.sqrt(2)), 0
+        positive = np.arange(150) < 20
+        for _ in range(300):
+            z = rng.normal(size=150) + shift * positive
+            value, low, high = found_by(z, positive)
+            hits += low <= truth <= high
+            assert 0 <= low <= value <= high <= 1
+        assert value == pytest.approx(roc_auc_score(positive, z))
+        assert 0.92 <= hits / 300 <= 0.99
+    assert found_by([1, 2, 3, 4, 5], [False, False, True, True, True]) == (1.0, pytest.approx(0.025**0.5), 1.0)
+    assert found_by([1, 2, 3, 4, 5], [True, True, False, False, False]) == (0.0, 0.0, pytest.approx(1 - 0.025**0.5))
+    low, high = proportion_confint(2, 2, method="beta")  # two pairs, both ranked right
+    assert (low, high) == pytest.approx(found_by([1, 2, 3, 4, 5], [False, False, True, True, True])[1:])
+
+
+def test_a_twentieth_of_what_is_called_significant_is_false_on_average() -> None:
+    rng, shares = RNG(9), []
+    for _ in range(800):
+        z = rng.normal(size=40)
+        z[:10] += 3
+        found = benjamini_hochberg(2 * stats.norm.sf(abs(z))) <= 0.05
+        shares.append(found[10:].sum() / max(found.sum(), 1))
+    assert 0.02 < np.mean(shares) < 0.05  # m₀ / m · 5 % = 3.75 %

@@ -20,7 +20,7 @@ from attar.data import Data, Split
 from attar.files import replacing
 from attar.statistics import bootstrap, metrics
 from attar.statistics.multiplicity import benjamini_hochberg
-from attar.statistics.subgroups import Paired, PairedShares, apart, largest_loss, paired_means, paired_shares, share_of
+from attar.statistics.subgroups import Paired, PairedShares, apart, found_by, largest_loss, paired_means, paired_shares, share_of
 from attar.statistics.tests import FEWEST_ROWS
 from attar.task import Task
 from attar.verbs.evaluate.likeness import Positions
@@ -190,10 +190,11 @@ def _family(cells: list[Cell], tested: Mapping[int, Paired], by: str, name: str,
     regret, worst = Figure(None, how="no cell has rows enough"), ""
     if tested:
         pairs = list(tested.values())
-        for number, adjusted in zip(tested, benjamini_hochberg([pair.p for pair in pairs]).tolist(), strict=True):
+        p = [pair.p for pair in pairs]
+        for number, alone, adjusted in zip(tested, p, benjamini_hochberg(p).tolist(), strict=True):
             gain = better * tested[number].difference
             answer: Literal["worse", "better", "not shown"] = "not shown" if adjusted > FDR else "worse" if gain < 0 else "better"
-            cells[number] = replace(cells[number], p=tested[number].p, adjusted=adjusted, answer=answer, rows_needed=None)
+            cells[number] = replace(cells[number], p=alone, adjusted=adjusted, answer=answer, rows_needed=None)
         at, loss, low, high = largest_loss(pairs, better=better)
         worst = cells[list(tested)[at]].title
         how = f"the largest of {len(pairs)}, which is too large on average; the interval holds for all of them at once (Bonferroni)"
@@ -274,12 +275,13 @@ def _mode(
     """(M,) what most of the seeds decide, where they tie what they are surer of on average; and (M,) what share of them decides so."""
     decisions = np.stack([array(models[who].task.decide(answers[who])).reshape(-1) for who in seeds])  # (S, M)
     votes = np.stack([(decisions == one).sum(0) for one in decisions])
-    sure = np.zeros(votes.shape)
-    for who in seeds:
-        p = np.exp(metrics.log_softmax(array(answers[who]).reshape(len(at.row), -1)))
-        sure += np.stack([p[np.arange(len(p)), one] for one in decisions])
-    best = (votes + sure / (len(seeds) + 1)).argmax(0)
-    each = np.arange(len(at.row))
+    best, each = votes.argmax(0), np.arange(len(at.row))
+    tied = np.flatnonzero(((votes == votes.max(0)) & (decisions != decisions[best, each])).any(0))
+    sure = np.zeros((len(seeds), len(tied)))
+    for who in seeds if len(tied) else ():
+        p = np.exp(metrics.log_softmax(array(answers[who]).reshape(len(at.row), -1)[tied]))
+        sure += np.stack([p[np.arange(len(tied)), one] for one in decisions[:, tied]])
+    best[tied] = (votes[:, tied] + sure / (len(seeds) + 1)).argmax(0)
     return decisions[best, each], votes[best, each] / len(seeds)
 
 
@@ -298,6 +300,8 @@ def _found(at: Positions, score: NDArray[np.float64], hits: Mask, of: Mask) -> F
     """AUROC of a score at finding the hits among the rows that are judged."""
     if min(int((hits & of).sum()), int((~hits & of).sum())) < FEWEST_FOUND:
         return Figure(None, how=f"fewer than {FEWEST_FOUND} such rows")
+    if at.single:
+        return Figure.of(*found_by(score[of], hits[of]), n=int(of.sum()), how="DeLong on the log-odds scale")
     labelled, row = np.unique(at.row[of], return_inverse=True)
     weight = None if at.weight is None else at.weight[labelled]
     statistic = partial(metrics.auroc, score[of], hits[of])
