@@ -87,6 +87,12 @@ class Fit:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     threads: int | None = None
+    way: Literal["one", "cohort", "processes"] | None = None
+
+    @property
+    def alike(self) -> Fit:
+        """Without what changes no student but for rounding: how many there are, threads, and the way that they train together."""
+        return replace(self, seeds=1, threads=None, way=None)
 
     def __repr__(self) -> str:
         return say("fit", **{name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -109,6 +115,7 @@ def fit(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
     threads: int | None = None,
+    way: Literal["one", "cohort", "processes"] | None = None,
 ) -> Fit:
     """AdamW with linear warm-up and a cosine to zero; the epoch with the best validation score is kept.
 
@@ -126,6 +133,10 @@ def fit(
     precision: "auto" takes bfloat16 where an accelerator has it, float32 elsewhere.
     device: "auto" takes the accelerator where there is one; else a name such as "cpu" or "cuda:1".
     threads: of the CPU; left out, a short measurement chooses between one and all.
+    way: of training many students: "one" after another, as a "cohort", which is one tensor program for all of one architecture, or one
+        after another in as many "processes" as there are cores. Left out, a short measurement chooses, and may choose cohorts in
+        processes; what cannot be trained so is trained one after another, and which way was taken is said. "one" and "processes" give
+        the same bits, a cohort the same weights up to rounding.
 
     `python benchmarks/defaults.py` compares rates of 1, 3, 5 and 8 · 10⁻³ on validation rows, 3 seeds each, distilled: credit-card
     customers (mlp 64 × 3, AUROC) .7879, .7886, .7887, .7890; MNIST-5k (cnn 16 × 3, accuracy) .951, .972, .976, .979. The last two are alike
@@ -152,7 +163,7 @@ def fit(
             torch.device(device)
         except RuntimeError:
             raise StudentError(f"fit(device={device!r}): no device of torch", hint='"auto", "cpu", or one such as "cuda:1"') from None
-    return Fit(epochs, lr, batch, seeds, weight_decay, warmup, clip, patience, precision, device, threads)
+    return Fit(epochs, lr, batch, seeds, weight_decay, warmup, clip, patience, precision, device, threads, way)
 
 
 @dataclass(frozen=True)
@@ -183,6 +194,9 @@ class Stopped(KeyboardInterrupt):
         self.epoch = epoch
         self.signal = number
         self.checkpoint = checkpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stopped, (self.stage, self.epoch, self.signal, self.checkpoint)
 
 
 def train(
@@ -469,7 +483,7 @@ class _Training:
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to go on; threads may differ, at the price of the last bits."""
         shape = [f"{name} {tuple(value.shape)}" for name, value in self.module.state_dict().items()]
-        alike = repr(replace(self.fit, seeds=1, threads=None))
+        alike = repr(self.fit.alike)
         parts = {"stage": self.stage, "fit": alike, "seed": self.seed, "rows": self.rows, "processes": self.world}
         return parts | {"weights": shape, "identity": self.identity}
 

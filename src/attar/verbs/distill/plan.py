@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -182,6 +182,5 @@ class Plan:
     def identity(self, arm: str, seed: int, model: nn.Module, source: Source | None) -> str:
         """Changes when this arm would come out otherwise, but for the number of threads. model: before its training."""
         parts = [arm, self.data.fingerprint, source.fingerprint if source is not None else "", repr(self.goal(arm)), repr(self.task)]
-        alike = replace(self.fit, seeds=1, threads=None)
         state = [part for name, value in model.state_dict().items() for part in (name, value.detach().cpu().numpy())]
-        return digest(*parts, repr(alike), seed, repr(model), *state)
+        return digest(*parts, repr(self.fit.alike), seed, repr(model), *state)
