@@ -172,18 +172,25 @@ def bytes_for(member: Member, lesson: Lesson, fit: Fit) -> int:
     return 5 * sum(w.nbytes for w in member.module.state_dict().values()) + 2 * sum(saved.values())
 
 
-def measure(members: Sequence[Member], lesson: Lesson, fit: Fit, *, traced: bool = False, repeats: int = 3) -> Measured:
-    """Times a few steps of both ways on copies, in turn, so that what else the machine does meets both alike; medians."""
-    stack = _Stack(_copies(members), lesson, fit)
-    alone = _Alone(_copies(members[:1])[0], lesson, fit)
-    seconds: tuple[list[float], list[float]] = ([], [])
+def measure(
+    members: Sequence[Member], lesson: Lesson, fit: Fit, *, traced: bool = False, together: bool = True, repeats: int = 3
+) -> Measured:
+    """Times a few steps of both ways on copies, in turn, so that what else the machine does meets both alike; medians.
+
+    together: False times the first student alone; the other figure is then NaN.
+    """
+    ways: list[_Alone | _Stack] = [_Alone(_copies(members[:1])[0], lesson, fit)]
+    if together:
+        ways.append(_Stack(_copies(members), lesson, fit))
+    seconds: list[list[float]] = [[] for _ in ways]
     for turn in range(repeats + 1):
-        for way, took in zip((alone.some, stack.some), seconds, strict=True):
+        for way, took in zip(ways, seconds, strict=True):
             start = time.perf_counter()
-            count = way(_STEPS, traced) if turn else way(1, traced)
+            count = way.some(_STEPS if turn else 1, traced)
             if turn:  # the first is a warm-up, and traces
                 took.append((time.perf_counter() - start) / count)
-    return Measured(*(statistics.median(took) for took in seconds))
+    alone, *rest = [statistics.median(took) for took in seconds]
+    return Measured(alone, rest[0] if rest else math.nan)
 
 
 class _Alone:

@@ -43,7 +43,7 @@ data = small_table(400)
 teacher = Slow(module(SmallMLP(data.schema).eval()))
 
 def job(out, resume, listen=lambda event: None):
-    how = fit(epochs=60, lr=0.01, batch=25, seeds=1, patience=60, threads=1)
+    how = fit(epochs=60, lr=0.01, batch=25, seeds=1, patience=60, threads=1, way="one")
     return distill(teacher, mlp(width=8, depth=1, dropout=0.1), data, fit=how, out=out, resume=resume, listen=listen)
 """
 
@@ -67,6 +67,9 @@ while True:
 print(kills)
 """
 )
+
+# The same students as one tensor program, whose rows are brought for several steps at once.
+TOGETHER = JOB.replace('way="one"', 'way="cohort"').replace(", dropout=0.1", "").replace("sleep(0.01)", "sleep(0.03)")
 
 STOPPED = (
     JOB
@@ -113,6 +116,13 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_weights_of_an_undistu
     kills = int(run(KILLED, tmp_path / "killed"))
     assert kills >= 2
     check_same(tmp_path / "killed", whole)
+
+
+def test_a_cohort_killed_at_random_moments_gives_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+    run(TOGETHER + "job(sys.argv[1], False)", tmp_path / "whole")
+    kills = int(run(KILLED.replace(JOB, TOGETHER), tmp_path / "killed"))
+    assert kills >= 2
+    check_same(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

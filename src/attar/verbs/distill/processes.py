@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,9 +58,10 @@ def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener) -> list[
         children.append(_Child(process, here))
     with Signals() as signals:
         _hear(children, listen, signals)
-    failed = [child.error for child in children if child.error is not None]
+    failed = sorted((child for child in children if child.error is not None), key=lambda child: child.at)
     if failed:
-        raise next((error for error in failed if not isinstance(error, Stopped)), failed[0])
+        assert failed[0].error is not None
+        raise failed[0].error
     return [child.result for child in children]
 
 
@@ -72,8 +74,11 @@ class _Child:
     done: bool = False
     result: Any = None
     error: BaseException | None = None
+    at: float = 0.0  # when it ended
+    told: bool = False  # to stop
 
     def stop(self) -> None:
+        self.told = True
         if not self.done and self.process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGTERM)
@@ -99,14 +104,17 @@ def _take(child: _Child, listen: Listener) -> None:
         kind, value = child.pipe.recv()
     except EOFError:
         child.process.join()
-        child.done = True
+        child.done, child.at = True, time.monotonic()
+        if child.told and child.process.exitcode == -signal.SIGTERM:  # before it had begun to train
+            child.error = Stopped("distill", 0, signal.SIGTERM, None)
+            return
         what = f"a process that trained students ended with exit code {child.process.exitcode}"
         child.error = RunError(what, hint='is there memory enough? --resume goes on; fit(way="one") takes one process')
         return
     if kind == "event":
         listen(value)
     else:
-        child.done = True
+        child.done, child.at = True, time.monotonic()
         child.result, child.error = (value, None) if kind == "result" else (None, value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import mean
 
 from torch import Tensor, nn
 
@@ -45,6 +46,7 @@ class Way:
 
 ONE = Way(False, 1, False, "")
 """One after another, with nothing to say about it."""
+ALONE = "one after another"
 
 
 def lesson_of(arms: Sequence[Rows], objective: Objective, rows: int) -> Lesson:
@@ -100,55 +102,55 @@ def split(group: Group, fit: Fit, parts: int) -> list[Group]:
     return [Group(tuple(ordered[a:b]), group.lesson) for a, b in pairwise(bounds)]
 
 
-def quickest(groups: Sequence[Group], lone: int, fit: Fit, threads: int, *, forks: bool, reasons: Sequence[str]) -> Way:
+def quickest(groups: Sequence[Group], lead: Group, students: int, fit: Fit, threads: int, *, forks: bool, reasons: Sequence[str]) -> Way:
     """The way that a few steps of each show to be the fastest, measured in turn; or the one that `fit` asks for.
 
-    groups: those that may train together. lone: how many students train one after another in any case; reasons: in words, why.
-    forks: whether nobody who is asked has threads of his own.
+    groups: those that may train together; reasons: in words, why others may not. lead: a group, whose first student stands for one that
+    trains by itself. students: all of them. forks: whether nobody who is asked has threads of his own.
     """
-    students = sum(len(group.members) for group in groups) + lone
     several = min(cores(), students) if forks and threads == 1 and can_fork() else 1
-    but = f" ({lone} by themselves: {'; '.join(reasons)})" if reasons else ""
+    lone = students - sum(len(group.members) for group in groups)
+    but = f" ({lone} of them by themselves: {'; '.join(reasons)})" if reasons else ""
     if fit.way == "processes":
-        return Way(False, several, False, f"one after another in {several} processes" if several > 1 else "one after another")
-    if not groups:
-        return replace(ONE, words=f"one after another{but}" if several == 1 else "")
+        return Way(False, several, False, f"{ALONE} in {several} processes" if several > 1 else ALONE)
     if fit.way == "cohort":
-        return Way(True, 1, False, f"as one tensor program, as was asked{but}")
-    return _compared(groups, fit, several, lone, but)
+        return Way(True, 1, False, f"as one tensor program{but}") if groups else replace(ONE, words=f"{ALONE}{but}")
+    if not groups and several == 1:
+        return replace(ONE, words=f"{ALONE}{but}")
+    return _compared(groups, lead, students, fit, several, but)
 
 
-def _compared(groups: Sequence[Group], fit: Fit, several: int, lone: int, but: str) -> Way:
-    lesson = groups[0].lesson
-    steps = fit.epochs * -(-lesson.rows // fit.rows_a_step(lesson.rows))
-    students = sum(len(group.members) for group in groups) + lone
+def _compared(groups: Sequence[Group], lead: Group, students: int, fit: Fit, several: int, but: str) -> Way:
+    steps = fit.epochs * -(-lead.lesson.rows // fit.rows_a_step(lead.lesson.rows))
+    lone = students - sum(len(group.members) for group in groups)
 
     def timed(parts: Sequence[Group], traced: bool) -> tuple[float, float]:
-        """Seconds of a step of all students of these groups: one by one, and together."""
-        measured = [(len(part.members), measure(part.members, part.lesson, fit, traced=traced)) for part in parts]
-        return sum(n * m.alone for n, m in measured), sum(m.together for _, m in measured)
+        """Seconds of a step of one student, and of these groups together."""
+        measured = [measure(part.members, part.lesson, fit, traced=traced) for part in parts]
+        alone = [m.alone for m in measured] or [measure(lead.members[:1], lead.lesson, fit, together=False).alone]
+        return mean(alone), sum(m.together for m in measured)
 
     whole = [part for group in groups for part in split(group, fit, 1)]
     alone, together = timed(whole, False)
-    each = alone / (students - lone)
-    traced = together * steps > TRACED and not lesson.moving
+    traced = together * steps > TRACED and not any(group.lesson.moving for group in groups)
     if traced:
         alone, together = timed(whole, True)
-    found = {
-        Way(False, 1, False, "one after another"): alone + lone * each,
-        Way(True, 1, traced, "as one tensor program"): together + lone * each,
-    }
+    found = {ONE: alone * students}
+    if groups:
+        found[Way(True, 1, traced, "as one tensor program")] = together + lone * alone
     if several > 1:
-        shares = shares_of(groups, fit, several)
+        shares = shares_of(groups, fit, several) if groups else [[] for _ in range(several)]
         times = shared([lambda listen, share=share: timed(share, traced) for share in shares], lambda event: None)
-        rest = lone * each / several
-        found[Way(False, several, False, f"one after another in {several} processes")] = max(t[0] for t in times) + rest
-        found[Way(True, several, traced, f"as one tensor program in each of {several} processes")] = max(t[1] for t in times) + rest
-    base, best = alone + lone * each, min(found, key=lambda way: found[way])
-    if found[best] > GAIN * base:
-        best = next(iter(found))
-    told = ", ".join(f"{way.words} {seconds * 1e3:.3g} ms" for way, seconds in found.items())
-    return replace(best, words=f"{best.words}{but}; a step of all: {told}")
+        alone = max(one for one, _ in times) / several
+        found[Way(False, several, False, f"{ALONE} in {several} processes")] = alone * students
+        if groups:
+            words = f"as one tensor program in each of {several} processes"
+            found[Way(True, several, traced, words)] = max(all_of for _, all_of in times) + lone * alone
+    best = min(found, key=lambda way: found[way])
+    if found[best] > GAIN * found[ONE]:
+        best = ONE
+    told = ", ".join(f"{way.words or ALONE} {seconds * 1e3:.3g} ms" for way, seconds in found.items())
+    return replace(best, words=f"{best.words or ALONE}{but}; a step of all: {told}")
 
 
 def shares_of(groups: Sequence[Group], fit: Fit, processes: int) -> list[list[Group]]:

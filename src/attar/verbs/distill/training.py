@@ -119,8 +119,7 @@ class Training:
         if plan.fit.way is None and self._seconds(len(fresh)) < SHORT:
             return one, ONE
         groups, reasons = self._groups(fresh)
-        lone = len(fresh) - sum(len(group.members) for group in groups)
-        way = quickest(groups, lone, plan.fit, threads, forks=self._forks(fresh), reasons=reasons)
+        way = quickest(groups, self._lead(fresh), len(fresh), plan.fit, threads, forks=self._forks(fresh), reasons=reasons)
         if way.words:
             plan.listen(Event("distill", text=f"{len(fresh)} students train {way.words}"))
         if not way.together:
@@ -147,6 +146,13 @@ class Training:
             if reason is not None:
                 reasons.append(reason)
         return groups, list(dict.fromkeys(reasons))
+
+    def _lead(self, fresh: Sequence[Key]) -> Group:
+        """One student that trains by itself."""
+        form = next((form for form in self.forms if any(name in form.arms for name, _ in fresh)), None)
+        if form is None:  # all follow teachers of their own
+            return Group((), lesson_of([self._rows(fresh[0][0])], self.plan.objective, len(self.plan.data.train)))
+        return Group((self._member(next(key for key in fresh if key[0] in form.arms), form),), form.lesson)
 
     def _forks(self, fresh: Sequence[Key]) -> bool:
         """Whether nobody is asked who has threads of his own: a forked process lacks them, and would wait for ever."""
