@@ -80,7 +80,9 @@ def distill(
     data: anything that `attar.data.as_data` reads. objective, task: left out, what the task and the data imply.
     controls: of "labels" (labels alone, no teacher), "hard" (the teacher's decisions), "shuffled" (its certainty, not its knowledge),
         "smooth" (label smoothing in its place). Controls that need labels see labelled rows only, for as many steps as the student.
-        Left out, "labels"; where no training row has one, "hard" for classes, and none for numbers and vectors.
+        Left out, all four for classes; "labels" alone for numbers and vectors, for an objective that reads taps, and where no teacher
+        is asked; where no training row has a label, "hard" for classes, and none for numbers and vectors. With several labels for a row
+        nothing is shuffled, and beside `ema` there are "labels" and "smooth".
     out: the folder for history.jsonl, checkpoints/, arms/ and student.safetensors; left out, nothing is written.
     resume: go on in `out`: finished arms are read, and the one that was interrupted goes on bit for bit.
 
@@ -124,18 +126,18 @@ def _plan(
 ) -> Plan:
     rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
     task = (task or task_for(rows.schema, rows.kind)).bind(rows.schema)
-    goal, chosen = settled(objective, controls, rows, task)
+    goal, chosen = settled(objective, controls, rows, task, teacher)
     return Plan(told(teacher, rows.train), student, rows, goal, task, fit or Fit(), chosen, listen)
 
 
 def settled(
-    objective: Objective | Term | None, controls: Sequence[str] | None, data: Data, task: Task
+    objective: Objective | Term | None, controls: Sequence[str] | None, data: Data, task: Task, teacher: Source
 ) -> tuple[Objective, tuple[str, ...]]:
     """Objective and controls, what was left out filled in by what labels there are."""
     goal = as_objective(objective) if objective is not None else default_objective(task, data)
     if controls is not None:
         return goal, tuple(controls)
-    return goal, default_controls(task, goal, int(labelled_rows(task, data.train).sum()))
+    return goal, default_controls(task, goal, int(labelled_rows(task, data.train).sum()), teacher)
 
 
 class Distilling:
