@@ -21,6 +21,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["task", "store", "cost", "guards", "certificate", "reading", "loop", "tap", "ends"],
     ["pretrained"],
     ["objective", "sources", "students", "data"],
+    ["cohort"],
     ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
     ["verbs.run", "verbs.check"],
     ["verbs.show"],

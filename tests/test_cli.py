@@ -28,6 +28,7 @@ teacher: taught(lightgbm(trees=10), at="teacher.txt")
 student: mlp(width=4, depth=1)
 objective: blend(kl(temperature=2), labels(), weight=0.9)
 fit: fit(epochs=2, seeds=2)
+controls: [labels]
 """
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; its data stay whole
     "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
     "diagnosis": ["teacher.builder.trees=20", "fit.epochs=2", "fit.seeds=1"],
-    "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1"],
+    "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1", "controls=[labels]"],
     "photos": ['data=images("{here}/photos")', "teacher.builder.size=32", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1"],
     "sentences": ['data=text("{here}/texts", text="text")', "student.layers=1"],
     "sentiment": [
@@ -88,6 +88,7 @@ data: table("rows.csv", label="y")
 teacher: taught({builder}, at="{at}", folds=2)
 student: mlp(width=8, depth=1)
 fit: fit(epochs=2, seeds=1)
+controls: [labels]
 """
 
 

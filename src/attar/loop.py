@@ -27,18 +27,27 @@ from attar.notation import say
 from attar.progress import Event, Listener, silent
 
 __all__ = [
+    "AdamW",
     "Fit",
     "Follower",
+    "Signals",
     "Stopped",
     "Trained",
     "alone",
+    "averages",
     "choose_threads",
+    "copied",
     "device_of",
+    "finite",
     "fit",
+    "half",
     "order_of",
     "processes",
+    "rate",
+    "refuse_other",
     "train",
     "using_threads",
+    "write_checkpoint",
 ]
 
 Loss = Callable[[nn.Module, Tensor, int, float], tuple[Tensor, Mapping[str, Tensor]]]
@@ -78,6 +87,12 @@ class Fit:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     threads: int | None = None
+    way: Literal["one", "cohort", "processes"] | None = None
+
+    @property
+    def alike(self) -> Fit:
+        """Without what changes no student but for rounding: how many there are, threads, and the way that they train together."""
+        return replace(self, seeds=1, threads=None, way=None)
 
     def __repr__(self) -> str:
         return say("fit", **{name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -100,6 +115,7 @@ def fit(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
     threads: int | None = None,
+    way: Literal["one", "cohort", "processes"] | None = None,
 ) -> Fit:
     """AdamW with linear warm-up and a cosine to zero; the epoch with the best validation score is kept.
 
@@ -117,6 +133,10 @@ def fit(
     precision: "auto" takes bfloat16 where an accelerator has it, float32 elsewhere.
     device: "auto" takes the accelerator where there is one; else a name such as "cpu" or "cuda:1".
     threads: of the CPU; left out, a short measurement chooses between one and all.
+    way: of training many students: "one" after another, as a "cohort", which is one tensor program for all of one architecture, or one
+        after another in as many "processes" as there are cores. Left out, a short measurement chooses, and may choose cohorts in
+        processes; what cannot be trained so is trained one after another, and which way was taken is said. "one" and "processes" give
+        the same bits, a cohort the same weights up to rounding.
 
     `python benchmarks/defaults.py` compares rates of 1, 3, 5 and 8 · 10⁻³ on validation rows, 3 seeds each, distilled: credit-card
     customers (mlp 64 × 3, AUROC) .7879, .7886, .7887, .7890; MNIST-5k (cnn 16 × 3, accuracy) .951, .972, .976, .979. The last two are alike
@@ -143,7 +163,7 @@ def fit(
             torch.device(device)
         except RuntimeError:
             raise StudentError(f"fit(device={device!r}): no device of torch", hint='"auto", "cpu", or one such as "cuda:1"') from None
-    return Fit(epochs, lr, batch, seeds, weight_decay, warmup, clip, patience, precision, device, threads)
+    return Fit(epochs, lr, batch, seeds, weight_decay, warmup, clip, patience, precision, device, threads, way)
 
 
 @dataclass(frozen=True)
@@ -174,6 +194,9 @@ class Stopped(KeyboardInterrupt):
         self.epoch = epoch
         self.signal = number
         self.checkpoint = checkpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stopped, (self.stage, self.epoch, self.signal, self.checkpoint)
 
 
 def train(
@@ -263,6 +286,12 @@ def device_of(fit: Fit) -> torch.device:
     return device
 
 
+def half(fit: Fit, device: torch.device) -> bool:
+    """Whether `fit` asks for bfloat16 there."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return fit.precision == "bfloat16" or (fit.precision == "auto" and able)
+
+
 def order_of(rows: int, steps: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The rows of an epoch in the order of its steps, each row once: positions (B,) of sizes that differ by one at most."""
     generator = torch.Generator().manual_seed(_number("order", seed, epoch))
@@ -334,9 +363,8 @@ class _Training:
         self.device = self.weights[0].device
         self.steps = math.ceil(rows / fit.rows_a_step(rows))
         self.rank, self.world = processes()
-        able = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.half = fit.precision == "bfloat16" or (fit.precision == "auto" and able)
-        self.optimizer = _AdamW(self.weights, fit.weight_decay)
+        self.half = half(fit, self.device)
+        self.optimizer = AdamW(self.weights, fit.weight_decay)
         self.state = _State()
 
     def run(self, resume: bool) -> Trained:
@@ -344,7 +372,7 @@ class _Training:
             self._load()
         trained = _wrapped(self.module, self.device) if self.world > 1 else self.module
         self.saved = time.monotonic()
-        with _Signals() as signals:
+        with Signals() as signals:
             while self.state.epoch < self.fit.epochs and self.state.epoch - self.state.best_epoch < self._patience():
                 self._epoch(trained, signals)
                 self._agree(signals, force=True)
@@ -360,7 +388,7 @@ class _Training:
     def _patience(self) -> float:
         return self.fit.patience if self.validate else math.inf
 
-    def _epoch(self, trained: nn.Module, signals: _Signals) -> None:
+    def _epoch(self, trained: nn.Module, signals: Signals) -> None:
         state, epoch = self.state, self.state.epoch + 1
         start = time.perf_counter()
         before = state.seconds
@@ -381,8 +409,8 @@ class _Training:
         state.totals, state.parts = [], []
         if score is not None and score >= state.best_score:
             state.best_epoch, state.best_score = epoch, score
-            state.best = _kept(self.module.state_dict())
-            state.followed = None if self.follower is None else _kept(self.follower.state_dict())
+            state.best = copied(self.module.state_dict())
+            state.followed = None if self.follower is None else copied(self.follower.state_dict())
         line = {"stage": self.stage, "seed": self.seed, "epoch": epoch, "loss": loss, "parts": parts, "valid": score}
         self._note(line | {"lr": self.optimizer.lr, "seconds": round(state.seconds, 3)})
         if time.monotonic() - self.saved >= _PAUSE:
@@ -405,7 +433,7 @@ class _Training:
         total.backward()
         if self.fit.clip is not None:
             nn.utils.clip_grad_norm_(self.weights, self.fit.clip)
-        optimizer.step(_rate(self.fit, done, all_steps))
+        optimizer.step(rate(self.fit, done, all_steps))
         if self.follower is not None:
             self.follower.step()
         state.totals.append(total.detach())  # read once an epoch: reading makes an accelerator wait
@@ -416,15 +444,7 @@ class _Training:
         totals = torch.stack(self.state.totals).float().cpu()
         names = self.state.parts[0]
         parts = {name: torch.stack([p[name] for p in self.state.parts]).float().cpu() for name in names}
-        if not bool(totals.isfinite().all()):
-            step = int((~totals.isfinite()).nonzero()[0])
-            shown = ", ".join([f"total {totals[step]:g}", *(f"{name} {values[step]:g}" for name, values in parts.items())])
-            kept = f"what was finished before is kept in {self.checkpoint}; " if self.checkpoint and self.checkpoint.exists() else ""
-            raise StudentError(
-                f"{self.stage}: the loss is not finite in epoch {epoch}, step {step + 1} of {self.steps}: {shown}",
-                hint=kept + "look for NaN or infinity in the rows and in the teacher's answers, or lower lr, or set clip=1.0",
-            )
-        return float(totals.mean()), {name: float(values.mean()) for name, values in parts.items()}
+        return averages(totals, parts, stage=self.stage, epoch=epoch, checkpoint=self.checkpoint)
 
     def _score(self, epoch: int) -> float | None:
         if self.world > 1:
@@ -436,12 +456,7 @@ class _Training:
         with torch.no_grad():
             score = float(self.validate(self.module)) if self.rank == 0 else 0.0
         score = _same(score, self.device) if self.world > 1 else score
-        if not math.isfinite(score):
-            raise StudentError(
-                f"{self.stage}: the validation score of epoch {epoch} is {score}",
-                hint="does the validation split have rows of every class?",
-            )
-        return score
+        return finite(score, stage=self.stage, epoch=epoch)
 
     def _note(self, line: dict[str, Any]) -> None:
         self.state.history.append(line)
@@ -452,7 +467,7 @@ class _Training:
         numbers = {"loss": line["loss"], **line["parts"]} | ({} if line["valid"] is None else {"valid": line["valid"]})
         self.listen(Event(self.stage, line["epoch"], self.fit.epochs, numbers=numbers))
 
-    def _agree(self, signals: _Signals, *, force: bool) -> None:
+    def _agree(self, signals: Signals, *, force: bool) -> None:
         """Stop where a signal came to any of the processes: all of them after the same step."""
         caught = signals.caught
         if self.world > 1:
@@ -468,7 +483,7 @@ class _Training:
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to go on; threads may differ, at the price of the last bits."""
         shape = [f"{name} {tuple(value.shape)}" for name, value in self.module.state_dict().items()]
-        alike = repr(replace(self.fit, seeds=1, threads=None))
+        alike = repr(self.fit.alike)
         parts = {"stage": self.stage, "fit": alike, "seed": self.seed, "rows": self.rows, "processes": self.world}
         return parts | {"weights": shape, "identity": self.identity}
 
@@ -479,24 +494,14 @@ class _Training:
         content = {"format": _FORMAT, "identity": self._identity(), "state": dict(vars(self.state))}
         content |= {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         content |= {} if self.follower is None else {"follower": dict(self.follower.state_dict())}
-        with replacing(self.checkpoint) as temporary, open(temporary, "wb") as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # PyTorch buries "no space left" under an error of its own
-                    raise error.__context__ from None
-                raise
+        write_checkpoint(content, self.checkpoint)
 
     def _load(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         content = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         ours, theirs = {"format": _FORMAT, **self._identity()}, {"format": content["format"], **content["identity"]}
-        if differ := [f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v]:
-            raise RunError(
-                f"{self.checkpoint} is of another training\n" + "\n".join(differ),
-                hint="resume with the same recipe, or start anew in another folder",
-            )
+        refuse_other(self.checkpoint, ours, theirs)
         self.module.load_state_dict(content["module"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.follower is not None:
@@ -509,12 +514,57 @@ class _Training:
                 self.record(line)
 
 
-def _kept(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def averages(
+    totals: Tensor, parts: Mapping[str, Tensor], *, stage: str, epoch: int, checkpoint: Path | None
+) -> tuple[float, dict[str, float]]:
+    """The means of an epoch's steps, (T,) and (T,) by name; StudentError names the first step whose loss is not finite."""
+    if not bool(totals.isfinite().all()):
+        step = int((~totals.isfinite()).nonzero()[0])
+        shown = ", ".join([f"total {totals[step]:g}", *(f"{name} {values[step]:g}" for name, values in parts.items())])
+        kept = f"what was finished before is kept in {checkpoint}; " if checkpoint and checkpoint.exists() else ""
+        raise StudentError(
+            f"{stage}: the loss is not finite in epoch {epoch}, step {step + 1} of {len(totals)}: {shown}",
+            hint=kept + "look for NaN or infinity in the rows and in the teacher's answers, or lower lr, or set clip=1.0",
+        )
+    return float(totals.mean()), {name: float(values.mean()) for name, values in parts.items()}
+
+
+def finite(score: float, *, stage: str, epoch: int) -> float:
+    """The validation score of an epoch; StudentError where there is none."""
+    if not math.isfinite(score):
+        raise StudentError(
+            f"{stage}: the validation score of epoch {epoch} is {score}",
+            hint="does the validation split have rows of every class?",
+        )
+    return score
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Whole or not at all; the error of a full disk is that of the system."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # PyTorch buries "no space left" under an error of its own
+                raise error.__context__ from None
+            raise
+
+
+def refuse_other(checkpoint: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise RunError where a checkpoint says of itself what this training does not."""
+    if differ := [f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v]:
+        raise RunError(
+            f"{checkpoint} is of another training\n" + "\n".join(differ),
+            hint="resume with the same recipe, or start anew in another folder",
+        )
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy that the next step does not change."""
     return {name: value.detach().clone() for name, value in state.items()}
 
 
-class _AdamW:
+class AdamW:
     """PyTorch's fused AdamW (arXiv:1711.05101), and the gradients gone afterwards.
 
     Fused is three times faster on a CPU, too: 0.04 against 0.13 (foreach) and 0.15 ms (plain) for an MLP of 4 layers. By its functional
@@ -563,14 +613,14 @@ class _AdamW:
         self.lr, self.means, self.squares, self.steps = (state[name] for name in ("lr", "means", "squares", "steps"))
 
 
-class _Signals:
+class Signals:
     """Notes SIGINT and SIGTERM instead of dying of them; a second one of the same kind acts as it did before."""
 
     def __init__(self) -> None:
         self.caught = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
             # Known before the first is set: a signal may come between setting a handler and hearing what it was before.
             self._before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
@@ -587,7 +637,7 @@ class _Signals:
         signal.signal(number, self._before[number])
 
 
-def _rate(fit: Fit, done: int, steps: int) -> float:
+def rate(fit: Fit, done: int, steps: int) -> float:
     """The learning rate of the step after `done`: a line up, then half a cosine down to zero (arXiv:1608.03983, one period)."""
     rise = round(fit.warmup * steps)
     if done < rise:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from attar.data import Data, arrays, shift
 from attar.errors import DataError, NotationError, ObjectiveError, RunError, StudentError, TeacherError
 from attar.loop import Stopped, fit
-from attar.objective import Distiller, as_objective, blend, cosine, kl, labels, mse, ramp, reverse_kl
+from attar.objective import Distiller, as_objective, blend, cosine, hint, kl, labels, mse, ramp, reverse_kl
 from attar.progress import Event, silent
 from attar.signal import IGNORE, NOTHING, Batch, Signal, Source
-from attar.sources import module
+from attar.sources import ema, module
 from attar.students import Trees, cnn, forest, lightgbm, mlp
 from attar.task import classification, multilabel, regression
 from attar.testing.small import SmallMLP, fitted, small_images, small_table
@@ -29,13 +29,14 @@ from attar.testing.texts import small_pairs, small_text_model, small_text_teache
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import distill
 from attar.verbs.distill.grow import blend_of
-from attar.verbs.distill.plan import Plan
+from attar.verbs.distill.plan import Plan, default_controls
 from attar.verbs.distill.rows import Rows
 
 TABLE = small_table(600)
 TEACHER = module(fitted(SmallMLP(TABLE.schema, width=32), TABLE, steps=40).eval())
 STUDENT = mlp(width=8, depth=1)
 FIT = fit(epochs=3, lr=0.01, batch=32, seeds=2, threads=1)
+LABELS = ("labels",)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -119,7 +120,8 @@ def test_arms_of_a_seed_begin_alike_and_see_the_same_rows_in_the_same_order() ->
     def listen(event: Event) -> None:
         arm.append(event.stage)
 
-    done = distill(TEACHER, lambda schema, seed: Noting(), TABLE, fit=replace(FIT, seeds=1, epochs=1), listen=listen)
+    how = replace(FIT, seeds=1, epochs=1, way="one")  # nothing is timed beforehand
+    done = distill(TEACHER, lambda schema, seed: Noting(), TABLE, controls=LABELS, fit=how, listen=listen)
     assert len(done.arms) == 2
     first, second = seen.values()
     assert len(first) == len(second)
@@ -132,7 +134,7 @@ def test_the_student_learns_the_teacher_better_than_labels_alone_do() -> None:
     assert noisy.train.labels is not None
     flip = torch.rand(len(noisy.train), generator=torch.Generator().manual_seed(0)) < 0.3
     noisy = replace(noisy, train=replace(noisy.train, labels=torch.where(flip, 1 - noisy.train.labels, noisy.train.labels)))
-    done = distill(TEACHER, STUDENT, noisy, kl(), fit=replace(FIT, epochs=20, seeds=1))
+    done = distill(TEACHER, STUDENT, noisy, kl(), controls=LABELS, fit=replace(FIT, epochs=20, seeds=1))
     student, control = (a.valid["log_loss"] for a in done.arms)
     assert student < control
 
@@ -254,7 +256,7 @@ def test_a_batch_says_that_every_label_is_known_and_its_loss_is_the_same() -> No
 
 def test_the_labels_control_makes_as_many_steps_on_the_labelled_rows_alone() -> None:
     data = unlabelled(TABLE, keep=40)
-    done = distill(TEACHER, STUDENT, data, fit=replace(FIT, seeds=1))
+    done = distill(TEACHER, STUDENT, data, controls=LABELS, fit=replace(FIT, seeds=1))
     student, control = done.arms
     assert len(student.history) == len(control.history)
     assert control.history[0]["loss"] > 0
@@ -264,11 +266,25 @@ def test_the_labels_control_makes_as_many_steps_on_the_labelled_rows_alone() -> 
     assert len(plan.rows("hard")) == len(plan.rows("student")) == len(data.train)
 
 
+def test_each_other_explanation_of_a_gain_is_a_control_where_it_makes_sense() -> None:
+    binary = classification().bind(TABLE.schema)
+    tapped = kl() + hint("hidden.0", "hidden")
+    assert default_controls(binary, as_objective(kl() + labels()), 10) == ("labels", "smooth", "hard", "shuffled")
+    assert default_controls(binary, as_objective(kl()), 0) == ("hard",)
+    assert default_controls(binary, as_objective(labels()), 10) == default_controls(binary, as_objective(tapped), 10) == ("labels",)
+    assert default_controls(binary, as_objective(kl() + labels()), 10, ema()) == ("labels", "smooth")
+    assert default_controls(multilabel(), as_objective(kl()), 10) == ("labels", "smooth", "hard")
+    assert default_controls(regression(), as_objective(mse()), 10) == ("labels",)
+    assert default_controls(regression(), as_objective(mse()), 0) == ()
+    done = distill(annotate(TEACHER, TABLE), STUDENT, TABLE, fit=replace(FIT, seeds=1, epochs=1))
+    assert [arm.name for arm in done.arms] == ["student", "labels", "smooth", "hard", "shuffled"]
+
+
 # ----------------------------------------------------------------------------------------------------------------------- folder
 
 
 def test_the_folder_holds_history_arms_and_the_student(tmp_path: Path) -> None:
-    done = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path)
+    done = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     expected = [(a.name, a.seed, e) for a in done.arms for e in range(1, len(a.history) + 1)]
     assert [(li["arm"], li["seed"], li["epoch"]) for li in lines] == expected
@@ -279,9 +295,9 @@ def test_the_folder_holds_history_arms_and_the_student(tmp_path: Path) -> None:
 
 
 def test_finished_arms_are_read_and_not_trained_again(tmp_path: Path) -> None:
-    done = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path)
+    done = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path)
     teacher, events = Watched(TEACHER), list[Event]()
-    again = distill(teacher, STUDENT, TABLE, fit=FIT, out=tmp_path, resume=True, listen=events.append)
+    again = distill(teacher, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path, resume=True, listen=events.append)
     assert {e.stage for e in events} == {"distill"}  # no epoch was run
     for a, b in zip(done.arms, again.arms, strict=True):
         assert same(a.model, b.model)
@@ -289,37 +305,37 @@ def test_finished_arms_are_read_and_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_more_seeds_may_be_added_later(tmp_path: Path) -> None:
-    few = distill(TEACHER, STUDENT, TABLE, fit=replace(FIT, seeds=1), out=tmp_path)
-    more = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path, resume=True)
+    few = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=replace(FIT, seeds=1), out=tmp_path)
+    more = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path, resume=True)
     assert [a.seed for a in more.arms] == [0, 0, 1, 1]
     assert same(few.student, more.student)
 
 
 def test_a_folder_in_use_is_refused_and_so_is_another_training(tmp_path: Path) -> None:
-    distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path)
+    distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path)
     with pytest.raises(RunError, match="holds a training already"):
-        distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path)
+        distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path)
     with pytest.raises(RunError, match="of another training"):
-        distill(TEACHER, STUDENT, TABLE, kl(temperature=4), fit=FIT, out=tmp_path, resume=True)
+        distill(TEACHER, STUDENT, TABLE, kl(temperature=4), controls=LABELS, fit=FIT, out=tmp_path, resume=True)
     with pytest.raises(RunError, match="of another training"):
-        distill(TEACHER, mlp(width=8, depth=1, dropout=0.1), TABLE, fit=FIT, out=tmp_path, resume=True)
+        distill(TEACHER, mlp(width=8, depth=1, dropout=0.1), TABLE, controls=LABELS, fit=FIT, out=tmp_path, resume=True)
 
 
 def test_a_damaged_arm_is_named(tmp_path: Path) -> None:
-    distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path)
+    distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path)
     (tmp_path / "arms" / "labels-1.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match=r"labels-1.safetensors is damaged"):
-        distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path, resume=True)
+        distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path, resume=True)
 
 
 def test_a_torn_line_of_history_is_dropped(tmp_path: Path) -> None:
-    whole = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path / "whole")
+    whole = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path / "whole")
     torn = tmp_path / "torn"
-    distill(TEACHER, STUDENT, TABLE, fit=replace(FIT, seeds=1), out=torn)
+    distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=replace(FIT, seeds=1), out=torn)
     (torn / "arms" / "labels-0.safetensors").unlink()
     text = (torn / "history.jsonl").read_text()
     (torn / "history.jsonl").write_text(text[:-25])
-    distill(TEACHER, STUDENT, TABLE, fit=FIT, out=torn, resume=True)
+    distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=torn, resume=True)
 
     def lines(folder: Path) -> list[Mapping[str, Any]]:
         return [json.loads(line) | {"seconds": 0} for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -329,16 +345,16 @@ def test_a_torn_line_of_history_is_dropped(tmp_path: Path) -> None:
 
 
 def test_a_signal_stops_cleanly_and_resuming_gives_the_same_arms(tmp_path: Path) -> None:
-    whole = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path / "whole")
+    whole = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path / "whole")
 
     def stop(event: Event) -> None:
         if (event.stage, event.done) == ("distill labels seed 0", 2):
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Stopped, match="SIGTERM stopped distill labels seed 0 in epoch 2"):
-        distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path / "parts", listen=stop)
+        distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path / "parts", listen=stop)
     assert (tmp_path / "parts" / "checkpoints" / "labels-0.pt").exists()
-    again = distill(TEACHER, STUDENT, TABLE, fit=FIT, out=tmp_path / "parts", resume=True)
+    again = distill(TEACHER, STUDENT, TABLE, controls=LABELS, fit=FIT, out=tmp_path / "parts", resume=True)
     assert all(same(a.model, b.model) for a, b in zip(whole.arms, again.arms, strict=True))
 
 
@@ -347,7 +363,7 @@ def test_a_signal_stops_cleanly_and_resuming_gives_the_same_arms(tmp_path: Path)
 
 @pytest.mark.parametrize("builder", [lightgbm(trees=40, leaves=7), forest(trees=20, depth=6, min_rows=3)], ids=repr)
 def test_trees_learn_the_teacher_and_their_control_the_labels(builder: Any, tmp_path: Path) -> None:
-    done = distill(TEACHER, builder, TABLE, fit=replace(FIT, seeds=1), out=tmp_path)
+    done = distill(TEACHER, builder, TABLE, controls=LABELS, fit=replace(FIT, seeds=1), out=tmp_path)
     student, control = done.arms
     batch = TABLE.test.batch(torch.arange(len(TABLE.test)))
     theirs = TEACHER(batch).output
@@ -356,7 +372,7 @@ def test_trees_learn_the_teacher_and_their_control_the_labels(builder: Any, tmp_
     assert control.valid["auroc"] > 0.6
     assert isinstance(student.model, Trees)
     assert student.best_epoch == (student.model.estimators[0].num_trees() if student.model.kind == "lightgbm" else 20)
-    again = distill(TEACHER, builder, TABLE, fit=replace(FIT, seeds=1), out=tmp_path, resume=True)
+    again = distill(TEACHER, builder, TABLE, controls=LABELS, fit=replace(FIT, seeds=1), out=tmp_path, resume=True)
     assert torch.equal(again.student(batch.inputs), z)
 
 

@@ -44,7 +44,7 @@ def net_of(done: Distilled) -> nn.Module:
 
 def test_each_seed_has_a_teacher_of_its_own_and_the_controls_none() -> None:
     done = distill(ema(0.9), STUDENT, TABLE, GOAL, fit=FIT)
-    assert [(a.name, a.seed) for a in done.arms] == [(n, s) for s in (0, 1) for n in ("student", "labels")]
+    assert [(a.name, a.seed) for a in done.arms] == [(n, s) for s in (0, 1) for n in ("student", "labels", "smooth")]
     assert done.conventions.ok
     assert "class order" not in {c.name for c in done.conventions.checks}
     assert done.arms[0].history[0]["parts"]["kl"] > 0

@@ -30,6 +30,7 @@ def small(**changes: Any) -> Job:
         "teacher": attar.taught(attar.lightgbm(trees=10), at="teacher.txt"),
         "student": attar.students.mlp(width=8, depth=1),
         "fit": attar.fit(epochs=2, seeds=2),
+        "controls": ("labels",),
         **changes,
     }
     return Job(**parts)

@@ -292,7 +292,7 @@ def read(job: Job) -> tuple[Data, Task]:
 
 def settled_job(job: Job, data: Data, task: Task) -> Job:
     """The job with objective, controls and guard that were left out filled in by what the data have, in its text as well."""
-    objective, controls = settled(job.objective, job.controls, data, task)
+    objective, controls = settled(job.objective, job.controls, data, task, job.teacher)
     lines = [] if job.objective is not None else [f"objective: {objective!r}\n"]
     lines += [] if job.controls is not None else [f"controls: [{', '.join(json.dumps(name) for name in controls)}]\n"]
     guard = job.guard or (Guard() if task.kind == "classification" else Unguarded())
@@ -432,7 +432,8 @@ class _Steps:
                     resume=self.resume,
                     listen=self.listen,
                 )
-            self._amend(threads=self._distilled.threads, conventions=self._distilled.conventions.as_dict())
+            way = self._distilled.way or "one after another"
+            self._amend(threads=self._distilled.threads, training=way, conventions=self._distilled.conventions.as_dict())
 
     def _amend(self, **facts: object) -> None:
         if self.company.first:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,21 @@ from torch import Tensor, nn
 
 from attar.data import Data, as_data
 from attar.errors import StoreError, TeacherError
-from attar.loop import Fit, choose_threads, device_of, processes, train, using_threads
-from attar.objective import Distiller, Objective, Term, as_objective
+from attar.loop import Fit, choose_threads, device_of, using_threads
+from attar.objective import Objective, Term, as_objective
 from attar.objective.conventions import Conventions, check
-from attar.progress import Event, Listener, silent
+from attar.progress import Listener, silent
 from attar.signal import Source, Student
 from attar.sources.cached import Cached
 from attar.sources.ema import Ema, Following
-from attar.sources.module import module
 from attar.sources.told import told
 from attar.students import Trees
 from attar.task import Task, task_for
 from attar.verbs.distill.folder import Arm, Folder
-from attar.verbs.distill.grow import Nothing, grow
-from attar.verbs.distill.judge import Judge, labelled_rows
+from attar.verbs.distill.grow import Nothing
+from attar.verbs.distill.judge import labelled_rows
 from attar.verbs.distill.plan import Plan, default_controls, default_objective
-from attar.verbs.distill.rows import Rows
+from attar.verbs.distill.training import Training
 
 __all__ = ["Arm", "Distilled", "distill", "precheck", "settled"]
 
@@ -44,6 +42,7 @@ class Distilled:
     threads: of the CPU, as chosen. conventions: what the self-test found.
     ready_made: the student was a module, copied for each arm, so that seeds vary the order of rows only.
     teacher: of `ema`, what the student that ships was taught by in the end, as of the epoch that was kept; else the one that was given.
+    way: in words, how the students trained: one after another, together, in processes; and what was measured of each.
     """
 
     arms: tuple[Arm, ...]
@@ -52,6 +51,7 @@ class Distilled:
     objective: str
     ready_made: bool = False
     teacher: Source | None = field(default=None, repr=False)
+    way: str = field(default="", repr=False)
 
     @property
     def student(self) -> nn.Module:
@@ -80,7 +80,9 @@ def distill(
     data: anything that `attar.data.as_data` reads. objective, task: left out, what the task and the data imply.
     controls: of "labels" (labels alone, no teacher), "hard" (the teacher's decisions), "shuffled" (its certainty, not its knowledge),
         "smooth" (label smoothing in its place). Controls that need labels see labelled rows only, for as many steps as the student.
-        Left out, "labels"; where no training row has one, "hard" for classes, and none for numbers and vectors.
+        Left out, all four for classes; "labels" alone for numbers and vectors, for an objective that reads taps, and where no teacher
+        is asked; where no training row has a label, "hard" for classes, and none for numbers and vectors. With several labels for a row
+        nothing is shuffled, and beside `ema` there are "labels" and "smooth".
     out: the folder for history.jsonl, checkpoints/, arms/ and student.safetensors; left out, nothing is written.
     resume: go on in `out`: finished arms are read, and the one that was interrupted goes on bit for bit.
 
@@ -124,18 +126,18 @@ def _plan(
 ) -> Plan:
     rows = as_data(data, kind=task.kind) if task is not None else as_data(data)
     task = (task or task_for(rows.schema, rows.kind)).bind(rows.schema)
-    goal, chosen = settled(objective, controls, rows, task)
+    goal, chosen = settled(objective, controls, rows, task, teacher)
     return Plan(told(teacher, rows.train), student, rows, goal, task, fit or Fit(), chosen, listen)
 
 
 def settled(
-    objective: Objective | Term | None, controls: Sequence[str] | None, data: Data, task: Task
+    objective: Objective | Term | None, controls: Sequence[str] | None, data: Data, task: Task, teacher: Source
 ) -> tuple[Objective, tuple[str, ...]]:
     """Objective and controls, what was left out filled in by what labels there are."""
     goal = as_objective(objective) if objective is not None else default_objective(task, data)
     if controls is not None:
         return goal, tuple(controls)
-    return goal, default_controls(task, goal, int(labelled_rows(task, data.train).sum()))
+    return goal, default_controls(task, goal, int(labelled_rows(task, data.train).sum()), teacher)
 
 
 class Distilling:
@@ -143,9 +145,6 @@ class Distilling:
 
     def __init__(self, plan: Plan, folder: Folder | None) -> None:
         self.plan, self.folder = plan, folder
-        self.rank, _ = processes()
-        self.shown: dict[str, Rows] = {}
-        self.teacher = plan.teacher
 
     def run(self) -> Distilled:
         plan = self.plan
@@ -154,21 +153,12 @@ class Distilling:
         conventions.raise_if_failed()
         if self.folder:
             self.folder.begin()
-        threads = self._threads()
-        arms: list[Arm] = []
+        training = Training(plan, self.folder)
+        threads = self._threads(training)
         with using_threads(threads):
-            for seed in range(plan.fit.seeds):
-                for name in plan.arms:
-                    arms.append(self._arm(name, seed))
-                    self._said(arms[-1], len(arms))
-                if seed == 0 and self.folder and self.rank == 0:
-                    self.folder.keep_student(arms[0].model, repr(plan.student) if not isinstance(plan.student, nn.Module) else "")
-        return Distilled(tuple(arms), threads, conventions, repr(plan.objective), isinstance(plan.student, nn.Module), self.teacher)
-
-    @cached_property
-    def judge(self) -> Judge:
-        """One for all arms; without labels it asks the teacher itself what it answers to validation rows, whoever teaches an arm."""
-        return Judge(self.plan.task, self.plan.data.valid, device_of(self.plan.fit), self.plan.teacher)
+            arms = training.run(threads)
+        ready_made = isinstance(plan.student, nn.Module)
+        return Distilled(arms, threads, conventions, repr(plan.objective), ready_made, training.teacher, training.way.words)
 
     def _conventions(self) -> Conventions:
         """The self-test on rows spread over the training split, the teacher asked live; stored answers are compared with that."""
@@ -192,7 +182,7 @@ class Distilling:
         chance = isinstance(live, Following)  # which outcome it prefers says nothing
         return Conventions(tuple(c for c in found.checks if not (chance and c.name == "class order")))
 
-    def _threads(self) -> int:
+    def _threads(self, training: Training) -> int:
         plan, folder = self.plan, self.folder
         if plan.fit.threads is not None:
             return plan.fit.threads
@@ -200,103 +190,10 @@ class Distilling:
             return torch.get_num_threads()
         if folder and (kept := folder.threads()):
             return kept
-        threads = choose_threads(self._trial()) if device_of(plan.fit).type == "cpu" else torch.get_num_threads()
-        if folder and self.rank == 0:
+        threads = choose_threads(training.trial()) if device_of(plan.fit).type == "cpu" else torch.get_num_threads()
+        if folder and training.rank == 0:
             folder.keep_threads(threads)
         return threads
-
-    def _trial(self) -> Callable[[], object]:
-        """A training step of the student on something that is thrown away."""
-        model = self.plan.build(0)
-        rows, _ = self._followed("student", model)
-        distiller = self._distiller("student", model, 0, rows).train()
-        asked = rows(self._first_step("student"), 1)
-
-        def step() -> None:
-            with torch.random.fork_rng(devices=[]):
-                distiller(*asked).total.backward()
-
-        return step
-
-    def _first_step(self, arm: str) -> Tensor:
-        """(B,) positions, as many as a step has."""
-        return torch.arange(len(self._rows(arm)))[: self.plan.fit.rows_a_step(len(self.plan.data.train))]
-
-    def _rows(self, arm: str) -> Rows:
-        """The rows of an arm, looked up once for all seeds."""
-        if arm not in self.shown:
-            self.shown[arm] = self.plan.rows(arm)
-        return self.shown[arm]
-
-    def _followed(self, arm: str, model: nn.Module) -> tuple[Rows, Following | None]:
-        """The rows of an arm; where its teacher is the mean of `model` itself, asked of that, which then has to follow it."""
-        rows = self._rows(arm)
-        if not isinstance(rows.source, Ema):
-            return rows, None
-        follower = rows.source.of(model.to(rows.device))
-        return rows.answered_by(follower), follower
-
-    def _distiller(self, arm: str, model: nn.Module, seed: int, rows: Rows) -> Distiller:
-        """The module that trains, its projectors made."""
-        distiller = Distiller(model, self.plan.goal(arm), self.plan.task).to(rows.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # of the projectors
-            return distiller.build(*rows(self._first_step(arm), 1)).to(rows.device)
-
-    def _arm(self, name: str, seed: int) -> Arm:
-        plan, folder = self.plan, self.folder
-        model = plan.build(seed)
-        identity = plan.identity(name, seed, model, self._rows(name).source)
-        if folder and (arm := folder.finished(name, seed, identity, model)):
-            if (name, seed) == ("student", 0) and isinstance(plan.teacher, Ema) and plan.objective.needs_teacher:
-                self.teacher = module(folder.teacher(plan.build(seed)))
-            return arm
-        rows, follower = self._followed(name, model)
-        judge = self.judge
-
-        def loss(distiller: nn.Module, index: Tensor, epoch: int, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-            return distiller(*rows(index, epoch), progress)
-
-        def record(line: Mapping[str, Any]) -> None:
-            if folder:
-                folder.note(judge.told(name, line))
-
-        stage = f"distill {name} seed {seed}"
-        if isinstance(model, Trees):
-            trained = grow(model, plan.goal(name), rows, plan.task, judge, stage=stage, seed=seed, record=record)
-        else:
-            trained = train(
-                self._distiller(name, model, seed, rows),
-                loss,
-                len(plan.data.train),
-                fit=plan.fit,
-                seed=seed,
-                validate=judge.score,
-                listen=plan.listen,
-                record=record,
-                stage=stage,
-                checkpoint=folder.checkpoint(name, seed) if folder else None,
-                identity=identity,
-                resume=folder is not None and folder.resume,
-                follower=follower,
-            )
-        model = model.cpu().eval()
-        history = tuple(judge.told(name, line) for line in trained.history)
-        arm = Arm(name, seed, model, history, trained.best_epoch, judge.metrics(model), trained.seconds)
-        if follower is not None and (name, seed) == ("student", 0):
-            self.teacher = module(follower.net.cpu())
-            if folder and self.rank == 0:
-                folder.keep_teacher(follower.net)
-        if folder and self.rank == 0:
-            folder.keep(arm, identity)
-        return arm
-
-    def _said(self, arm: Arm, done: int) -> None:
-        plan = self.plan
-        metric = self.judge.metric
-        value, called = arm.valid[metric], metric.replace("_", " ") + (" with the teacher" if self.judge.teacher is not None else "")
-        text = f"{arm.name} seed {arm.seed}: {called} {value:.4f} on validation rows, in epoch {arm.best_epoch}"
-        plan.listen(Event("distill", done, len(plan.arms) * plan.fit.seeds, text, {f"valid {metric}": value}))
 
 
 def need_finite(output: Tensor) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from attar.errors import RunError
 from attar.files import explain_disk, write_atomic, write_json
 from attar.loop import processes
+from attar.verbs.distill.together import ONE, Way
 
 __all__ = ["Arm", "Folder"]
 
@@ -69,6 +70,17 @@ class Folder:
 
     def keep_threads(self, threads: int) -> None:
         write_json(self.out / "checkpoints" / "threads.json", {"threads": threads})
+
+    def begun(self) -> tuple[list[tuple[tuple[str, int], ...]], Way]:
+        """Who was to train with whom, and in which way, when the training began; nobody where nothing was begun."""
+        path = self.out / "checkpoints" / "way.json"
+        if not self.resume or not path.exists():
+            return [], ONE
+        kept = json.loads(path.read_text())
+        return [tuple((name, seed) for name, seed in job) for job in kept["jobs"]], Way(**kept["way"])
+
+    def begin_jobs(self, jobs: Sequence[Sequence[tuple[str, int]]], way: Way) -> None:
+        write_json(self.out / "checkpoints" / "way.json", {"jobs": jobs, "way": asdict(way)})
 
     def checkpoint(self, name: str, seed: int) -> Path:
         return self.out / "checkpoints" / f"{name}-{seed}.pt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -41,14 +41,21 @@ def default_objective(task: Task, data: Data) -> Objective:
     return as_objective(read(task.objective if labelled else task.objective_without_labels, vars(words)))
 
 
-def default_controls(task: Task, objective: Objective, labelled: int) -> tuple[str, ...]:
-    """What the student is compared with where nothing is said: labels alone; without labelled training rows the teacher's decisions.
+def default_controls(task: Task, objective: Objective, labelled: int, teacher: Source | None = None) -> tuple[str, ...]:
+    """What the student is compared with where nothing is said: each explanation of a gain that is not the teacher's knowledge.
 
-    labelled: how many training rows have a label. Numbers and vectors are no decisions: without labels they have no control.
+    labelled: how many training rows have a label. Without any, the teacher's decisions alone. Numbers and vectors are no decisions: their
+    control is labels, and without these they have none. Of many labels none can be shuffled. Terms that read taps have labels alone, for
+    the others change what a teacher answers, not what happens inside it; and a teacher that follows the student is another one for each.
     """
-    if labelled:
+    decides = task.kind in ("classification", "multilabel") and objective.needs_teacher
+    if not labelled:
+        return ("hard",) if decides else ()
+    if not decides or objective.teacher_taps:
         return ("labels",)
-    return ("hard",) if task.kind in ("classification", "multilabel") and objective.needs_teacher else ()
+    if isinstance(teacher, Ema):
+        return ("labels", "smooth")
+    return ("labels", "smooth", "hard", "shuffled") if task.kind == "classification" else ("labels", "smooth", "hard")
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ class Plan:
         if len(self.labelled):
             return
         instead = self.task.objective_without_labels
-        controls = list(default_controls(self.task, self.objective, 0))
+        controls = list(default_controls(self.task, self.objective, 0, self.teacher))
         if any(isinstance(term, Labels) for term in self.objective.terms):
             raise DataError(f"{self.objective!r} needs labels, no training row has one", hint=f"objective: {instead}")
         if needing := [name for name in self.controls if name in ("labels", "smooth")]:
@@ -182,6 +189,5 @@ class Plan:
     def identity(self, arm: str, seed: int, model: nn.Module, source: Source | None) -> str:
         """Changes when this arm would come out otherwise, but for the number of threads. model: before its training."""
         parts = [arm, self.data.fingerprint, source.fingerprint if source is not None else "", repr(self.goal(arm)), repr(self.task)]
-        alike = replace(self.fit, seeds=1, threads=None)
         state = [part for name, value in model.state_dict().items() for part in (name, value.detach().cpu().numpy())]
-        return digest(*parts, repr(alike), seed, repr(model), *state)
+        return digest(*parts, repr(self.fit.alike), seed, repr(model), *state)

@@ -38,17 +38,18 @@ class Rows:
         other.source, other.stored, other.places = source, None, None
         return other
 
+    @property
+    def tensors(self) -> bool:
+        """Whether every block of the inputs is a tensor."""
+        inputs = self.split.batch(torch.zeros(1, dtype=torch.int64)).inputs
+        return all(isinstance(block, Tensor) for block in ([inputs] if isinstance(inputs, Tensor) else inputs.values()))
+
     def __len__(self) -> int:
         return len(self.split) if self.positions is None else len(self.positions)
 
     def __call__(self, index: Tensor, epoch: int) -> tuple[Batch, Signal | None]:
-        if self.positions is not None:  # fewer rows take turns, so that all arms make the same steps
-            index = self.positions[index % len(self.positions)]
-        if self.views:
-            turn = (self.first.index_select(0, index) + epoch) % self.views
-            batch, place = self.split.batch(index, turn + 1), turn * len(self.split) + index
-        else:
-            batch, place = self.split.batch(index), index
+        index, views, place = self._place(index, epoch)
+        batch = self.split.batch(index, views)
         if self.source is None:
             signal = None
         elif self.places is not None and self.stored is not None:
@@ -57,6 +58,28 @@ class Rows:
             with torch.no_grad():
                 signal = self.source(batch, self.taps)
         return (batch, signal) if self.device.type == "cpu" else (batch.to(self.device), _moved(signal, self.device))
+
+    def batch(self, index: Tensor, epoch: int) -> Batch:
+        """The rows alone."""
+        index, views, _ = self._place(index, epoch)
+        return self.split.batch(index, views)
+
+    def signal(self, index: Tensor, epoch: int) -> Signal | None:
+        """The teacher's answers alone; stored ones without the rows."""
+        if self.source is None:
+            return None
+        if self.places is None or self.stored is None:
+            return self(index, epoch)[1]
+        return self.stored.signal(self.places.index_select(0, self._place(index, epoch)[2]))
+
+    def _place(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(B,) which row of the split, which view of it, and where its answer lies."""
+        if self.positions is not None:  # fewer rows take turns, so that all arms make the same steps
+            index = self.positions[index % len(self.positions)]
+        if not self.views:
+            return index, None, index
+        turn = (self.first.index_select(0, index) + epoch) % self.views
+        return index, turn + 1, turn * len(self.split) + index
 
     def _located(self) -> Tensor | None:
         if self.stored is None:

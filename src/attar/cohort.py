@@ -1,0 +1,740 @@
+"""Students of one architecture trained as one tensor program: the weights are those that training each by itself gives."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from attar.errors import StudentError
+from attar.loop import AdamW, Fit, Signals, Stopped, Trained, averages, copied, finite, order_of, rate, refuse_other, write_checkpoint
+from attar.objective.weights import Knob
+from attar.progress import Event, Listener, silent
+
+__all__ = ["Lesson", "Measured", "Member", "bytes_for", "measure", "refusal", "train"]
+
+Tree = Mapping[str, Any]
+"""Tensors by name, or such mappings by name; the first axis of each tensor is rows."""
+
+_FORMAT = 1  # of the checkpoint file
+_PAUSE = 1.0  # seconds: a finished epoch is not written more often than this
+_SHELF = 1 << 23  # bytes of rows that are brought at once, for several steps: more would leave the caches, less would be asked too often
+_DROP = 0.75  # the stack is made anew when no more than this share of it still learns
+_CLOSE = 1e-3  # of the largest gradient: how near both ways must come in the trial; rounding alone is a thousandth of that
+_STEPS = 8  # timed at a time
+
+
+@dataclass(frozen=True)
+class Member:
+    """One student of a cohort.
+
+    module: what trains, such as a Distiller. seed: fixes the order of its rows, as in `attar.loop.train`.
+    arm: which of `Lesson.own` it is shown. lr: its learning rate; None is that of the fit. stage, identity: as in `train`.
+    """
+
+    module: nn.Module = field(repr=False)
+    seed: int
+    arm: int = 0
+    lr: float | None = None
+    stage: str = "train"
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the students of a cohort are shown, and what they are held to.
+
+    rows: of the training split. loss: (module, common, own, progress 0..1) → (total (), parts by name, each ()); it is mapped over the
+        students, so it may not look at values to decide what to do.
+    common: (R,) positions, epoch → what students of one seed see alike: inputs, labels, weights.
+    own: arm, (R,) positions, epoch → what one arm alone is shown: its teacher's answers.
+    moving: whether the loss changes with `progress`.
+    """
+
+    rows: int
+    loss: Callable[[nn.Module, Tree, Tree, float], tuple[Tensor, Mapping[str, Tensor]]]
+    common: Callable[[Tensor, int], Tree]
+    own: Callable[[int, Tensor, int], Tree] = lambda arm, index, epoch: {}
+    moving: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a step of one student by itself, and of a step of all of them together."""
+
+    alone: float
+    together: float
+
+
+def train(
+    members: Sequence[Member],
+    lesson: Lesson,
+    *,
+    fit: Fit,
+    validate: Callable[[nn.Module], float] | None = None,
+    listen: Listener = silent,
+    record: Callable[[Member, Mapping[str, Any]], None] | None = None,
+    stage: str = "cohort",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    traced: bool = False,
+) -> tuple[Trained, ...]:
+    """Train all modules in place, each as `attar.loop.train` would: same rows in the same order, steps, schedule, best epoch, patience.
+
+    Weights and moments are stacked, (S, ...), and one mapped program makes the step of all students; the sums are taken in another
+    order, so that the weights agree up to rounding (1e-5 after a hundred steps of float32). A student whose patience has ended is
+    kept as it was best and leaves the stack. `seconds` of a student is its share of the time of all that learnt beside it.
+
+    validate: as in `attar.loop.train`, asked of each module after each epoch. record: told of the member whose line it is.
+    checkpoint: of all together, written at the end of an epoch, at most once a second, and when a signal stops the training; with
+        `resume` the training goes on from it bit for bit.
+    traced: the program is traced once for each size of step and replayed, which saves a fifth of small steps and costs about a
+        second; not for a loss that moves.
+
+    Raises StudentError for modules of different build and where a loss or score is not finite, RunError where the checkpoint is of
+    another training, Stopped on SIGINT or SIGTERM.
+
+    >>> x = torch.linspace(-1, 1, 64)[:, None]
+    >>> lesson = Lesson(
+    ...     64, lambda line, rows, own, progress: ((line(rows["x"]) - 3 * rows["x"]).square().mean(), {}), lambda i, e: {"x": x[i]}
+    ... )
+    >>> lines = [nn.Linear(1, 1) for _ in range(3)]
+    >>> members = [Member(line, seed) for seed, line in enumerate(lines)]
+    >>> done = train(members, lesson, fit=Fit(epochs=60, lr=0.1, batch=16))
+    >>> [round(line.weight.item(), 1) for line in lines]
+    [3.0, 3.0, 3.0]
+    """
+    return _Training(members, lesson, fit, validate, listen, record, stage, checkpoint, traced).run(resume)
+
+
+def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
+    """Why these students cannot be trained together, in words, or None. It tries a step of both ways, and compares gradients and buffers.
+
+    Refused are chance inside the module, such as dropout, for it cannot be drawn as it is for one; what cannot be mapped, such as
+    a branch on values; and whatever comes out otherwise.
+    """
+    members = _copies(members)
+    try:
+        together = _Stack(members, lesson, fit)
+    except StudentError as error:
+        return error.message
+    if together.chance:
+        return "there is chance inside the module, such as dropout"
+    at, (common, own) = 0, next(together.steps(1, 0))
+    alone = _copies(members)
+    try:
+        totals, _ = together.gradients(common, own, 0.0)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:  # whatever torch says of what it cannot map
+        return f"its step cannot be mapped over students: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    for at, member in enumerate(alone):
+        index = together.index(member.seed, 1)[0]
+        total, _ = lesson.loss(member.module.train(), lesson.common(index, 1), lesson.own(member.arm, index, 1), 0.0)
+        total.backward()
+        if not _near(totals[at], total):
+            return "its loss is another one when it is mapped over students"
+        grads = {name: member.module.get_parameter(name).grad for name in together.names}
+        scale = max((float(there.abs().max()) for there in grads.values() if there is not None), default=0.0)
+        for name, mapped in zip(together.names, together.grads(), strict=True):
+            there = grads[name]
+            if (there is None) != (mapped is None) or (there is not None and mapped is not None and not _near(mapped[at], there, scale)):
+                return f"the gradient of {name} is another one when the step is mapped over students"
+        for name, value in zip(together.moved, together.held, strict=True):
+            if not _near(value[at], dict(member.module.named_buffers())[name]):
+                return f"the buffer {name} becomes another one when the step is mapped over students"
+    return None
+
+
+def bytes_for(member: Member, lesson: Lesson, fit: Fit) -> int:
+    """What one more student needs while a cohort trains: weights, gradient, two moments, the best epoch, and twice what a step saves.
+
+    Twice, for the gradients of what was saved are of its size.
+    """
+    (member,) = _copies([member])
+    index = order_of(lesson.rows, _steps(lesson, fit), member.seed, 1)[0]
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.random.fork_rng(devices=[]):
+        lesson.loss(member.module.train(), lesson.common(index, 1), lesson.own(member.arm, index, 1), 0.0)
+    return 5 * sum(w.nbytes for w in member.module.state_dict().values()) + 2 * sum(saved.values())
+
+
+def measure(
+    members: Sequence[Member], lesson: Lesson, fit: Fit, *, traced: bool = False, together: bool = True, repeats: int = 3
+) -> Measured:
+    """Times a few steps of both ways on copies, in turn, so that what else the machine does meets both alike; medians.
+
+    together: False times the first student alone; the other figure is then NaN.
+    """
+    ways: list[_Alone | _Stack] = [_Alone(_copies(members[:1])[0], lesson, fit)]
+    if together:
+        ways.append(_Stack(_copies(members), lesson, fit))
+    seconds: list[list[float]] = [[] for _ in ways]
+    for turn in range(repeats + 1):
+        for way, took in zip(ways, seconds, strict=True):
+            start = time.perf_counter()
+            count = way.some(_STEPS if turn else 1, traced)
+            if turn:  # the first is a warm-up, and traces
+                took.append((time.perf_counter() - start) / count)
+    alone, *rest = [statistics.median(took) for took in seconds]
+    return Measured(alone, rest[0] if rest else math.nan)
+
+
+class _Alone:
+    """Steps of one student as `attar.loop.train` makes them, to be timed."""
+
+    def __init__(self, member: Member, lesson: Lesson, fit: Fit) -> None:
+        self.member, self.lesson, self.fit = member, lesson, fit
+        self.module = member.module.train()
+        self.optimizer = AdamW([w for w in self.module.parameters() if w.requires_grad], fit.weight_decay)
+        self.order = order_of(lesson.rows, _steps(lesson, fit), member.seed, 1)
+
+    def some(self, count: int, traced: bool) -> int:
+        lesson = self.lesson
+        for index in self.order[:count]:
+            total, _ = lesson.loss(self.module, lesson.common(index, 1), lesson.own(self.member.arm, index, 1), 0.0)
+            total.backward()
+            self.optimizer.step(1e-6)
+        return min(count, len(self.order))
+
+
+class _Call(nn.Module):
+    """A module and its loss as one call, as `functional_call` wants it."""
+
+    def __init__(self, module: nn.Module, lesson: Lesson) -> None:
+        super().__init__()
+        self.module, self.loss = module, lesson.loss
+
+    def forward(self, common: Tree, own: Tree, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.loss(self.module, common, own, progress)
+
+
+class _Stack:
+    """The weights of all members as one, (S, ...); the members' modules are views of them, so that each answers by itself.
+
+    moved: buffers that a step changes, or in which members differ; `held` has them stacked. All others are one for all.
+    chance: whether a step draws from the global generator.
+    """
+
+    def __init__(self, members: Sequence[Member], lesson: Lesson, fit: Fit, moments: _Moments | None = None) -> None:
+        self.members, self.lesson, self.fit = tuple(members), lesson, fit
+        self.all_steps = _steps(lesson, fit)
+        modules = [member.module for member in members]
+        _need_alike(modules)
+        self.arms, self.seeds = sorted({m.arm for m in members}), sorted({m.seed for m in members})
+        self.cells = [(self.arms.index(m.arm), self.seeds.index(m.seed)) for m in members]
+        self.grid = len(self.arms) > 1 and self.cells == list(product(range(len(self.arms)), range(len(self.seeds))))
+        self.names = [name for name, w in modules[0].named_parameters() if w.requires_grad]
+        self.weights = [_stacked(modules, name).requires_grad_() for name in self.names]
+        self.device = self.weights[0].device
+        changed, self.chance = self._probed(modules[0])
+        self.moved, self.shared = list[str](), dict[str, Tensor]()
+        for name, value in _held(modules[0]).items():
+            if name in changed or not all(torch.equal(value, _held(module)[name]) for module in modules[1:]):
+                self.moved.append(name)
+            else:
+                self.shared[f"module.{name}"] = value.detach()
+        self.held = [_stacked(modules, name) for name in self.moved]
+        for at, module in enumerate(modules):
+            there = dict(module.named_parameters()) | dict(module.named_buffers())
+            for name, value in zip([*self.names, *self.moved], [*self.weights, *self.held], strict=True):
+                there[name].data = value.detach()[at]
+        self.call = _Call(copy.deepcopy(modules[0]), lesson).train()
+        self.moments = moments or _Moments(self.weights)
+        self.optimizers = self._optimizers()
+        self.replays: dict[int, Callable[..., Any] | None] = {}
+
+    # ---- steps
+
+    def steps(self, epoch: int, done: int) -> Iterator[tuple[Tree, Tree]]:
+        """What the steps of an epoch show, the first `done` left out: rows of several steps are brought at once."""
+        orders = [order_of(self.lesson.rows, self.all_steps, seed, epoch) for seed in self.seeds]
+        at, reach = done, 1
+        while at < self.all_steps:
+            until = at + 1
+            while until < min(at + reach, self.all_steps) and len(orders[0][until]) == len(orders[0][at]):
+                until += 1
+            index = torch.stack([order[step] for step in range(at, until) for order in orders])  # (M K, B)
+            shape = (until - at, len(self.seeds), index.shape[1])
+            common = _each(self.lesson.common(index.flatten(), epoch), lambda value, shape=shape: value.unflatten(0, shape))
+            arms = [self.lesson.own(arm, index.flatten(), epoch) for arm in self.arms]
+            own = _joined(arms, lambda values, shape=shape: torch.stack([value.unflatten(0, shape) for value in values], 1))  # (M, A, K, B)
+            if not self.grid:
+                columns = torch.tensor([seed for _, seed in self.cells], device=self.device)
+                places = torch.tensor([arm * len(self.seeds) + seed for arm, seed in self.cells], device=self.device)
+                common = _each(common, lambda value, columns=columns: value.index_select(1, columns))
+                own = _each(own, lambda value, places=places: value.flatten(1, 2).index_select(1, places))
+            for step in range(until - at):
+                yield _each(common, lambda value, step=step: value[step]), _each(own, lambda value, step=step: value[step])
+            reach = max(1, _SHELF * (until - at) // max(1, _bytes(common) + _bytes(own)))
+            at = until
+
+    def index(self, seed: int, epoch: int) -> tuple[Tensor, ...]:
+        return order_of(self.lesson.rows, self.all_steps, seed, epoch)
+
+    def some(self, count: int, traced: bool) -> int:
+        """A few steps that are timed; the learning rate is too small to matter."""
+        made = 0
+        for common, own in self.steps(1, 0):
+            self.gradients(common, own, 0.0, traced=traced)
+            self.update(0, math.inf)
+            made += 1
+            if made == count:
+                break
+        return made
+
+    def gradients(self, common: Tree, own: Tree, progress: float, *, traced: bool = False) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Puts each weight's gradient on it; returns the totals, (S,), and their parts."""
+        if traced and (replay := self._replay(common, own)) is not None:
+            with torch.no_grad():
+                found, totals, parts = replay([w.detach() for w in self.weights], self.held, common, own)
+            for weight, its in zip(self.weights, found, strict=True):
+                weight.grad = None if its is None else its.contiguous()  # fused AdamW goes by memory, not by strides
+            return totals, parts
+        totals, parts = self._program(self.weights, self.held, common, own, progress)
+        totals.sum().backward()
+        return totals.detach(), {name: part.detach() for name, part in parts.items()}
+
+    def grads(self) -> list[Tensor | None]:
+        return [weight.grad for weight in self.weights]
+
+    def update(self, done: int, all_steps: float) -> list[float]:
+        """The optimiser's step; returns the learning rate of each member."""
+        if self.fit.clip is not None:
+            self._clip(self.fit.clip)
+        rates = {lr: rate(replace(self.fit, lr=lr), done, int(all_steps)) if all_steps < math.inf else 1e-6 for lr in self.optimizers}
+        if len(rates) > 1:
+            for optimizer, members in self.optimizers.values():
+                for weight, (stacked, at) in zip(optimizer.weights, product(self.weights, members), strict=True):
+                    weight.grad = None if stacked.grad is None else stacked.grad[at]
+        for lr, (optimizer, _) in self.optimizers.items():
+            optimizer.step(rates[lr])
+        for weight in self.weights:
+            weight.grad = None
+        return [rates[self._lr(member)] for member in self.members]
+
+    def keep(self, stay: Sequence[int]) -> _Stack:
+        """The stack of some members, by position; what they learnt goes on."""
+        at = torch.tensor(stay, device=self.device)
+        moments = _Moments(self.weights)
+        moments.means = [value.index_select(0, at) for value in self.moments.means]
+        moments.squares = [value.index_select(0, at) for value in self.moments.squares]
+        moments.steps = [value.clone() for value in self._counts()]
+        return _Stack([self.members[i] for i in stay], self.lesson, self.fit, moments)
+
+    def state_dict(self) -> dict[str, Any]:
+        moments = {"means": self.moments.means, "squares": self.moments.squares, "steps": self._counts()}
+        return {"weights": [w.detach() for w in self.weights], "held": self.held, **moments}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """In place: the members' modules and the optimisers are views."""
+        ours = [w.detach() for w in self.weights] + self.held + self.moments.means + self.moments.squares
+        theirs = [*state["weights"], *state["held"], *state["means"], *state["squares"]]
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.copy_(other)
+        self.moments.steps = list(state["steps"])
+        self.optimizers = self._optimizers()
+
+    # ---- inside
+
+    def _program(
+        self, weights: Sequence[Tensor], held: Sequence[Tensor], common: Tree, own: Tree, progress: float
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        def one(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> tuple[Tensor, Mapping[str, Tensor]]:
+            return self._one(weights, held, common, own, progress)
+
+        totals, parts = self._mapped(one, weights, held, common, own)
+        return totals.flatten(), {name: part.flatten() for name, part in parts.items()}
+
+    def _one(
+        self, weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree, progress: float
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of one student by its weights."""
+        named = dict(zip([f"module.{name}" for name in (*self.names, *self.moved)], [*weights, *held], strict=True))
+        return functional_call(self.call, {**self.shared, **named}, (common, own, progress))
+
+    def _mapped(self, one: Callable[..., Any], weights: Sequence[Tensor], held: Sequence[Tensor], common: Tree, own: Tree) -> Any:
+        """`one` of each student: (S, ...) or (arms, seeds, ...)."""
+        if not self.grid:
+            return vmap(one)(list(weights), list(held), common, own)
+        # Arms outside, seeds inside: what no weight touches, such as reading rows, is then done once for each seed and not for each arm.
+        shape = (len(self.arms), len(self.seeds))
+        stacks = [[value.unflatten(0, shape) for value in values] for values in (weights, held)]
+        return vmap(vmap(one), in_dims=(0, 0, None, 0))(*stacks, common, own)
+
+    def _replay(self, common: Tree, own: Tree) -> Callable[..., Any] | None:
+        """What `_trace` made for steps of so many rows."""
+        rows = _rows(common)
+        if rows not in self.replays:
+            self.replays[rows] = self._trace(common, own)
+        return self.replays[rows]
+
+    def _trace(self, common: Tree, own: Tree) -> Callable[..., Any] | None:
+        """The step as a flat list of kernels, without the look-ups of modules, of the mapping and of automatic differentiation.
+
+        None where it comes out otherwise than the step itself.
+        """
+        from torch.fx.experimental.proxy_tensor import make_fx  # its import takes most of a second
+
+        def one(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> Any:
+            def loss(weights: list[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+                return self._one(weights, held, common, own, 0.0)
+
+            return grad_and_value(loss, has_aux=True)(weights)
+
+        def step(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> tuple[Any, Tensor, Mapping[str, Tensor]]:
+            grads, (totals, parts) = self._mapped(one, weights, held, common, own)
+            flat = [each.flatten(0, 1) if self.grid else each for each in grads]
+            named = {name: part.flatten() for name, part in parts.items()}
+            return [each if there else None for each, there in zip(flat, used, strict=True)], totals.flatten(), named
+
+        held = [value.clone() for value in self.held]
+        leaves = [w.detach().clone().requires_grad_() for w in self.weights]
+        expected, _ = self._program(leaves, held, common, own, 0.0)
+        wanted = torch.autograd.grad(expected.sum(), leaves, allow_unused=True)
+        used = [g is not None for g in wanted]
+        weights = [w.detach().clone() for w in self.weights]
+        replay = make_fx(step)(weights, [value.clone() for value in self.held], common, own)
+        _without_idle(replay)
+        tried = [value.clone() for value in self.held]
+        with torch.no_grad():
+            grads, totals, _ = replay(weights, tried, common, own)
+        pairs = [(totals, expected), *zip(tried, held, strict=True), *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None)]
+        scale = max(float(w.abs().max()) for w in wanted if w is not None)
+        return replay if all(_near(one, other, scale) for one, other in pairs) else None
+
+    def _optimizers(self) -> dict[float, tuple[AdamW, list[int]]]:
+        """By learning rate; where they differ, each has views of the weights of its members."""
+        rates = [self._lr(member) for member in self.members]
+        made = {}
+        for lr in dict.fromkeys(rates):
+            members = [at for at, own in enumerate(rates) if own == lr]
+            whole = len(members) == len(rates)
+
+            def part(values: Sequence[Tensor], members: list[int] = members, whole: bool = whole) -> list[Tensor]:
+                return list(values) if whole else [value.detach()[at] for value in values for at in members]
+
+            optimizer = AdamW(cast("list[nn.Parameter]", part(self.weights)), self.fit.weight_decay)
+            optimizer.means, optimizer.squares = part(self.moments.means), part(self.moments.squares)
+            optimizer.steps = [step.clone() for step in self.moments.steps for _ in range(1 if whole else len(members))]
+            made[lr] = (optimizer, members)
+        return made
+
+    def _counts(self) -> list[Tensor]:
+        """How many steps each weight has made, the same for all members."""
+        optimizer, members = next(iter(self.optimizers.values()))
+        return optimizer.steps if len(self.optimizers) == 1 else optimizer.steps[:: len(members)]
+
+    def _lr(self, member: Member) -> float:
+        return self.fit.lr if member.lr is None else member.lr
+
+    def _clip(self, most: float) -> None:
+        """As `clip_grad_norm_`, for each student by itself."""
+        grads = [weight.grad for weight in self.weights if weight.grad is not None]
+        norm = torch.stack([each.flatten(1).norm(dim=1) for each in grads]).norm(dim=0)  # (S,)
+        factor = (most / (norm + 1e-6)).clamp(max=1.0)
+        for each in grads:
+            each.mul_(factor.reshape(-1, *[1] * (each.dim() - 1)))
+
+    def _probed(self, module: nn.Module) -> tuple[set[str], bool]:
+        """Which buffers a step changes, and whether it draws from the global generator."""
+        trial = copy.deepcopy(module).train()
+        before = {name: value.clone() for name, value in trial.named_buffers()}
+        member = self.members[0]
+        index = self.index(member.seed, 1)[0]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            state = torch.get_rng_state()
+            self.lesson.loss(trial, self.lesson.common(index, 1), self.lesson.own(member.arm, index, 1), 0.0)
+            chance = not torch.equal(state, torch.get_rng_state())
+        return {name for name, value in trial.named_buffers() if not torch.equal(value, before[name])}, chance
+
+
+class _Moments:
+    """Of AdamW, stacked as the weights are."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.means = [torch.zeros_like(w, requires_grad=False) for w in weights]
+        self.squares = [torch.zeros_like(w, requires_grad=False) for w in weights]
+        self.steps = [torch.zeros((), device=w.device) for w in weights]
+
+
+@dataclass
+class _Standing:
+    """Where one member stands; what the checkpoint holds of it beside weights and optimiser."""
+
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    best: dict[str, Tensor] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    done: bool = False
+
+
+class _Training:
+    """One call of `train`."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        lesson: Lesson,
+        fit: Fit,
+        validate: Callable[[nn.Module], float] | None,
+        listen: Listener,
+        record: Callable[[Member, Mapping[str, Any]], None] | None,
+        stage: str,
+        checkpoint: Path | None,
+        traced: bool,
+    ) -> None:
+        if lesson.rows < 1:
+            raise StudentError(f"{stage}: there are no rows to train on", hint="look at the training split")
+        self.asked = list(members)
+        # Arms outside, seeds inside, as the mapped program has them.
+        self.members = sorted(members, key=lambda m: (m.arm, m.seed))
+        self.lesson, self.fit, self.validate, self.listen, self.record = lesson, fit, validate, listen, record
+        self.stage, self.checkpoint, self.traced = stage, checkpoint, traced and not lesson.moving
+        self.steps = _steps(lesson, fit)
+        self.epoch, self.step = 0, 0  # finished
+        self.standings = [_Standing() for _ in self.members]
+        self.live = list(range(len(self.members)))  # whose rows of the stack these are
+        self.totals: list[Tensor] = []  # (S,) of each step of the epoch
+        self.parts: list[Mapping[str, Tensor]] = []
+        self.stack = _Stack(self.members, lesson, fit)
+
+    def run(self, resume: bool) -> tuple[Trained, ...]:
+        for member in self.members:
+            member.module.eval()  # they answer on validation rows; a copy of one of them learns
+        if resume:
+            self._load()
+        self.saved = time.monotonic()
+        with Signals() as signals:
+            while self.epoch < self.fit.epochs and not all(standing.done for standing in self.standings):
+                self._epoch(signals)
+                self._heed(signals)
+        for at in self.live:
+            self._leave(at)
+        return tuple(self._trained(self.members.index(member)) for member in self.asked)
+
+    def _epoch(self, signals: Signals) -> None:
+        epoch, start = self.epoch + 1, time.perf_counter()
+        all_steps = self.fit.epochs * self.steps
+        rates: list[float] = []
+        for common, own in self.stack.steps(epoch, self.step):
+            done = (epoch - 1) * self.steps + self.step
+            totals, parts = self.stack.gradients(common, own, done / all_steps, traced=self.traced)
+            rates = self.stack.update(done, all_steps)
+            self.totals.append(totals)  # read once an epoch
+            self.parts.append(parts)
+            self.step += 1
+            if signals.caught:
+                self._share(time.perf_counter() - start)
+                self._heed(signals)
+        totals = torch.stack(self.totals).float().cpu()  # (T, S)
+        parts = {name: torch.stack([part[name] for part in self.parts]).float().cpu() for name in self.parts[0]}
+        lines: list[tuple[int, dict[str, Any]]] = []
+        for row, at in enumerate(self.live):
+            standing, member = self.standings[at], self.members[at]
+            if standing.done:
+                continue
+            own = {name: values[:, row] for name, values in parts.items()}
+            loss, means = averages(totals[:, row], own, stage=member.stage, epoch=epoch, checkpoint=self.checkpoint)
+            score = self._score(member, epoch)
+            if score is not None and score >= standing.best_score:
+                standing.best_epoch, standing.best_score = epoch, score
+                standing.best = copied(member.module.state_dict())
+            line = {"stage": member.stage, "seed": member.seed, "epoch": epoch, "loss": loss, "parts": means, "valid": score}
+            lines.append((at, line | {"lr": rates[row]}))
+        self._share(time.perf_counter() - start)
+        self.epoch, self.step, self.totals, self.parts = epoch, 0, [], []
+        self._note(lines)
+        self._drop()
+        if time.monotonic() - self.saved >= _PAUSE:
+            self._save()
+
+    def _score(self, member: Member, epoch: int) -> float | None:
+        if self.validate is None:
+            return None
+        with torch.no_grad():
+            return finite(float(self.validate(member.module)), stage=member.stage, epoch=epoch)
+
+    def _share(self, seconds: float) -> None:
+        learning = [standing for standing in self.standings if not standing.done]
+        for standing in learning:
+            standing.seconds += seconds / len(learning)
+
+    def _note(self, lines: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        for at, line in lines:
+            line["seconds"] = round(self.standings[at].seconds, 3)
+            self.standings[at].history.append(line)
+            if self.record:
+                self.record(self.members[at], line)
+        numbers = {"loss": statistics.mean(line["loss"] for _, line in lines)}
+        if self.validate is not None:
+            numbers["valid"] = statistics.mean(line["valid"] for _, line in lines)
+        self.listen(Event(self.stage, self.epoch, self.fit.epochs, numbers=numbers))
+
+    def _drop(self) -> None:
+        """Marks whose patience has ended, and makes the stack anew where many have gone."""
+        if self.validate is None:
+            return
+        for standing in self.standings:
+            standing.done = standing.done or self.epoch - standing.best_epoch >= self.fit.patience
+        stay = [row for row, at in enumerate(self.live) if not self.standings[at].done]
+        if not stay or len(stay) > _DROP * len(self.live):
+            return
+        for row, at in enumerate(self.live):
+            if row not in stay:
+                self._leave(at)
+        self.stack = self.stack.keep(stay)
+        self.live = [self.live[row] for row in stay]
+
+    def _leave(self, at: int) -> None:
+        """Gives a member its weights back, those of its best epoch."""
+        module, best = self.members[at].module, self.standings[at].best
+        for value in (*module.parameters(), *module.buffers()):
+            value.data = value.detach().clone()
+        if best is not None:
+            module.load_state_dict(best)
+
+    def _trained(self, at: int) -> Trained:
+        standing, epochs = self.standings[at], len(self.standings[at].history)
+        best = standing.best_epoch if self.validate else epochs
+        score = standing.best_score if self.validate else math.nan
+        return Trained(tuple(standing.history), best, score, epochs, standing.seconds)
+
+    def _heed(self, signals: Signals) -> None:
+        if signals.caught:
+            self._save()
+            raise Stopped(self.stage, self.epoch + (self.step > 0), signals.caught, self.checkpoint)
+
+    def _identity(self) -> dict[str, Any]:
+        shape = [f"{name} {tuple(value.shape)}" for name, value in self.members[0].module.state_dict().items()]
+        alike = repr(self.fit.alike)
+        members = [(m.stage, m.seed, m.arm, m.lr, m.identity) for m in self.members]
+        return {"fit": alike, "rows": self.lesson.rows, "weights": shape, "members": members}
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if self.checkpoint is None:
+            return
+        content = {"format": _FORMAT, "identity": self._identity(), "stack": self.stack.state_dict()}
+        content |= {"standings": [vars(standing) for standing in self.standings], "live": self.live}
+        content |= {"epoch": self.epoch, "step": self.step, "totals": self.totals, "parts": self.parts}
+        write_checkpoint(content, self.checkpoint)
+
+    def _load(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        content = torch.load(self.checkpoint, map_location=self.stack.device, weights_only=True)
+        ours, theirs = {"format": _FORMAT, **self._identity()}, {"format": content["format"], **content["identity"]}
+        refuse_other(self.checkpoint, ours, theirs)
+        self.standings = [_Standing(**standing) for standing in content["standings"]]
+        self.epoch, self.step, self.totals, self.parts = (content[name] for name in ("epoch", "step", "totals", "parts"))
+        if content["live"] != self.live:
+            for at in sorted(set(self.live) - set(content["live"])):
+                self._leave(at)
+            self.stack, self.live = self.stack.keep(content["live"]), content["live"]
+        self.stack.load_state_dict(content["stack"])
+        if self.record:
+            for member, standing in zip(self.members, self.standings, strict=True):
+                for line in standing.history:
+                    self.record(member, line)
+
+
+def _without_idle(replay: Any) -> None:
+    """Takes out of a traced step what changes neither numbers nor shape: a third of its nodes, each of which costs a microsecond."""
+    aten = torch.ops.aten
+    shaped = (aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.alias.default, aten.detach.default)
+    for node in replay.graph.nodes:
+        if node.op != "call_function":
+            continue
+        same = node.target in shaped and node.meta["tensor_meta"].shape == node.args[0].meta["tensor_meta"].shape
+        if same or (node.target == aten.mul.Scalar and node.args[1] == 1):
+            node.replace_all_uses_with(node.args[0])
+            replay.graph.erase_node(node)
+    replay.recompile()
+
+
+def _need_alike(modules: Sequence[nn.Module]) -> None:
+    """Raise StudentError unless all modules differ in the values of tensors alone."""
+    first = _form(modules[0])
+    if not first[0]:
+        raise StudentError("the module has no weights to train", hint="requires_grad is False for all of them")
+    for at, module in enumerate(modules[1:], 1):
+        if _form(module) != first:
+            raise StudentError(
+                f"student {at} is of another build than student 0",
+                hint="what differs from student to student is a tensor: kl(temperature=torch.tensor(2.0))",
+            )
+
+
+def _form(module: nn.Module) -> tuple[list[str], str]:
+    """Weights to train by name and shape, and the text of a module whose knobs are all turned to 1."""
+    plain = copy.deepcopy(module)
+    for part in plain.modules():
+        if isinstance(part, Knob):
+            part.value.fill_(1.0)
+    shapes = [f"{name} {tuple(value.shape)} {value.dtype}" for name, value in _held(plain).items()]
+    weights = [f"{name} {tuple(w.shape)} {w.dtype}" for name, w in plain.named_parameters() if w.requires_grad]
+    return weights, "\n".join([repr(plain), *shapes])
+
+
+def _held(module: nn.Module) -> dict[str, Tensor]:
+    """What a module has beside the weights to train: buffers, and weights that are frozen."""
+    frozen = {name: w for name, w in module.named_parameters() if not w.requires_grad}
+    return frozen | dict(module.named_buffers())
+
+
+def _stacked(modules: Sequence[nn.Module], name: str) -> Tensor:
+    return torch.stack([(dict(m.named_parameters()) | dict(m.named_buffers()))[name].detach() for m in modules])
+
+
+def _copies(members: Sequence[Member]) -> list[Member]:
+    return [replace(member, module=copy.deepcopy(member.module)) for member in members]
+
+
+def _steps(lesson: Lesson, fit: Fit) -> int:
+    return math.ceil(lesson.rows / fit.rows_a_step(lesson.rows))
+
+
+def _near(one: Tensor, other: Tensor, scale: float = 0.0) -> bool:
+    """scale: of what rounding is measured by, where that is more than the largest number itself."""
+    if one.shape != other.shape:
+        return False
+    largest = max(scale, float(other.detach().abs().max()) if other.numel() else 0.0)
+    return bool(((one - other).detach().abs() <= _CLOSE * largest).all())
+
+
+def _each(tree: Tree, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    return {name: change(value) if isinstance(value, Tensor) else _each(value, change) for name, value in tree.items()}
+
+
+def _joined(trees: Sequence[Tree], join: Callable[[list[Tensor]], Tensor]) -> dict[str, Any]:
+    """One tree of several of the same names."""
+    first = trees[0]
+    return {
+        name: join([tree[name] for tree in trees]) if isinstance(value, Tensor) else _joined([tree[name] for tree in trees], join)
+        for name, value in first.items()
+    }
+
+
+def _bytes(tree: Tree) -> int:
+    return sum(value.nbytes if isinstance(value, Tensor) else _bytes(value) for value in tree.values())
+
+
+def _rows(tree: Tree) -> int:
+    """How many rows a step of one student has."""
+    value = next(iter(tree.values()))
+    return value.shape[1] if isinstance(value, Tensor) else _rows(value)
