@@ -226,5 +226,6 @@ def test_some_rows_of_a_split_are_a_split_of_their_own() -> None:
         got, expected = some.batch(index, views), whole.batch(at[index], views)
         for name in ("inputs", "labels", "weight", "ids"):
             assert torch.equal(getattr(got, name), getattr(expected, name)), name
-    again = some.take(torch.tensor([2]))
-    assert torch.equal(again.batch(torch.tensor([0])).inputs, whole.batch(at[2:]).inputs)
+    again, expected = some.take(torch.tensor([2])).batch(torch.tensor([0])), whole.batch(at[2:])
+    for name in ("inputs", "labels", "weight", "ids"):
+        assert torch.equal(getattr(again, name), getattr(expected, name)), name
