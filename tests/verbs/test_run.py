@@ -14,8 +14,8 @@ import torch
 import attar
 from attar.errors import AttarError, DataError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
-from attar.verbs.run import STEPS, Job, run_job
-from attar.verbs.show import show
+from attar.verbs.run import STEPS, Job, read, run_job
+from attar.verbs.show import _elsewhere, show
 
 
 def rows(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -210,3 +210,18 @@ def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:
     run_job(small(), out=tmp_path / "run", until="teach")
     parts = dict(show(small(), out=tmp_path / "run"))
     assert any("class order" in line for line in parts["conventions"])
+
+
+def test_corruptions_are_asked_of_what_ships_and_refused_before_anything_is_taught(tmp_path: Path) -> None:
+    asked = attar.data.corruptions(kinds=["units", "missing"], severities=(1, 5), rows=40)
+    job = small(shift=[asked], student=attar.students.lightgbm(trees=5), fit=attar.fit(seeds=1), controls=("labels",))
+    assert _elsewhere("corruptions", asked, read(job)[0]) == "corruptions units, missing: 40 test rows, each 4 times"
+    certificate = run_job(job, out=tmp_path / "run").certificate
+    assert certificate is not None
+    assert certificate.corrupted is not None
+    assert list(certificate.corrupted.kinds) == ["units", "missing"]
+    assert 'id="corrupted"' in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for wrong, said in ((["blur"], "corruption 'blur' is one of images"), (["unseen"], "no column holds categories")):
+        with pytest.raises(DataError, match=said):
+            run_job(small(shift=[attar.data.corruptions(kinds=wrong)]), out=tmp_path / wrong[0])
+        assert not (tmp_path / wrong[0]).exists()
