@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import attar
-from attar.errors import AttarError, DataError, MissingExtra, RunError, TeacherError
+from attar.certificate import Certificate
+from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
 from attar.verbs.run import STEPS, Job, run_job
 from attar.verbs.show import show
@@ -210,3 +211,24 @@ def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:
     run_job(small(), out=tmp_path / "run", until="teach")
     parts = dict(show(small(), out=tmp_path / "run"))
     assert any("class order" in line for line in parts["conventions"])
+
+
+def test_a_classification_has_a_guard_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    for name, guard, there in (("default", None, True), ("none", attar.unguarded(), False)):
+        result = run_job(small(guard=guard, fit=attar.fit(epochs=1, seeds=1), controls=(), text="data: a\n"), out=tmp_path / name)
+        assert result.certificate is not None
+        assert (result.certificate.guard is not None) == there
+        said = (tmp_path / name / "recipe.yaml").read_text(encoding="utf-8")
+        assert ('guard: guard(epsilon=0.05, delta=0.1, target="teacher", per="decision")' in said) == there
+    found = Certificate.read(tmp_path / "default" / "certificate.json").guard
+    assert found is not None
+    assert found.calibration_rows > 0
+
+
+def test_a_guard_of_a_regression_is_refused_before_anything_is_taught(tmp_path: Path) -> None:
+    x, _ = rows()
+    numbers = attar.data.arrays(x, x[:, 0] * 2.5)
+    job = small(data=numbers, guard=attar.guard(), where=lambda key: f"r.yaml:9 ({key})")
+    with pytest.raises(EvidenceError, match=r"^r.yaml:9 \(guard\): .* a number is not right or wrong"):
+        run_job(job, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
