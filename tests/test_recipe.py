@@ -461,3 +461,29 @@ def test_a_foreign_text_that_say_wrote_survives_yaml(folder: Path) -> None:
         assert texts(load(written(folder, f"data: {_scalar(text)}\n")))["data"] == text
 
     attempt()
+
+
+def test_a_guard_is_a_line_that_reads_back_and_may_say_that_there_is_none(folder: Path) -> None:
+    for line, said in (
+        ('guard(epsilon=0.02, target="labels")', 'guard(epsilon=0.02, delta=0.1, target="labels", per="decision")'),
+        ("unguarded()", "unguarded()"),
+    ):
+        resolved = load(written(folder, GOOD + f"guard: {line}\n")).resolve(folder / "run")
+        assert repr(resolved.values["guard"]) == said
+        assert f"guard: {said}\n" in resolved.text()
+    with pytest.raises(AttarError, match=r"recipe.yaml:11 \(guard\): guard\(epsilon=2\) is not between 0 and 1"):
+        load(written(folder, GOOD + "guard: guard(epsilon=2)\n")).resolve(folder / "run")
+    assert "guard" not in load(written(folder, GOOD)).resolve(folder / "run").values
+
+
+def test_a_cascade_is_a_teacher(folder: Path) -> None:
+    text = GOOD.replace('taught(lightgbm(trees=20), at="teacher.txt")', 'cascade(onnx("student"), lightgbm("teacher.txt"))')
+    error = refusal_of_any(folder, text)
+    assert "no such file or folder" in error.message
+    assert "student" in error.message
+
+
+def refusal_of_any(folder: Path, text: str) -> AttarError:
+    with pytest.raises(AttarError) as caught:
+        load(written(folder, text)).resolve(folder / "run")
+    return caught.value

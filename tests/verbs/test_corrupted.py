@@ -83,6 +83,7 @@ def test_every_figure_is_what_a_naive_loop_finds(pictures: tuple[Data, SmallCNN,
         assert value(section.kinds[kind].error) == pytest.approx(ratios[-1])
         assert value(section.kinds[kind].student) == pytest.approx(1 - (errors["s", kind, 2] + errors["s", kind, 5]) / 2)
     assert value(section.error) == pytest.approx(sum(ratios) / 2)
+    assert section.error.how.startswith("mean over 2 of 2 kinds; paired BCa bootstrap over rows")
     lost = [errors["s", "noise", n] - errors["s", "clean"] for n in (2, 5)]
     theirs = [errors["t", "noise", n] - errors["t", "clean"] for n in (2, 5)]
     assert value(section.kinds["noise"].relative) == pytest.approx(sum(lost) / sum(theirs))

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import attar
-from attar.errors import AttarError, DataError, MissingExtra, RunError, TeacherError
+from attar.certificate import Certificate
+from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
-from attar.verbs.run import STEPS, Job, run_job
-from attar.verbs.show import show
+from attar.verbs.run import STEPS, Job, read, run_job
+from attar.verbs.show import _elsewhere, show
 
 
 def rows(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -229,3 +230,39 @@ def test_the_dry_run_asks_a_teacher_that_is_there(tmp_path: Path) -> None:
     run_job(small(), out=tmp_path / "run", until="teach")
     parts = dict(show(small(), out=tmp_path / "run"))
     assert any("class order" in line for line in parts["conventions"])
+
+
+def test_corruptions_are_asked_of_what_ships_and_refused_before_anything_is_taught(tmp_path: Path) -> None:
+    asked = attar.data.corruptions(kinds=["units", "missing"], severities=(1, 5), rows=40)
+    job = small(shift=[asked], student=attar.students.lightgbm(trees=5), fit=attar.fit(seeds=1), controls=("labels",))
+    assert _elsewhere("corruptions", asked, read(job)[0]) == "corruptions units, missing: 40 test rows, each 4 times"
+    certificate = run_job(job, out=tmp_path / "run").certificate
+    assert certificate is not None
+    assert certificate.corrupted is not None
+    assert list(certificate.corrupted.kinds) == ["units", "missing"]
+    assert 'id="corrupted"' in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for wrong, said in ((["blur"], "corruption 'blur' is one of images"), (["unseen"], "no column holds categories")):
+        with pytest.raises(DataError, match=said):
+            run_job(small(shift=[attar.data.corruptions(kinds=wrong)]), out=tmp_path / wrong[0])
+        assert not (tmp_path / wrong[0]).exists()
+
+
+def test_a_classification_has_a_guard_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    for name, guard, there in (("default", None, True), ("none", attar.unguarded(), False)):
+        result = run_job(small(guard=guard, fit=attar.fit(epochs=1, seeds=1), controls=(), text="data: a\n"), out=tmp_path / name)
+        assert result.certificate is not None
+        assert (result.certificate.guard is not None) == there
+        said = (tmp_path / name / "recipe.yaml").read_text(encoding="utf-8")
+        assert ('guard: guard(epsilon=0.05, delta=0.1, target="teacher", per="decision")' in said) == there
+    found = Certificate.read(tmp_path / "default" / "certificate.json").guard
+    assert found is not None
+    assert found.calibration_rows > 0
+
+
+def test_a_guard_of_a_regression_is_refused_before_anything_is_taught(tmp_path: Path) -> None:
+    x, _ = rows()
+    numbers = attar.data.arrays(x, x[:, 0] * 2.5)
+    job = small(data=numbers, guard=attar.guard(), where=lambda key: f"r.yaml:9 ({key})")
+    with pytest.raises(EvidenceError, match=r"^r.yaml:9 \(guard\): .* a number is not right or wrong"):
+        run_job(job, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attar.certificate import Certificate, Figure, Verdict, digits, metric_name
+from attar.certificate.harm import FDR
 from attar.report.words import (
     by_class,
     bytes_of,
@@ -128,7 +129,9 @@ def _differs(c: Certificate) -> Reply:
         text = [", ".join(f"{what} {interval(f[name])}" for name, what in told if one(f.get(name)) is not None)]
     else:
         return Reply(question, "unsure", "Not measured", "", "", "The certificate holds no figure of fidelity.", to)
-    return Reply(question, "fact", word, figure, of, sentences([*text, *_elsewhere(c), *_unasked(c)]), to)
+    return Reply(
+        question, "fact", word, figure, of, sentences([*text, *_harmed(c), *_elsewhere(c), *_corrupted(c), *_foreign(c), *_unasked(c)]), to
+    )
 
 
 def _given(c: Certificate) -> str:
@@ -163,9 +166,59 @@ def _elsewhere(c: Certificate) -> list[str]:
     return [f"On rows from elsewhere the least is {percents(figure) if first == 'agreement' else interval(figure)}, on “{name}”"]
 
 
+def _corrupted(c: Certificate) -> list[str]:
+    """How much more it suffers than the teacher from rows made worse on purpose."""
+    found = c.corrupted
+    if found is None or (more := one(found.error)) is None:
+        return []
+    worst = max((one(kind.error) or 0.0, name) for name, kind in found.kinds.items())[1]
+    told = f"Under corruptions its errors are {significant(more, 2)}× the teacher’s{_between(found.error)}"
+    return [told + (f", most under {worst.replace('_', ' ')}" if len(found.kinds) > 1 else "")]
+
+
+def _foreign(c: Certificate) -> list[str]:
+    """How well its confidence tells foreign rows, the worst-told set first."""
+    found = [(by, name) for name, section in c.foreign.items() if (by := section.detectors.get("confidence", {}).get("auroc")) is not None]
+    found = [(by, name) for by, name in found if one(by.student) is not None]
+    if not found:
+        return []
+    by, name = min(found, key=lambda pair: one(pair[0].student) or 0.0)
+    return [
+        f"Its confidence tells foreign rows (“{name}”) with an AUROC of {interval(by.student)}, the teacher’s with {interval(by.teacher)}"
+    ]
+
+
+def _harmed(c: Certificate) -> list[str]:
+    """Which declared groups and classes it serves worse."""
+    families = c.harm.families if c.harm is not None else {}
+    told = []
+    for key, one_of, many in (("group", "group", "groups"), ("class", "class", "classes")):
+        family = families.get(key)
+        if family is None or not family.tested:
+            continue
+        worse = family.answered("worse")
+        named = f": {', '.join(f'“{cell.title}”' for cell in worse[:3])}{', …' if len(worse) > 3 else ''}" if worse else ""
+        of = f"{len(worse)} of {family.tested} {many if family.tested > 1 else one_of}"
+        told.append(f"Worse for {of}, at a false discovery rate of {percent(FDR)}{named}")
+    return told
+
+
+def _between(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return ""
+    return f" [{significant(figure.low, 2)}, {significant(figure.high, 2)}]"
+
+
 def _unasked(c: Certificate) -> list[str]:
     """What might differ, and was not looked at."""
-    absent = [what for what, there in (("rows from elsewhere", bool(c.shift)),) if not there]
+    groups = c.harm is not None and "group" in c.harm.families
+    looked = (
+        ("rows from elsewhere", c.shift),
+        ("corruptions", c.corrupted is not None),
+        ("foreign rows", c.foreign),
+        ("groups", groups),
+    )
+    absent = [what for what, there in looked if not there]
     return [f"Not asked: {', '.join(absent)}"] if absent else []
 
 
@@ -253,7 +306,17 @@ def _replaces(c: Certificate) -> Reply:
 
 def _guarantee(c: Certificate) -> list[str]:
     """What is promised of each answer, beyond the average over all rows."""
-    return ["No guard was fitted: it answers every row, and of the single answer nothing is guaranteed"]
+    g = c.guard
+    if g is None:
+        return ["No guard was fitted: it answers every row, and of the single answer nothing is guaranteed"]
+    if not g.certified:
+        return [f"No guard is certified for a {g.error} of {percent(g.epsilon)}, so that of the single answer nothing is guaranteed"]
+    by = {
+        "decision": f" of each {'decision of the teacher' if g.target == 'teacher' else 'label'}",
+        "answer": " of each answer that it gives",
+    }.get(g.per, "")
+    what = f"Guard: {g.error} of at most {percent(g.epsilon)}{by} where the student answers, with {percent(1 - g.delta)} confidence"
+    return [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
 
 
 # words that several questions share

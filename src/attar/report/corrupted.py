@@ -54,7 +54,7 @@ def errors(c: Certificate) -> Table | None:
     rows = [_row("as they are", found.clean, None)]
     rows += [_row(_name(kind), figures, figures) for kind, figures in found.kinds.items()]
     if found.labelled:
-        last = [Cell("mean over kinds"), *[Cell("")] * 3, _ratio(found.error), _ratio(found.relative)]
+        last = [Cell("mean over kinds", "of those that have one"), *[Cell("")] * 3, _ratio(found.error), _ratio(found.relative)]
         rows.append(tuple(last))
     what = "distance from the teacher" if found.alike_by == "root_mean_square_distance" else "agreement" if _agrees(found) else "likeness"
     head = ["", f"teacher, {metric}", f"student, {metric}", what, "error ratio", "ratio of errors added"]
@@ -89,7 +89,8 @@ def told(c: Certificate) -> Table | None:
     notes = [
         "Told: from how often the student agrees with the teacher there, and how often it is right at home where both agree and where not; "
         "its interval is that of sampling alone. Teacher moved: the shares of its decisions, and its mean confidence, against home. "
-        "Where either moved far the teacher itself may have collapsed, and what is told is not to be believed."
+        "Where either moved far the teacher itself may have collapsed, and what is told is not to be believed. What both get wrong "
+        "together, and are sure of, moves neither."
     ]
     if c.corrupted is not None and c.corrupted.told.value is not None and c.corrupted.assumed.value is not None:
         k = c.corrupted

@@ -13,9 +13,10 @@ from attar.errors import TeacherError
 from attar.guards import Promise
 from attar.identity import digest
 from attar.notation import say
-from attar.signal import NOTHING, Batch, Signal, Source, Weighed
+from attar.signal import NOTHING, Batch, Remembering, Signal, Source, Weighed
 from attar.sources.answers import as_logits, no_taps, take
-from attar.sources.controls import training_ids
+from attar.sources.controls import Rows, training_ids
+from attar.sources.told import told
 
 __all__ = ["Cascade", "Guarded", "Guarding", "cascade", "joined"]
 
@@ -53,7 +54,7 @@ def cascade(student: Source, teacher: Source) -> Cascade:
 
     student: an exported folder with a guard, `onnx("runs/a/student")`. teacher: is asked the other rows alone; one that answers from a
         store asks its live model for rows that it does not hold.
-    What the student answers by itself keeps the guard's promise; see attar.guard. A guard that was not certified answers nothing, and the
+    What the student answers by itself keeps the guard's promise; see `attar.guard`. A guard that was not certified answers nothing, and the
     cascade is the teacher. Where student and teacher decide the positive of two outcomes from different log-odds, each by the rule that
     it had when the guard was fitted, the student's are moved so that the teacher's rule decides of both.
     Raises TeacherError for a student without a guard.
@@ -86,6 +87,14 @@ class Cascade:
     @property
     def training_ids(self) -> Tensor | None:
         return training_ids(self.student, self.teacher)
+
+    @property
+    def in_fold(self) -> bool:
+        return any(isinstance(s, Remembering) and s.in_fold for s in (self.student, self.teacher))
+
+    def told(self, rows: Rows) -> Cascade:
+        """The same, its teacher told of these rows."""
+        return Cascade(self.student, told(self.teacher, rows))
 
     @property
     def size_bytes(self) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -78,7 +80,7 @@ def corrupted(
             error, relative = (_figure(ratio) for ratio in ratios[kind])
         likeness = figure(Draws.average(alike[kind, severity] for severity in severities))
         kinds[kind] = Corruption(each, means[TEACHER], means[judged.who], likeness, error, relative)
-    error, relative = (_figure(mean_error([r[which] for r in ratios.values()])) if ratios else Figure(None) for which in (0, 1))
+    error, relative = (_mean_ratio([r[which] for r in ratios.values()]) for which in (0, 1))
     told, assumed, believed, doubted = _checked(kinds, home, models, judged)
     return Corrupted(
         spec=repr(ready.spec),
@@ -154,6 +156,15 @@ def _figure(ratio: Draws) -> Figure:
     return (
         found if found.low is not None and found.high is not None else Figure(None, unit="×", n=ratio.rows, how="the teacher loses nothing")
     )
+
+
+def _mean_ratio(ratios: Sequence[Draws]) -> Figure:
+    """Over the kinds that have one; how many these are is said."""
+    if not ratios:
+        return Figure(None)
+    found = _figure(mean_error(ratios))
+    there = sum(not math.isnan(ratio.value) for ratio in ratios)
+    return replace(found, how=f"mean over {there} of {len(ratios)} kinds; {found.how}")
 
 
 def _checked(
