@@ -128,7 +128,7 @@ def test_a_file_without_features_has_confidence_and_energy_alone_and_it_is_said(
     assert found.detectors["knn"]["auroc"].teacher.value is not None
     assert any("the student shows no features (a run with foreign inputs exports them)" in note for note in found.notes)
     hidden = told(module(SmallMLP(home.schema)), module(teacher), home, far=stretched(small_table(120, seed=5)))["far"]
-    assert any("the student shows no features (it has no tap `embedding`)" in note for note in hidden.notes)
+    assert any("the student shows no features (it cannot be tapped at `embedding`)" in note for note in hidden.notes)
 
 
 @dataclass(frozen=True)

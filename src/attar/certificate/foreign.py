@@ -26,7 +26,7 @@ class Foreign:
     """Foreign rows beside the test rows, and how well each detector tells the two apart.
 
     data: digest of the rows' ids. rows: how many were asked; home: test rows beside them; left_out: rows that are among those at home,
-    or that the teacher had learned from.
+    or that the teacher had learned from. All count alike, whatever test rows weigh elsewhere.
     rows_needed: of each of the two, where there are too few of one for any figure; None where there are enough.
     detectors: by name, then `auroc` (P(a test row looks more at home than a foreign one)) and `fpr_at_95` (share of foreign rows that pass
     the threshold which 95 % of test rows pass). A figure that one side lacks has no value.

@@ -143,7 +143,8 @@ def roc(scores: ArrayLike, at_home: ArrayLike, points: int = 64) -> tuple[Array,
     """(P,), (P,): shares of foreign rows and of rows at home that pass, from the highest threshold down, about `points` of them."""
     s, home = np.asarray(scores, dtype=np.float64), np.asarray(at_home, dtype=bool)
     order = np.argsort(-s, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(s[order]) != 0), len(s) - 1)
+    ranked = s[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(s) - 1)
     passed = np.stack([np.cumsum(~home[order])[ends] / max(1, (~home).sum()), np.cumsum(home[order])[ends] / max(1, home.sum())])
     along = passed.sum(0)  # steps of equal length along the curve, whichever way it goes
     chosen = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(max=len(ends) - 1))

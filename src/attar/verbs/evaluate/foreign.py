@@ -31,6 +31,7 @@ __all__ = ["foreign", "strangers"]
 ENOUGH = 30  # rows of each side; with fewer the interval of a share is wider than a third
 FITTED = 5_000  # training rows whose features the detectors by features know
 NORMALISED = 0.02  # log Σ p of log-probabilities that were stored with 11 bits
+SCORES = 5  # of each side, on every resample: of more than 40,000 rows there are fewer resamples than of one metric
 TAP = "embedding"
 
 Array = NDArray[np.float64]
@@ -128,7 +129,7 @@ def _insides(
     some = data.train.take(torch.linspace(0, count - 1, min(count, FITTED)).long())
     asked = _features(who, model, some)
     if asked is None:
-        hint = "a run with foreign inputs exports them" if isinstance(model.source, Onnx) else f"it has no tap `{TAP}`"
+        hint = "a run with foreign inputs exports them" if isinstance(model.source, Onnx) else f"it cannot be tapped at `{TAP}`"
         return None, {}, (f"the {who} shows no features ({hint}): it has no detectors by features",)
     features, decided = asked
     rows, width = features.shape
@@ -183,7 +184,7 @@ def _told(sides: Mapping[str, _Side], split: Split, counts: Foreign) -> Foreign:
         away = side.scores(split, None)
         scores |= {(who, detector): np.concatenate([side.home[detector], away[detector]]) for detector in away}
     statistics = {(*key, name): figure for key, each in scores.items() for name, figure in figures(each, home).items()}
-    draws = resampled_apart(statistics, counts.home, counts.rows, resamples=resamples(len(home)))
+    draws = resampled_apart(statistics, counts.home, counts.rows, resamples=resamples(SCORES * len(home)))
     detectors = dict.fromkeys(detector for _, detector in scores)
     curves = {who: roc(scores[who, "confidence"], home) for who in sides}
     return Foreign(
