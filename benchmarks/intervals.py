@@ -1,6 +1,6 @@
 """How long the intervals of a certificate take, and how often they hold the truth: `python benchmarks/intervals.py`.
 
-Everything is simulated with a known truth; five minutes on one core. Printed as Markdown: the time of a bootstrap of 100,000 rows; the
+Everything is simulated with a known truth; three minutes on one core. Printed as Markdown: the time of a bootstrap of 100,000 rows; the
 coverage of every interval at 95 %, with its standard error; prediction-powered inference beside labels alone, and where it stops
 paying; conformal sets, over calibration splits. `--share 0.1` draws a tenth of the samples.
 """
