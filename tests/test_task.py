@@ -284,3 +284,26 @@ def test_what_an_embedding_cannot_be_asked_is_said() -> None:
         embedding(k=0)
     with pytest.raises(NotationError, match="has no metric"):
         embedding(metric="accuracy")
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "labels"),
+    [
+        (classification(metric="auroc").bind(BINARY), (40,), 2),
+        (classification(metric="recall_at_fpr", recall_at_fpr=0.1).bind(BINARY), (40,), 2),
+        (classification().bind(THREE), (40, 3), 3),
+        (multilabel().bind(THREE), (40, 3), 2),
+        (regression().bind(NUMBER), (40,), 0),
+    ],
+    ids=["two classes", "a rule", "three classes", "labels", "numbers"],
+)
+def test_rows_are_sorted_once_and_not_for_each_weighting(
+    task: Task, shape: tuple[int, ...], labels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = torch.randn(shape, generator=generator())
+    y = torch.randint(0, labels, shape[:1] if task.kind == "classification" else shape, generator=generator(1)) if labels else output + 1
+    figures = task.figures(output, y)
+    weight = np.random.default_rng(0).integers(1, 3, size=(5, 40)).astype(np.float64)
+    monkeypatch.delattr(np, "argsort")
+    for name, figure in figures.items():
+        assert np.isfinite(figure(weight)).all(), name

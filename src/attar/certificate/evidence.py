@@ -80,8 +80,9 @@ def lines(evidence: Evidence) -> list[str]:
 
 
 def _powered(powered: Powered) -> Iterator[str]:
-    yield f"  {f'accuracy, {powered.labelled:,} labels alone':<37}{number(powered.plain):>9}  {span(powered.plain)}"
-    what = f"and {powered.unlabelled:,} without"
+    if powered.plain.value is not None:
+        yield f"  {f'accuracy, {powered.labelled:,} labels alone':<37}{number(powered.plain):>9}  {span(powered.plain)}"
+    what = f"accuracy, and {powered.unlabelled:,} rows without"
     if powered.refused:
         yield from _wrapped(f"{what}: {powered.refused}", "  ")
     else:

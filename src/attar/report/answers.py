@@ -197,9 +197,13 @@ def _harmed(c: Certificate) -> list[str]:
         if family is None or not family.tested:
             continue
         worse = family.answered("worse")
-        named = f": {', '.join(f'“{cell.title}”' for cell in worse[:3])}{', …' if len(worse) > 3 else ''}" if worse else ""
-        of = f"{len(worse)} of {family.tested} {many if family.tested > 1 else one_of}"
-        told.append(f"Worse for {of}, at a false discovery rate of {percent(FDR)}{named}")
+        if not worse:
+            told.append(f"Of {family.tested} {many if family.tested > 1 else one_of} none is shown to be served worse")
+            continue
+        named = ", ".join(f"“{cell.title}”" for cell in worse[:3]) + (", …" if len(worse) > 3 else "")
+        told.append(
+            f"{len(worse)} of {family.tested} {many} are served worse, at a false discovery rate of {FDR:.0%}: {named}".replace("%", " %")
+        )
     return told
 
 
@@ -310,13 +314,18 @@ def _guarantee(c: Certificate) -> list[str]:
     if g is None:
         return ["No guard was fitted: it answers every row, and of the single answer nothing is guaranteed"]
     if not g.certified:
-        return [f"No guard is certified for a {g.error} of {percent(g.epsilon)}, so that of the single answer nothing is guaranteed"]
+        return [f"No guard is certified for a {g.error} of {_whole(g.epsilon)}, so that of the single answer nothing is guaranteed"]
     by = {
         "decision": f" of each {'decision of the teacher' if g.target == 'teacher' else 'label'}",
         "answer": " of each answer that it gives",
     }.get(g.per, "")
-    what = f"Guard: {g.error} of at most {percent(g.epsilon)}{by} where the student answers, with {percent(1 - g.delta)} confidence"
+    what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
     return [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
+
+
+def _whole(share: float) -> str:
+    """A share that somebody chose, as they would write it: 5 %."""
+    return f"{100 * share:g} %"
 
 
 # words that several questions share
