@@ -436,3 +436,13 @@ def test_a_foreign_text_that_say_wrote_survives_yaml(folder: Path) -> None:
         assert texts(load(written(folder, f"data: {_scalar(text)}\n")))["data"] == text
 
     attempt()
+
+
+def test_a_number_stands_as_it_is_and_comes_back(folder: Path) -> None:
+    recipe = load(written(folder, GOOD + "show_rows: 4\n"))
+    resolved = recipe.resolve(folder / "run")
+    assert resolved.values["show_rows"] == 4
+    assert "show_rows: 4\n" in resolved.text()
+    assert recipe.with_overrides(["show_rows=7"]).resolve(folder / "run").values["show_rows"] == 7
+    with pytest.raises(RecipeError, match=r"\(show_rows\)"):
+        load(written(folder, GOOD + "show_rows: many\n")).resolve(folder / "run")

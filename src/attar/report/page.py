@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.certificate import Certificate, digits, metric_name
+from attar.certificate.harm import said
 from attar.data import Split
 from attar.errors import MissingExtra
 from attar.files import write_atomic
@@ -15,7 +16,7 @@ from attar.report import harm, pictures, tables
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.rows import shown
-from attar.report.words import replies
+from attar.report.words import replies, sentences
 
 __all__ = ["write_report"]
 
@@ -71,6 +72,7 @@ def write_report(
         },
         tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "calibration", "cost", "quality", "shift")}
         | harm.tables(c),
+        harmed="" if c.harm is None else sentences(said(c.harm)),
         listed=harm.listed(c),
         shown=[] if test is None else shown(c, test, show_rows),
         similar="similarities" in c.pictures,

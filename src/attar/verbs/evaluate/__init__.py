@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Harm, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Require, Shifted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Data, Split
 from attar.errors import EvidenceError
@@ -111,7 +111,7 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away, harmed),
+        limits=_limits(data, teacher, arms, rows, look, task, away, harm_limits(harmed, task, data, shift)),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
         harm=harmed,
@@ -270,7 +270,7 @@ def _limits(
     look: int | None,
     task: Task,
     away: Mapping[str, Shifted],
-    harmed: Harm | None,
+    of_groups: Sequence[str],
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
     limits = []
@@ -300,7 +300,7 @@ def _limits(
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
     limits += [
         _not_from_elsewhere(away),
-        *harm_limits(harmed, task, data),
+        *of_groups,
         "no guard was fitted: the student answers every row",
         "another machine, and more than one thread: costs are those of this one",
     ]
