@@ -487,3 +487,13 @@ def refusal_of_any(folder: Path, text: str) -> AttarError:
     with pytest.raises(AttarError) as caught:
         load(written(folder, text)).resolve(folder / "run")
     return caught.value
+
+
+def test_a_number_stands_as_it_is_and_comes_back(folder: Path) -> None:
+    recipe = load(written(folder, GOOD + "show_rows: 4\n"))
+    resolved = recipe.resolve(folder / "run")
+    assert resolved.values["show_rows"] == 4
+    assert "show_rows: 4\n" in resolved.text()
+    assert recipe.with_overrides(["show_rows=7"]).resolve(folder / "run").values["show_rows"] == 7
+    with pytest.raises(RecipeError, match=r"\(show_rows\)"):
+        load(written(folder, GOOD + "show_rows: many\n")).resolve(folder / "run")

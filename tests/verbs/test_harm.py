@@ -362,6 +362,7 @@ def test_what_was_not_compared_is_a_limit() -> None:
     told = " ".join(limits(compared(Told("s", logits(s, 2)), Told("t", logits(t, 2)), plain, task), task, plain))
     assert "none were declared (groups=), so that none were compared but by class" in told
     assert "one student is no population" in told
+    assert "groups of rows from elsewhere (abroad): they were not compared by group" in limits(found, task, rows, {"abroad": rows})
     assert "vectors are not right or wrong" in " ".join(limits(None, embedding(), rows))
 
 

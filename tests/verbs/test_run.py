@@ -107,9 +107,14 @@ def test_a_run_that_failed_before_any_work_leaves_its_folder_free(tmp_path: Path
 def test_what_a_certificate_is_held_against_may_change_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_job(small(text="student: a\n"), out=out)
-    changes = {"budget": attar.budget(size_mb=1e-6), "foreign": strangers()}
-    result = run_job(small(text="student: a\nbudget: tight\nforeign: far\n", **changes), out=out, only="evaluate")
+    assert "What they look like" not in (out / "report.html").read_text(encoding="utf-8")
+    changes: dict[str, Any] = {"budget": attar.budget(size_mb=1e-6), "foreign": strangers(), "show_rows": 2}
+    result = run_job(small(text="student: a\nbudget: tight\nforeign: far\nshow_rows: 2\n", **changes), out=out, only="evaluate")
     assert result.exit_code == 3
+    assert "What they look like" in (out / "report.html").read_text(encoding="utf-8")
+    assert (out / "harm.parquet").exists()
+    with pytest.raises(EvidenceError, match="show_rows=-1"):
+        run_job(small(text="student: a\n", show_rows=-1), out=out, only="evaluate")
     assert result.certificate is not None
     assert result.certificate.identity["look"] == 2
     assert any("shows no features (a run with foreign inputs exports them)" in note for note in result.certificate.foreign["far"].notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.certificate import Certificate, digits, metric_name
+from attar.certificate.harm import said
 from attar.data import Split
 from attar.errors import MissingExtra
 from attar.files import write_atomic
@@ -16,6 +17,7 @@ from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.rows import shown
+from attar.report.words import sentences
 
 __all__ = ["write_report"]
 
@@ -93,6 +95,7 @@ def write_report(
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
         harm=harm.tables(c),
+        harmed="" if c.harm is None else sentences(said(c.harm)),
         listed=harm.listed(c),
         shown=[] if test is None else shown(c, test, show_rows),
         corrupted={

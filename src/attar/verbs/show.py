@@ -118,6 +118,9 @@ def _data(data: Data, batch: Batch) -> list[str]:
     labelled = {name: split.labelled for name, split in data.splits.items()}
     if labelled != {name: len(split) for name, split in data.splits.items()}:
         lines.append("with a label: " + ("  ".join(f"{name} {n:,}" for name, n in labelled.items()) if any(labelled.values()) else "none"))
+    if groups := data.test.groups:
+        parts = (f"{name} {', '.join(group.parts())}" for name, group in groups.items())
+        lines.append("groups of test rows: " + "; ".join(parts))
     if schema.embeds:
         lines.append(f"asked is a vector for each of {len(schema.texts)} texts")
     elif schema.classes:

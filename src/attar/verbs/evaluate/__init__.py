@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attar
-from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Harm, Require, Shifted
+from attar.certificate import MARGIN, MARGIN_SHARE, Certificate, Figure, Guarding, Require, Shifted
 from attar.certificate.corrupted import Corrupted
 from attar.cost import Budget, Candidate, Compared, Cost, compare, machine
 from attar.data import Corruptions, Data, Split
@@ -130,7 +130,7 @@ def evaluate(
         calibration=calibration(at),
         cost=_cost(compared, judged),
         requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
-        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), harmed, guard),
+        limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), harm_limits(harmed, task, data, abroad), guard),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
         corrupted=worse,
@@ -295,7 +295,7 @@ def _limits(
     away: Mapping[str, Shifted],
     worse: Corrupted | None,
     apart: Sequence[str],
-    harmed: Harm | None,
+    of_groups: Sequence[str],
     guard: Guarding | None,
 ) -> tuple[str, ...]:
     """What was not tested, and what the figures rest on."""
@@ -326,7 +326,7 @@ def _limits(
         limits.append(f"{', '.join(unlabelled)}: no row has a label, so that only the likeness to the teacher is known there")
     limits += [
         _not_from_elsewhere(away, worse, apart),
-        *harm_limits(harmed, task, data),
+        *of_groups,
         _guarded(guard, rows),
         "another machine, and more than one thread: costs are those of this one",
     ]

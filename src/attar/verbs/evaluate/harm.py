@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = ["CLASSES", "harm", "limits"]
 CLASSES = 1000  # compared at most: nobody reads a table of more
 FEWEST_FOUND = 10  # of either kind of row, before it is said how well they are found: an AUROC of fewer means little
 
+NO_SHIFT: Mapping[str, Data] = MappingProxyType({})
 Mask = NDArray[np.bool_]
 
 
@@ -66,9 +68,11 @@ def harm(
     return Harm(families, _parity(at, data.test) if binary else {}, _pies(at, models, answers, judged, task, data, out))
 
 
-def limits(found: Harm | None, task: Task, data: Data) -> list[str]:
-    """What the comparison of groups does not say."""
+def limits(found: Harm | None, task: Task, data: Data, shift: Mapping[str, Data] = NO_SHIFT) -> list[str]:
+    """What the comparison of groups does not say. shift: other data sets by name, whose groups nobody compares."""
     said = []
+    if elsewhere := [name for name, other in shift.items() if other.test.groups]:
+        said.append(f"groups of rows from elsewhere ({', '.join(elsewhere)}): they were not compared by group")
     names = list(data.test.groups)
     if not names:
         by = " but by class" if found is not None else ""
