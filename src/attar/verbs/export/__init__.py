@@ -129,7 +129,7 @@ def export(
     notes = ["no features: no one linear layer makes this student's answers"] if features and seen is None else []
     raw = seen or raw
     with explain_disk(at), replacing(at) as folder:
-        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), notes)
+        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), notes=notes)
         files = {FLOAT: shipping.ship(raw, FLOAT, "float32")}
         if (drift := files[FLOAT].parity).max_difference > TOLERANCE * drift.scale:
             raise ExportError(
