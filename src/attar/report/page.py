@@ -72,7 +72,7 @@ def write_report(
         },
         tables={name: getattr(tables, name)(c) for name in ("procedure", "fidelity", "calibration", "cost", "quality", "shift")}
         | harm.tables(c),
-        harmed="" if c.harm is None else sentences(said(c.harm)),
+        harmed=[sentences([text]) for text in said(c.harm)] if c.harm is not None else [],
         listed=harm.listed(c),
         shown=[] if test is None else shown(c, test, show_rows),
         similar="similarities" in c.pictures,
