@@ -129,19 +129,21 @@ def said(harm: Harm) -> list[str]:
     """What was found, a sentence for each family and one for the rows that are lost."""
     found = []
     for key, family in harm.families.items():
-        what = {"recall": "recall, ", "class": "", "group": ""}[key]
+        where = "in recall, " if key == "recall" else ""
         if not family.tested:
-            if all(cell.answer == "no labels" for cell in family.cells):
-                continue
-            found.append(f"{what}no {key if key == 'class' else 'group'} has the rows to be judged by")
+            if any(cell.answer != "no labels" for cell in family.cells):
+                found.append(f"{where}no {'class' if key == 'class' else 'group'} has rows enough to be judged")
             continue
         worse, better = len(family.answered("worse")), len(family.answered("better"))
-        counted = f"{what}{worse} of {family.tested} {PLURAL[key]} significantly worse" + (f", {better} better" if better else "")
+        many = f"{family.tested} {PLURAL[key] if family.tested > 1 else PLURAL[key].removesuffix('es' if key == 'class' else 's')}"
+        counted = f"{where}{worse or 'not one'} of {many} {'are' if worse > 1 else 'is'} significantly worse" + (
+            f", {better} better" if better else ""
+        )
         loss = f"{digits(family.regret.value or 0.0)} {span(family.regret)}".replace("-", "−")
         found.append(f"{counted}; the largest loss is {loss}, at {family.worst}")
     if (pies := harm.pies) is not None and pies.lost.value is not None:
-        who = f"{pies.seeds} students by majority are" if pies.seeds > 1 else "the student is"
-        found.append(f"{who} wrong where the teacher is right in {digits(pies.lost.value)} {span(pies.lost)} of cases")
+        who = f"most of {pies.seeds} students are" if pies.seeds > 1 else "the student is"
+        found.append(f"{who} wrong where the teacher is right on a share of {digits(pies.lost.value)} {span(pies.lost)}")
     return found
 
 

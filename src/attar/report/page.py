@@ -95,7 +95,7 @@ def write_report(
         },
         tables={name: getattr(tables, name)(c) for name in TABLES},
         harm=harm.tables(c),
-        harmed="" if c.harm is None else sentences(said(c.harm)),
+        harmed=[sentences([text]) for text in said(c.harm)] if c.harm is not None else [],
         listed=harm.listed(c),
         shown=[] if test is None else shown(c, test, show_rows),
         corrupted={
