@@ -252,3 +252,14 @@ def test_both_ways_are_timed_and_nothing_is_left_changed() -> None:
     assert refusal(members, lesson(), FIT) is None
     assert bytes_for(members[0], lesson(), FIT) > 5 * 4 * (6 * 16 + 16 + 16 * 2 + 2)
     assert all(same(a.module, b.module) for a, b in zip(members, before, strict=True))
+
+
+def test_running_statistics_are_traced_as_well() -> None:
+    members = [Member(distiller(seed, 0.9, 2.0, torch.float32, nn.BatchNorm1d(16)), seed) for seed in (1, 2)]
+    apart = [Member(distiller(seed, 0.9, 2.0, torch.float32, nn.BatchNorm1d(16)), seed) for seed in (1, 2)]
+    cohort.train(members, lesson(), fit=FIT, traced=True)
+    cohort.train(apart, lesson(), fit=FIT)
+    assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
+    stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
+    common, own = next(stack.steps(1, 0))
+    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]

@@ -32,6 +32,7 @@ _SHELF = 1 << 23  # bytes of rows that are brought at once, for several steps: m
 _DROP = 0.75  # the stack is made anew when no more than this share of it still learns
 _CLOSE = 1e-3  # of the largest gradient: how near both ways must come in the trial; rounding alone is a thousandth of that
 _STEPS = 8  # timed at a time
+_UNMAPPED = (RuntimeError, ValueError, TypeError, IndexError, KeyError)  # whatever torch says of what it cannot map or trace
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
     alone = _copies(members)
     try:
         totals, _ = together.gradients(common, own, 0.0)
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:  # whatever torch says of what it cannot map
+    except _UNMAPPED as error:
         return f"its step cannot be mapped over students: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     for at, member in enumerate(alone):
         index = together.index(member.seed, 1)[0]
@@ -385,15 +386,12 @@ class _Stack:
     def _trace(self, common: Tree, own: Tree) -> Callable[..., Any] | None:
         """The step as a flat list of kernels, without the look-ups of modules, of the mapping and of automatic differentiation.
 
-        None where it comes out otherwise than the step itself.
+        None where it cannot be traced, or comes out otherwise than the step itself.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # its import takes most of a second
 
         def one(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> Any:
-            def loss(weights: list[Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-                return self._one(weights, held, common, own, 0.0)
-
-            return grad_and_value(loss, has_aux=True)(weights)
+            return grad_and_value(self._one, has_aux=True)(weights, held, common, own, 0.0)  # all as arguments: a captured buffer is fixed
 
         def step(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> tuple[Any, Tensor, Mapping[str, Tensor]]:
             grads, (totals, parts) = self._mapped(one, weights, held, common, own)
@@ -407,7 +405,10 @@ class _Stack:
         wanted = torch.autograd.grad(expected.sum(), leaves, allow_unused=True)
         used = [g is not None for g in wanted]
         weights = [w.detach().clone() for w in self.weights]
-        replay = make_fx(step)(weights, [value.clone() for value in self.held], common, own)
+        try:
+            replay = make_fx(step)(weights, [value.clone() for value in self.held], common, own)
+        except _UNMAPPED:
+            return None
         _without_idle(replay)
         tried = [value.clone() for value in self.held]
         with torch.no_grad():
