@@ -189,15 +189,15 @@ def start_of(path: NDArray[np.float32], valid: Sample, cells: int, calibration_r
     """The threshold of `path` that so many calibration rows are likeliest to pass in every cell, as the validation rows have it.
 
     At the strictest threshold a handful of rows are answered, too few to show anything, and a walk that fails at once ends at once.
-    So every cell has to expect 2 ⌈ln δ / ln(1 − ε)⌉ rows answered; of a cell with less than that in all, three quarters of its rows, but
-    enough for a sample without an error. Of the thresholds after that the one counts whose chance of passing is largest: with n rows it
+    So every cell has to expect 2 ⌈ln δ / ln(1 − ε)⌉ rows answered; of a cell with few rows half of them, but enough for a sample without
+    an error. Of the thresholds after that the one counts whose chance of passing is largest: with n rows it
     is P(Bin(n, r) ≤ k), k errors being the most that n rows bear and r the validation rows' error rate, (errors + ½) / (rows + 1), and
     the product of these over cells. Where a few rows are wrong however sure the student is, twice the fewest rows would pass by luck.
     """
     rows, errors = valid.counts(path, cells)
     expected = rows * (calibration_rows / max(len(valid), 1))
     fewest, most = rows_needed(epsilon, delta) or 1, expected[-1]
-    wanted = np.minimum(np.minimum(2 * fewest, most), np.maximum(fewest, 0.75 * most))
+    wanted = np.minimum(np.minimum(2 * fewest, most), np.maximum(fewest, most / 2))
     first = int((expected >= wanted - 1e-9).all(1).argmax())  # the last threshold answers all, and so is one of them
     n = np.floor(expected[first:])
     borne = stats.binom.ppf(delta, n, epsilon)
