@@ -210,7 +210,8 @@ def test_what_is_required_decides_the_exit_code(tmp_path: Path) -> None:
 def test_the_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
     parts = dict(show(small(budget=attar.budget(size_mb=1e-6), foreign=strangers()), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    assert list(parts) == ["data", "task", "teacher", "student", "taps", "objective", "conventions", "cost", "foreign", "store", "fit"]
+    order = ["data", "task", "teacher", "student", "taps", "objective", "conventions", "cost", "foreign", "guard", "store", "fit"]
+    assert list(parts) == order
     assert parts["foreign"] == ["far"]
     assert "not taught yet" in parts["teacher"]
     assert parts["taps"] == [
