@@ -81,6 +81,9 @@ class Comparison:
                 f"{metric_name(name).strip() + ' with the teacher':<{NAME + 4}}{'':>9}{'':>9}  [95 %]",
                 self._each(lambda c, name=name: c.fidelity.get(name), lambda f: f"{'':>9}{number(f):>9}  {span(f)}"),
             )
+        if any(c.guard is not None for c in self.certificates.values()):
+            head = f"{'behind its guard':<{NAME + 4}}{'answered':>9}{'wrong':>9}  [95 %]"
+            yield head, [self._line(name, _guarded(c)) for name, c in self.certificates.items()]
         for cost in COSTS:
             found = [c.cost.get("student", {}).get(cost) for c in self.certificates.values()]
             there = [f for f in found if f is not None and f.value is not None]
@@ -176,6 +179,14 @@ def _required(c: Certificate) -> tuple[str, str]:
         return "nothing", ""
     missed = [f"{r.what}: {r.answer}" for r in c.requirements if r.answer != "met"]
     return ("; ".join(missed), STYLES["not met"]) if missed else (f"all {len(c.requirements)} met", STYLES["met"])
+
+
+def _guarded(c: Certificate) -> str:
+    """The share of test rows that it answers, and of those the share that is wrong by what its guard counts."""
+    if c.guard is None or not c.guard.certified:
+        return "no guard" if c.guard is None else c.guard.state
+    kept = c.guard.whole
+    return f"{number(kept.answered):>9}{number(kept.errors):>9}  {span(kept.errors)}"
 
 
 def _beside(teacher: Figure, student: Figure, difference: Figure) -> str:

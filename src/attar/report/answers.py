@@ -288,6 +288,8 @@ def _replaces(c: Certificate) -> Reply:
         "yes": ("yes", f"Yes: worse by less than {margin}" if margin else "Yes"),
         "no": ("no", f"No: worse by more than {margin}" if margin else "No"),
     }.get(v.answer, ("unsure", "Insufficient evidence"))
+    if tone != "yes" and c.guard is not None and c.guard.certified:
+        tone, word = "unsure", "Only behind its guard"
     if tone == "yes" and c.exit_code:
         tone, word = "no", "As good, but not as required"
         if all(r.answer != "not met" for r in c.requirements):
@@ -320,7 +322,11 @@ def _guarantee(c: Certificate) -> list[str]:
         "answer": " of each answer that it gives",
     }.get(g.per, "")
     what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
-    return [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
+    told = [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
+    apart = g.cascade.get(c.claim["metric"], {}).get("difference")
+    if apart is not None and one(apart) is not None:
+        told.append(f"With the teacher for the rest, {_metric(c)} is {interval(apart, difference=True)} against the teacher alone")
+    return told
 
 
 def _whole(share: float) -> str:
