@@ -17,6 +17,7 @@ from attar.report.answers import replies, student_of
 from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
 from attar.report.rows import shown
+from attar.report.tables import Table
 from attar.report.words import sentences
 
 __all__ = ["write_report"]
@@ -33,12 +34,11 @@ SECTIONS = (
     "guard",
     "replaces",
     "cost",
-    "tables",
     "evidence",
+    "tables",
     "limits",
     "identity",
 )
-TABLES = ("procedure", "fidelity", "shift", "calibration", "quality", "cost")  # in the order of the sections they belong to
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -93,20 +93,15 @@ def write_report(
             "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
             "elsewhere": drawn(pictures.agreement_elsewhere(c)),
         },
-        tables={name: getattr(tables, name)(c) for name in TABLES},
-        harm=harm.tables(c),
         harmed=[sentences([text]) for text in said(c.harm)] if c.harm is not None else [],
-        listed=harm.listed(c),
+        tables=(found := _tables(c)),
+        foreign_names=[name for name in found if name.startswith("foreign-")],
         shown=[] if test is None else shown(c, test, show_rows),
         corrupted={
             "legend": drawn(corrupted.legend(c)),
             "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],
-            "errors": corrupted.errors(c),
-            "told": corrupted.told(c),
         },
-        foreign=foreign.tables(c),
-        evidence=[table for table in (evidence.accuracy(c), evidence.conformal(c), evidence.auroc(c)) if table is not None],
-        guard={"kept": guarding.kept(c), "cascade": guarding.cascade(c)},
+        too_few=[table for table in foreign.tables(c) if not table.rows],
         similar="similarities" in c.pictures,
         labelled=bool(c.quality),
         margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
@@ -119,6 +114,28 @@ def write_report(
     )
     write_atomic(out / "report.html", page)
     return out / "report.html"
+
+
+def _tables(c: Certificate) -> dict[str, Table | None]:
+    """Every table of the page by name, in the order of the sections they belong to; None where one would be empty."""
+    return {
+        "procedure": tables.procedure(c),
+        "fidelity": tables.fidelity(c),
+        "shift": tables.shift(c),
+        "corrupted": corrupted.errors(c),
+        "told": corrupted.told(c),
+        **{f"foreign-{k}": table for k, table in enumerate(foreign.tables(c)) if table.rows},
+        **harm.tables(c),
+        "listed": harm.listed(c),
+        "calibration": tables.calibration(c),
+        "kept": guarding.kept(c),
+        "cascade": guarding.cascade(c),
+        "quality": tables.quality(c),
+        "cost": tables.cost(c),
+        "powered": evidence.accuracy(c),
+        "conformal": evidence.conformal(c),
+        "delong": evidence.auroc(c),
+    }
 
 
 def _seeds(c: Certificate) -> int:
