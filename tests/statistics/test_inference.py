@@ -77,3 +77,10 @@ def test_two_models_that_never_disagree_need_no_number_of_labels() -> None:
 def test_without_an_unlabelled_row_there_is_nothing_to_add() -> None:
     right = np.arange(100) % 2 == 0
     assert prediction_powered(right, right, np.zeros(0, dtype=bool)).refused
+
+
+def test_a_share_and_its_interval_stay_within_what_a_share_can_be() -> None:
+    right, agrees = np.ones(200, dtype=bool), np.arange(200) >= 6
+    found = prediction_powered(right, agrees, np.arange(5000) >= 5)  # the two means are 0.999 and 0.03
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.9 < found.low < 1.0

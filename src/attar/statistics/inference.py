@@ -64,7 +64,7 @@ def prediction_powered(right: ArrayLike, agrees: ArrayLike, agrees_unlabelled: A
         return PredictionPowered(math.nan, math.nan, math.nan, n, many, disagreements, needed)
     stands_in = float(far.mean())
     up, down = float((s & ~f).sum()), float((f & ~s).sum())
-    value = stands_in + (up - down) / n
+    value = min(max(stands_in + (up - down) / n, 0.0), 1.0)  # few labels can carry the sum of two means beyond what a share can be
     p, q = (up + PSEUDO) / (n + 2 * PSEUDO), (down + PSEUDO) / (n + 2 * PSEUDO)
     variance = stands_in * (1 - stands_in) / many + (p + q - (p - q) ** 2) / n
     half = float(special.ndtri((1 + level) / 2)) * math.sqrt(variance)
