@@ -202,7 +202,7 @@ def threshold_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight:
     """The lowest threshold t so that score ≥ t has a false-positive rate of at most `fpr` on these rows: midway between two scores.
 
     Midway, so that a score that went through another number format still falls on its side. Where even the highest score raises too
-    many false alarms, t lies just above it.
+    many false alarms, t lies above it, by a thousandth: a number of 11 bits is off by half of that.
     """
     scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
     w = _weights(weight, len(scores))
@@ -211,7 +211,7 @@ def threshold_at_fpr(scores: ArrayLike, positive: ArrayLike, fpr: float, weight:
     alarms = np.cumsum(w[order] * ~positive[order])[ends]
     allowed = np.flatnonzero(alarms <= fpr * alarms[-1] * (1 + 1e-12))
     if not len(allowed):
-        return float(np.nextafter(ranked[0], np.inf))
+        return float(ranked[0] + 1e-3 * max(abs(ranked[0]), 1.0) if np.isfinite(ranked[0]) else np.nextafter(ranked[0], np.inf))
     end = ends[allowed[-1]]
     lower = ranked[end + 1] if end + 1 < len(ranked) else ranked[end]
     return float((ranked[end] + lower) / 2 if np.isfinite(lower) else ranked[end] - 1.0)  # below it are impossible ones alone
