@@ -66,7 +66,8 @@ class Promise:
     never answers this. rows: calibration rows, answered: of them. cells: what is promised of which rows.
     state: "certified"; "too few rows": some cell has fewer than could show ε even without an error; "infeasible": at no threshold that was
     looked at is every cell's bound within ε; "not shown": at some it is, but the walk, which started elsewhere, failed before.
-    cut, target_cut: log-odds from which student and teacher decide the positive of two outcomes; None: the likeliest.
+    cut, target_cut: log-odds from which student and teacher decide the positive of two outcomes; None: the likeliest. Of a teacher that
+    nobody named when the guard was of labels: not known.
     """
 
     guard: str
@@ -273,7 +274,8 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
     pass for the walk to go on, so that none needs a share. Nothing is assumed of the student or its confidence. What is assumed is that
     calibration rows and the rows to come are exchangeable, and count alike: of shifted rows nothing is promised, and row weights are not
-    looked at. A guard that cannot be certified answers nothing, and says what it lacks.
+    looked at. Rows that repeat, or come in groups such as those of one patient, are fewer than they look: of 1,000 that are 100 ten times
+    the promise is broken in a third of cases, not in a tenth. A guard that cannot be certified answers nothing, and says what it lacks.
 
     Raises EvidenceError for ε or δ outside (0, 1).
 

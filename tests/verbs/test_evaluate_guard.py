@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from attar.data import Data
 from attar.guards import Guard, guard
 from attar.report import write_report
 from attar.sources import cascade, module, onnx
-from attar.statistics import wilson
+from attar.statistics import paired_proportions, wilson
 from attar.task import Task, classification
 from attar.testing.small import SmallMLP, fitted, small_table
 from attar.verbs.evaluate import evaluate
@@ -131,6 +132,44 @@ def test_what_is_promised_by_answer_or_of_labels_is_told_so(teacher: Any, table:
     said = "\n".join(c.lines())
     assert "it says no" in said
     assert "label is yes" in said
+
+
+def test_the_cascade_of_a_guard_of_labels_decides_by_each_ones_own_rule(teacher: Any, table: Data, tmp_path: Path) -> None:
+    task = classification(metric="auroc", recall_at_fpr=0.02)
+    g = judged(guard(0.3, 0.2, target="labels", per="all"), teacher, table, tmp_path, task).guard
+    assert g is not None
+    assert g.certified
+    batch, valid, student = *(s.batch(torch.arange(len(s))) for s in (table.test, table.valid)), onnx(str(tmp_path / "student"))
+    assert valid.labels is not None
+    assert batch.labels is not None
+    rules = [task.bind(table.schema).fix(who(valid).output.double(), valid.labels) for who in (student, teacher)]
+    s, t = (rule.decide(who(batch).output.double()) for rule, who in zip(rules, (student, teacher), strict=True))
+    both = torch.where(student.guarded(batch).answer, s, t)
+    assert g.cascade["accuracy"]["cascade"].value == pytest.approx(float((both == batch.labels).float().mean()))
+
+
+def test_a_cascade_that_never_differs_from_the_teacher_has_an_interval_all_the_same(teacher: Any, table: Data, tmp_path: Path) -> None:
+    g = judged(guard(epsilon=0.05, delta=0.2, per="all"), teacher, table, tmp_path).guard
+    assert g is not None
+    assert g.certified
+    batch = table.test.batch(torch.arange(len(table.test)))
+    a, b = (who(batch).output.argmax(-1) for who in (cascade(onnx(str(tmp_path / "student")), teacher), teacher))
+    assert batch.labels is not None
+    gained, lost = (int(((one == batch.labels) & (other != batch.labels)).sum()) for one, other in ((a, b), (b, a)))
+    difference = g.cascade["accuracy"]["difference"]
+    assert (difference.low, difference.high) == pytest.approx(paired_proportions(gained, lost, len(batch.labels)))
+    assert difference.low is not None
+    assert difference.low < 0
+
+
+def test_calibration_rows_that_repeat_are_a_limit_of_what_is_promised(
+    certificate: Certificate, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    assert not any("calibration rows repeat" in limit for limit in certificate.limits)
+    few = replace(table, calibration=table.calibration.take(torch.arange(200) % 50))
+    c = judged(guard(epsilon=0.1, delta=0.2), teacher, few, tmp_path)
+    said = "150 calibration rows repeat another one, and the guard and conformal sets take rows as independent: they promise too much"
+    assert said in c.limits
 
 
 def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(certificate: Certificate) -> None:

@@ -135,6 +135,35 @@ def test_errors_against_labels_are_certified_on_the_rows_that_have_one(student: 
     assert source.promise.cells[0].wrong == int(wrong.sum())
 
 
+def test_a_cascade_keeps_what_was_promised_of_labels_where_both_decide_from_different_log_odds(
+    student: nn.Module, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    rule, asked = classification(metric="auroc", recall_at_fpr=0.02), guard(0.3, 0.2, target="labels", per="all")
+    source = export(student, table, rule, at=tmp_path / "student", guard=asked, teacher=teacher).source
+    assert source.promise.certified
+    valid, test = everything(table.valid), everything(table.test)
+    assert table.valid.labels is not None
+    ours, theirs = (rule.bind(table.schema).fix(who(valid).output.double(), table.valid.labels) for who in (source, teacher))
+    found = source.guarded(test)
+    alone, rest = ours.decide(found.output.double()), theirs.decide(teacher(test).output.double())
+    assert (alone != theirs.decide(found.output.double()))[found.answer].any()  # the rules differ where it matters
+    joint = cascade(source, teacher)(test).output.double()
+    assert torch.equal(theirs.decide(joint), torch.where(found.answer, alone, rest))
+
+
+def test_a_cascade_asks_for_the_teachers_rule_where_nobody_has_told_it(
+    student: nn.Module, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    rule, asked = classification(metric="auroc", recall_at_fpr=0.02), guard(0.3, 0.2, target="labels", per="all")
+    source = export(student, table, rule, at=tmp_path / "student", guard=asked).source
+    with pytest.raises(TeacherError, match="from which log-odds the teacher decides was not known"):
+        cascade(source, teacher)
+
+
+def test_a_quantised_guard_says_on_how_large_calls_it_was_fitted(exported: Exported) -> None:
+    assert any("the guard was fitted on calls of up to 1,024 rows" in note for note in exported.notes)
+
+
 def test_images_and_several_classes_have_a_guard_too(tmp_path: Path) -> None:
     data = small_images()
     exported = export(

@@ -57,7 +57,7 @@ def cascade(student: Source, teacher: Source) -> Cascade:
     What the student answers by itself keeps the guard's promise; see `attar.guard`. A guard that was not certified answers nothing, and the
     cascade is the teacher. Where student and teacher decide the positive of two outcomes from different log-odds, each by the rule that
     it had when the guard was fitted, the student's are moved so that the teacher's rule decides of both.
-    Raises TeacherError for a student without a guard.
+    Raises TeacherError for a student without a guard, and for one with `recall_at_fpr` that was exported without its teacher.
 
     A cascade is a source: it can be evaluated, stored and distilled like any other, and costs what both cost on the rows they are asked.
     Confidence decides, no rule is learned: that is near the best unless the teacher is bad where the student is unsure (arXiv:2307.02764).
@@ -66,7 +66,10 @@ def cascade(student: Source, teacher: Source) -> Cascade:
     """
     if not isinstance(student, Guarding):
         raise TeacherError(f"cascade: {student!r} has no guard", hint='an exported folder has one: onnx("runs/a/student")')
-    _ = student.promise  # raises where there is none
+    promise = student.promise  # raises where there is none
+    if promise.cut is not None and promise.target_cut is None:
+        rule = f"from which log-odds the teacher decides was not known when {student!r} was exported"
+        raise TeacherError(f"cascade: {rule}; its student does from {promise.cut:.3g}", hint="export(…, guard=…, teacher=teacher)")
     return Cascade(student, teacher)
 
 
@@ -126,8 +129,7 @@ class Cascade:
 
 def joined(student: Tensor, teacher: Tensor, answer: Tensor, promise: Promise) -> Tensor:
     """(N, C) logits of both, (N,) which rows the student answers → (N, C), the student's moved onto the teacher's decision rule."""
-    gap = (promise.target_cut or 0.0) - (promise.cut or 0.0)
-    if gap and promise.target == "teacher":
+    if gap := (promise.target_cut or 0.0) - (promise.cut or 0.0):
         student = student + student.new_tensor([0.0, gap])
     return torch.where(answer.unsqueeze(-1), student, teacher)
 

@@ -318,6 +318,10 @@ def _limits(
     repeats = rows.count - len(data.test.ids.unique())
     if repeats:
         limits.append(f"{repeats:,} test rows repeat another one, and intervals take rows as independent")
+    repeats = len(data.calibration) - len(data.calibration.ids.unique())
+    if repeats and task.kind == "classification":
+        what = "conformal sets take" if guard is None else "the guard and conformal sets take"
+        limits.append(f"{repeats:,} calibration rows repeat another one, and {what} rows as independent: they promise too much")
     if rows.weight is not None:
         limits.append("rows are weighted: intervals resample rows and keep the weights")
     if arms and rows.n:

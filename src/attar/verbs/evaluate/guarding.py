@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from attar.data import Data, Split
 from attar.guards import Cell, Promise
 from attar.sources.cascade import joined
 from attar.sources.onnx import Onnx
-from attar.statistics import bootstrap, wilson
+from attar.statistics import bootstrap, paired_proportions, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
 from attar.verbs.evaluate.scoring import figure, resamples, share
@@ -123,7 +124,8 @@ def _together(
     if not rows.n:
         return {}
     theirs, mine = models[TEACHER].task, models[judged.who].task
-    joint = joined(answers[judged.who], answers[TEACHER], torch.from_numpy(answer), promise)
+    both = replace(promise, cut=mine.cut, target_cut=theirs.cut)  # by the rules of this very evaluation
+    joint = joined(answers[judged.who], answers[TEACHER], torch.from_numpy(answer), both)
     asked: dict[str, tuple[Task, Tensor]] = {
         "teacher": (theirs, answers[TEACHER]),
         "student": (mine, answers[judged.who]),
@@ -141,6 +143,11 @@ def _together(
     for metric in dict.fromkeys(metric for _, metric in statistics):
         found[metric] = {who: figure(drawn[who, metric]) for who in asked}
         found[metric]["difference"] = figure(drawn["cascade", metric] - drawn["teacher", metric], paired=True)
+    if "accuracy" in found and rows.weight is None and rows.labels is not None and answer.any():
+        t, c = (theirs.decide(logits[rows.labelled]) == rows.labels[rows.labelled] for logits in (answers[TEACHER], joint))
+        ends = paired_proportions(int((c & ~t).sum()), int((t & ~c).sum()), rows.n)
+        difference = found["accuracy"]["difference"]
+        found["accuracy"]["difference"] = replace(difference, low=ends[0], high=ends[1], how="paired score interval (Tango)")
     return found
 
 

@@ -272,7 +272,9 @@ class _Shipping:
         together = self._ask(content, [some])
         alone = [self._ask(content, [take(some, slice(i, i + 1)) for i in range(len(together))])]
         most = float(np.abs(np.concatenate(alone) - together).max()) * temperature
-        return f"{INT8}: activations are scaled by call, so that a row's raw answer moves by up to {most:.2g} with the rows asked beside it"
+        fitted = "" if self.target is None else f", and its confidence with it; the guard was fitted on calls of up to {AT_ONCE:,} rows"
+        moves = f"a row's raw answer moves by up to {most:.2g} with the rows asked beside it"
+        return f"{INT8}: activations are scaled by call, so that {moves}{fitted}"
 
 
 def _check_whole(shipping: _Shipping, files: Mapping[str, File]) -> None:

@@ -26,7 +26,7 @@ AT_ONCE = 1024  # rows in one question, as `evaluate` asks
 class Right:
     """What the guard's target says of validation and calibration rows, (N,) outcomes, −1 where it is not known.
 
-    cut: log-odds from which the teacher decides the positive of two outcomes; None: the likeliest, or labels.
+    cut: log-odds from which the teacher decides the positive of two outcomes; None: the likeliest, or nobody knows, as there is no teacher.
     """
 
     guard: Guard
@@ -39,7 +39,7 @@ def right(guard: Guard, teacher: Source | None, data: Data, task: Task) -> Right
     """The teacher's decisions by its own rule, or the labels. Raises EvidenceError, ExportError where there is no teacher to ask."""
     guard.check(task.kind)
     if guard.target == "labels":
-        return Right(guard, _labels(data.valid, task), _labels(data.calibration, task))
+        return Right(guard, _labels(data.valid, task), _labels(data.calibration, task), _cut_beside(teacher, data, task))
     if teacher is None:
         raise ExportError(f"{guard!r} needs the teacher's answers", hint="export(…, teacher=teacher), stored answers will do")
     answers = [_asked(teacher, split, task) for split in (data.valid, data.calibration)]
@@ -66,6 +66,13 @@ def cut_of(task: Task) -> float | None:
     if task.cut is not None:
         return task.cut
     return math.log(task.threshold / (1 - task.threshold))
+
+
+def _cut_beside(teacher: Source | None, data: Data, task: Task) -> float | None:
+    """The cut of a teacher who is not the target, but answers what the student leaves to it."""
+    if task.recall_at_fpr is None:
+        return cut_of(task)
+    return None if teacher is None else cut_of(_fixed(task, _asked(teacher, data.valid, task), data.valid))
 
 
 def _rows(logits: np.ndarray, confidence: np.ndarray, right: NDArray[np.int64], rule: Task) -> Rows:
