@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from attar.certificate import Figure, Quality, Verdict, compare
+from attar.certificate import Figure, Quality, Requirement, Verdict, compare
 from attar.certificate.corrupted import Corrupted, Corruption, Severity
 from attar.certificate.foreign import Foreign
 from attar.certificate.guarding import Guarding, Kept
@@ -68,6 +69,16 @@ def test_what_may_not_stand_alone_may_stand_behind_a_certified_guard(answer: Any
     told = replaces(non_inferior=verdict, requirements=(), guard=guarding())
     assert (told.tone, told.word) == ("unsure", "Only behind its guard")
     assert told.text.startswith("Accuracy 0.7.")
+
+
+def test_nothing_stands_behind_a_guard_that_test_rows_contradict_or_where_more_is_required_than_a_guard_gives() -> None:
+    verdict = Verdict("no", "INFERIOR to the teacher: accuracy 0.7", figure(-0.1), 0.005)
+    told = replaces(non_inferior=verdict, requirements=(), guard=replace(guarding(), broken=("all",)))
+    assert (told.tone, told.word) == ("no", "No: worse by more than 0.005")
+    assert "The guard’s promise is not kept on test rows" in told.text
+    missed = (Requirement("worse by less than 0.005", "not met", ""), Requirement("latency_ms ≤ 1", "not met", ""))
+    assert replaces(non_inferior=verdict, requirements=missed, guard=guarding()).word == "No: worse by more than 0.005"
+    assert replaces(non_inferior=verdict, requirements=missed[:1], guard=guarding()).word == "Only behind its guard"
 
 
 def test_a_guard_that_is_not_certified_promises_nothing() -> None:

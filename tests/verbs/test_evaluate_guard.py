@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
-from attar.certificate import Certificate
+from attar.certificate import Certificate, Kept
 from attar.data import Data
 from attar.guards import Guard, guard
 from attar.report import write_report
@@ -20,6 +21,8 @@ from attar.statistics import paired_proportions, wilson
 from attar.task import Task, classification
 from attar.testing.small import SmallMLP, fitted, small_table
 from attar.verbs.evaluate import evaluate
+from attar.verbs.evaluate.guarding import _broken
+from attar.verbs.evaluate.scoring import share
 from attar.verbs.export import export
 
 pytest.importorskip("onnxruntime")
@@ -170,6 +173,30 @@ def test_calibration_rows_that_repeat_are_a_limit_of_what_is_promised(
     c = judged(guard(epsilon=0.1, delta=0.2), teacher, few, tmp_path)
     said = "150 calibration rows repeat another one, and the guard and conformal sets take rows as independent: they promise too much"
     assert said in c.limits
+
+
+def test_a_promise_that_test_rows_contradict_is_called_so(teacher: Any, table: Data, tmp_path: Path) -> None:
+    labels = table.test.labels
+    assert labels is not None
+    later = replace(table, test=replace(table.test, labels=1 - labels))  # as where something has changed since calibration
+    export(fitted(SmallMLP(table.schema), table), table, at=tmp_path / "student", guard=guard(0.3, 0.2, target="labels", per="all"))
+    now, then = (evaluate(tmp_path / "student", teacher, data) for data in (table, later))
+    assert now.guard is not None
+    assert then.guard is not None
+    assert now.guard.certified
+    assert (now.guard.broken, then.guard.broken) == ((), ("all",))
+    assert Certificate.from_dict(then.to_dict()).guard == then.guard
+    assert any("promise is not kept on test rows" in limit for limit in then.limits)
+    assert "BUT the guard's promise is not kept" in "\n".join(then.lines())
+    assert max(map(len, then.lines())) <= 80
+
+
+@pytest.mark.parametrize(("wrong", "broken"), [(5, ()), (9, ()), (12, ("b",))])
+def test_a_cell_is_called_broken_only_where_its_test_rows_show_it(wrong: int, broken: tuple[str, ...]) -> None:
+    cells = {name: Kept(100, share(100, 100), share(hits, 100), share(hits, 100)) for name, hits in (("a", 5), ("b", wrong))}
+    cells["c"] = Kept(0, share(0, 0), share(0, 0), share(0, 0))
+    assert _broken(0.05, cells) == broken
+    assert (binomtest(wrong, 100, 0.05, alternative="greater").pvalue <= 0.05 / 2) == bool(broken)
 
 
 def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(certificate: Certificate) -> None:

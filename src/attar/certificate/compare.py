@@ -186,7 +186,7 @@ def _guarded(c: Certificate) -> str:
     if c.guard is None or not c.guard.certified:
         return "no guard" if c.guard is None else c.guard.state
     kept = c.guard.whole
-    return f"{number(kept.answered):>9}{number(kept.errors):>9}  {span(kept.errors)}"
+    return f"{number(kept.answered):>9}{number(kept.errors):>9}  {span(kept.errors)}{'  not kept' if c.guard.broken else ''}"
 
 
 def _beside(teacher: Figure, student: Figure, difference: Figure) -> str:

@@ -42,6 +42,7 @@ class Guarding:
     files: of every other exported graph, whose guard is its own.
     cascade: the figures of teacher, student, cascade and "difference", cascade − teacher, by metric; of latency in ms and of how often the
     teacher is asked. better: by metric, +1 where more is better.
+    broken: cells of the promise ("all" where it is of all rows together) whose rate on test rows is shown to be above ε, at 95 % together.
     curve: points of a guard that is ever laxer, on test rows: share answered, share of those wrong, and its 95 % interval.
     """
 
@@ -60,6 +61,7 @@ class Guarding:
     files: Mapping[str, Kept] = field(default_factory=dict)
     cascade: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     better: Mapping[str, int] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
     curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
@@ -70,6 +72,14 @@ class Guarding:
     def error(self) -> str:
         """What an error is called."""
         return "disagreement" if self.target == "teacher" else "error"
+
+    @property
+    def contradicted(self) -> str:
+        """What test rows show against the promise, as a sentence; "" where they show nothing."""
+        if not self.broken:
+            return ""
+        where = "" if self.broken == ("all",) else f" ({', '.join(self.broken)})"
+        return f"the guard's promise is not kept on test rows{where}: they are not like the calibration rows, or these were kind by chance"
 
 
 def lines(g: Guarding) -> list[str]:
@@ -92,4 +102,5 @@ def lines(g: Guarding) -> list[str]:
         cells = "".join(f"{write(figures[who]) if who in figures else '':>9}" for who in ("teacher", "student", "cascade"))
         last = interval(figures["difference"]) if "difference" in figures else span(figures["cascade"])
         out.append(f"  {what:<22}{cells}  {last}")
-    return out + textwrap.wrap(f"guard: {g.sentence}.", WIDTH, initial_indent="  ", subsequent_indent="  ")
+    sentences = [f"guard: {g.sentence}.", *([f"BUT {g.contradicted}."] if g.broken else [])]
+    return out + [line for said in sentences for line in textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")]

@@ -288,7 +288,8 @@ def _replaces(c: Certificate) -> Reply:
         "yes": ("yes", f"Yes: worse by less than {margin}" if margin else "Yes"),
         "no": ("no", f"No: worse by more than {margin}" if margin else "No"),
     }.get(v.answer, ("unsure", "Insufficient evidence"))
-    if tone != "yes" and c.guard is not None and c.guard.certified:
+    others = [r for r in c.requirements if not r.what.startswith("worse by less than ")]
+    if tone != "yes" and c.guard is not None and c.guard.certified and not c.guard.broken and all(r.answer == "met" for r in others):
         tone, word = "unsure", "Only behind its guard"
     if tone == "yes" and c.exit_code:
         tone, word = "no", "As good, but not as required"
@@ -323,6 +324,8 @@ def _guarantee(c: Certificate) -> list[str]:
     }.get(g.per, "")
     what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
     told = [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
+    if g.broken:
+        told.append(sentence_case(g.contradicted).replace("'", "’"))
     apart = g.cascade.get(c.claim["metric"], {}).get("difference")
     if apart is not None and one(apart) is not None:
         told.append(f"With the teacher for the rest, {_metric(c)} is {interval(apart, difference=True)} against the teacher alone")

@@ -359,6 +359,8 @@ def _guarded(guard: Guarding | None, rows: Rows) -> str:
         return "no guard was fitted: the student answers every row"
     if not guard.certified:
         return "the guard is not certified: asked for its answer, the student gives none"
+    if guard.broken:
+        return f"{guard.contradicted}; of rows like the test rows it promises nothing"
     weighted = ", each counting once whatever it weighs" if rows.weight is not None else ""
     return f"the guard promises of rows like those of calibration{weighted}: of shifted or foreign rows it promises nothing"
 

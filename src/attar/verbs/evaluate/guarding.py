@@ -17,7 +17,7 @@ from attar.data import Data, Split
 from attar.guards import Cell, Promise
 from attar.sources.cascade import joined
 from attar.sources.onnx import Onnx
-from attar.statistics import bootstrap, paired_proportions, wilson
+from attar.statistics import bootstrap, clopper_pearson, paired_proportions, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
 from attar.verbs.evaluate.scoring import figure, resamples, share
@@ -26,6 +26,7 @@ __all__ = ["guarding"]
 
 POINTS = 80  # of the curve
 DRAWS = 1000
+MISTAKEN = 0.05  # the chance that a promise which is kept is called broken
 ALSO = ("accuracy", "recall_at_fpr", "false_positive_rate")  # figures of decisions, beside the primary metric
 
 
@@ -58,6 +59,9 @@ def guarding(
         if name != judged.file and isinstance(other, Onnx)
     }
     thresholds = dict(zip(names, promise.thresholds, strict=True))
+    kept = seen.kept(seen.known, whole)
+    cells = {n: seen.kept(right == i, by.get(n) if promise.per == "decision" else None) for i, n in enumerate(names)}
+    said = {n: seen.kept(seen.known & (student == i), by.get(n)) for i, n in enumerate(names)} if promise.per == "answer" else {}
     return Guarding(
         asked=promise.guard,
         state=promise.state,
@@ -68,14 +72,22 @@ def guarding(
         per=promise.per,
         thresholds=thresholds,
         calibration_rows=promise.rows,
-        whole=seen.kept(seen.known, whole),
-        cells={n: seen.kept(right == i, by.get(n) if promise.per == "decision" else None) for i, n in enumerate(names)},
-        said={n: seen.kept(seen.known & (student == i), by.get(n)) for i, n in enumerate(names)} if promise.per == "answer" else {},
+        whole=kept,
+        cells=cells,
+        said=said,
         files={name: other.kept(other.known, None) for name, other in others.items()},
         cascade=_together(models, answers, rows, judged, answer, promise) | _cost(compared, judged.file, answer),
         better={name: models[TEACHER].task.better(name) for name in (models[TEACHER].task.metric, *ALSO)},
+        broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per]),
         curve=seen.curve(promise),
     )
+
+
+def _broken(epsilon: float, cells: Mapping[str, Kept]) -> tuple[str, ...]:
+    """Cells whose rate is above ε by exact bounds of its answered test rows, which all hold at once at 95 % (Bonferroni)."""
+    there = {name: (cell.errors.value, cell.errors.n) for name, cell in cells.items() if cell.errors.value is not None and cell.errors.n}
+    level = 1 - 2 * MISTAKEN / max(len(there), 1)  # of an interval, whose lower end alone counts
+    return tuple(name for name, (rate, n) in there.items() if clopper_pearson(round(rate * n), n, level)[0] > epsilon)
 
 
 class _Seen:
