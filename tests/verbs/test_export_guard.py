@@ -164,6 +164,25 @@ def test_a_quantised_guard_says_on_how_large_calls_it_was_fitted(exported: Expor
     assert any("the guard was fitted on calls of up to 1,024 rows" in note for note in exported.notes)
 
 
+def test_a_teacher_that_was_trained_on_calibration_rows_certifies_nothing(
+    student: nn.Module, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Knows:
+        training_ids: torch.Tensor
+        fingerprint: str = "knows"
+
+        def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
+            return teacher(batch, taps)
+
+        def prepare(self, batch: Batch) -> Callable[[], Any]:
+            return teacher.prepare(batch)
+
+    knows = Knows(torch.cat([table.train.ids, table.calibration.ids[:7]]))
+    with pytest.raises(EvidenceError, match="trained on 7 of 200 calibration rows"):
+        export(student, table, at=tmp_path / "student", guard=EASY, teacher=knows)
+
+
 def test_images_and_several_classes_have_a_guard_too(tmp_path: Path) -> None:
     data = small_images()
     exported = export(

@@ -153,9 +153,8 @@ def _ratios(errors: Errors, kind: str, severities: Sequence[int], judged: Judged
 def _figure(ratio: Draws) -> Figure:
     """A ratio with its interval, or nothing: one whose denominator is too often nothing has no interval, and is not told."""
     found = figure(ratio, paired=True, unit="×")
-    return (
-        found if found.low is not None and found.high is not None else Figure(None, unit="×", n=ratio.rows, how="the teacher loses nothing")
-    )
+    few = "the teacher loses nothing, or so little that no interval can be told"
+    return found if found.low is not None and found.high is not None else Figure(None, unit="×", n=ratio.rows, how=few)
 
 
 def _mean_ratio(ratios: Sequence[Draws]) -> Figure:

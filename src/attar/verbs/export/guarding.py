@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attar.data import Data, Split
 from attar.errors import EvidenceError, ExportError
 from attar.guards import Guard, Promise, Rows
-from attar.signal import Source
+from attar.signal import Schooled, Source
 from attar.statistics.metrics import log_softmax
 from attar.task import Task
 
@@ -36,12 +36,21 @@ class Right:
 
 
 def right(guard: Guard, teacher: Source | None, data: Data, task: Task) -> Right:
-    """The teacher's decisions by its own rule, or the labels. Raises EvidenceError, ExportError where there is no teacher to ask."""
+    """The teacher's decisions by its own rule, or the labels.
+
+    Raises ExportError where there is no teacher to ask, EvidenceError where it was trained on calibration rows.
+    """
     guard.check(task.kind)
     if guard.target == "labels":
         return Right(guard, _labels(data.valid, task), _labels(data.calibration, task), _cut_beside(teacher, data, task))
     if teacher is None:
         raise ExportError(f"{guard!r} needs the teacher's answers", hint="export(…, teacher=teacher), stored answers will do")
+    learnt = teacher.training_ids if isinstance(teacher, Schooled) else None
+    if learnt is not None and (seen := int(torch.isin(data.calibration.ids, learnt).sum())):
+        raise EvidenceError(
+            f"the teacher was trained on {seen:,} of {len(data.calibration):,} calibration rows: it answers no others as it answers these",
+            hint="split the data as they were when the teacher was taught, or teach it again",
+        )
     answers = [_asked(teacher, split, task) for split in (data.valid, data.calibration)]
     rule = _fixed(task, answers[0], data.valid)
     return Right(guard, rule.decide(answers[0]).numpy(), rule.decide(answers[1]).numpy(), cut_of(rule))
