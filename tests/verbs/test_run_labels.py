@@ -82,7 +82,8 @@ def test_texts_without_any_label(tmp_path: Path) -> None:
     assert c is not None
     assert result.exit_code == 0
     assert chosen(tmp_path / "run") == {"student": {"agreement"}, "hard": {"agreement"}}
-    assert (tmp_path / "run" / "recipe.yaml").read_text() == f'data: x\nobjective: {kl()!r}\ncontrols: ["hard"]\n'
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == f'data: x\nobjective: {kl()!r}\ncontrols: ["hard"]\nguard: {attar.guard()!r}\n'
+    assert c.guard is not None  # of the teacher's decisions, which need no label
     assert c.quality == {}
     assert c.fidelity["agreement"].value is not None
     assert [r.answer for r in c.requirements] == ["met"]
