@@ -71,7 +71,7 @@ def row(name: str, data: Data, builder: Student, batch: int, shape: tuple[int, i
     found = [measure(members, lesson, how, traced=True) for _ in range(rounds + 1)]
     chosen, *rest = [ratio(each, len(members)) for each in found]
     together = chosen >= 1 / GAIN
-    low, middle, high = (sorted(rest)[int(share * (len(rest) - 1))] for share in (0.25, 0.5, 0.75))
+    low, middle, high = statistics.quantiles(rest, n=4, method="inclusive")
     alone = statistics.median(each.alone for each in found) * 1e3
     way = f"together, {middle:.2f}" if together else "one by one, 1"
     return f"| {name} | {batch} | {len(members)} | {alone:.3f} | {middle:.2f} ({low:.2f}–{high:.2f}) | {way} |"
@@ -117,7 +117,7 @@ def main() -> None:
             for batch in (32, 128, 512):
                 for shape in ((1, 5), (5, 5)):
                     print(row(f"mlp {width} × 3", data, mlp(width=width), batch, shape, options.rounds), flush=True)
-        print(row("cnn 16 × 3", digits(), cnn(), 64, (5, 5), max(1, options.rounds // 3)), flush=True)
+        print(row("cnn 16 × 3", digits(), cnn(), 64, (5, 5), max(2, options.rounds // 3)), flush=True)
     if "credit" in options.parts:
         credit(options.epochs, max(1, options.rounds // 3))
 

@@ -263,3 +263,25 @@ def test_running_statistics_are_traced_as_well() -> None:
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
     common, own = next(stack.steps(1, 0))
     assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+
+
+class Picks(nn.Module):
+    """Adds some of its columns once more: which ones is a constant that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = torch.tensor([0, 2, 5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.pad(x.index_select(1, self.at), (0, x.shape[1] - 3))
+
+
+def test_a_constant_that_is_no_buffer_is_traced_as_well() -> None:
+    members = [Member(distiller(seed, 0.9, 2.0, torch.float32, Picks()), seed) for seed in (1, 2)]
+    apart = [Member(distiller(seed, 0.9, 2.0, torch.float32, Picks()), seed) for seed in (1, 2)]
+    cohort.train(members, lesson(), fit=FIT, traced=True)
+    cohort.train(apart, lesson(), fit=FIT)
+    assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
+    stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
+    common, own = next(stack.steps(1, 0))
+    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -399,23 +399,35 @@ class _Stack:
             named = {name: part.flatten() for name, part in parts.items()}
             return [each if there else None for each, there in zip(flat, used, strict=True)], totals.flatten(), named
 
-        held = [value.clone() for value in self.held]
-        leaves = [w.detach().clone().requires_grad_() for w in self.weights]
-        expected, _ = self._program(leaves, held, common, own, 0.0)
-        wanted = torch.autograd.grad(expected.sum(), leaves, allow_unused=True)
-        used = [g is not None for g in wanted]
         weights = [w.detach().clone() for w in self.weights]
+        used = [g is not None for g in self._untraced(common, own)[2]]
         try:
             replay = make_fx(step)(weights, [value.clone() for value in self.held], common, own)
         except _UNMAPPED:
             return None
         _without_idle(replay)
-        tried = [value.clone() for value in self.held]
-        with torch.no_grad():
-            grads, totals, _ = replay(weights, tried, common, own)
-        pairs = [(totals, expected), *zip(tried, held, strict=True), *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None)]
-        scale = max(float(w.abs().max()) for w in wanted if w is not None)
-        return replay if all(_near(one, other, scale) for one, other in pairs) else None
+        others = (pair for pair in self.steps(1, 0) if _rows(pair[0]) == _rows(common))
+        for batch in ((common, own), *islice(others, 2)):  # on other rows, too: what the trace took for a constant must not be of the rows
+            totals, held, wanted = self._untraced(*batch)
+            tried = [value.clone() for value in self.held]
+            with torch.no_grad():
+                grads, found, _ = replay(weights, tried, *batch)
+            pairs = [
+                (found, totals),
+                *zip(tried, held, strict=True),
+                *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None),
+            ]
+            scale = max(float(w.abs().max()) for w in wanted if w is not None)
+            if not all(_near(one, other, scale) for one, other in pairs):
+                return None
+        return replay
+
+    def _untraced(self, common: Tree, own: Tree) -> tuple[Tensor, list[Tensor], tuple[Tensor | None, ...]]:
+        """Totals, buffers and gradients of a step as the mapping makes them, which leaves no trace on the stack."""
+        held = [value.clone() for value in self.held]
+        leaves = [w.detach().clone().requires_grad_() for w in self.weights]
+        totals, _ = self._program(leaves, held, common, own, 0.0)
+        return totals, held, torch.autograd.grad(totals.sum(), leaves, allow_unused=True)
 
     def _optimizers(self) -> dict[float, tuple[AdamW, list[int]]]:
         """By learning rate; where they differ, each has views of the weights of its members."""
@@ -661,11 +673,17 @@ def _without_idle(replay: Any) -> None:
     for node in replay.graph.nodes:
         if node.op != "call_function":
             continue
-        same = node.target in shaped and node.meta["tensor_meta"].shape == node.args[0].meta["tensor_meta"].shape
+        same = node.target in shaped and _shape(node) is not None and _shape(node) == _shape(node.args[0])
         if same or (node.target == aten.mul.Scalar and node.args[1] == 1):
             node.replace_all_uses_with(node.args[0])
             replay.graph.erase_node(node)
     replay.recompile()
+
+
+def _shape(node: Any) -> torch.Size | None:
+    """Of what a node of a traced step makes; a constant that was there before carries it otherwise than what is computed."""
+    known = node.meta.get("tensor_meta", node.meta.get("val"))
+    return getattr(known, "shape", None)
 
 
 def _need_alike(modules: Sequence[nn.Module]) -> None:

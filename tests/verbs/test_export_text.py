@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attar.data import Data
 from attar.data.base import assemble
 from attar.errors import TeacherError
+from attar.guards import guard
 from attar.reading import Bags, TextModel, Tokens
 from attar.signal import Batch, Schema, Texts
 from attar.sources.onnx import onnx
@@ -175,3 +176,18 @@ def test_what_a_text_costs_includes_reading_it(tmp_path: Path) -> None:
     assert not reading._memo, "what was read before is used again"
     assert source.size_bytes == sum(p.stat().st_size for p in source.file.parent.iterdir() if p.name in ("student.onnx", "tokenizer.json"))
     assert json.loads((source.file.parent / "student.json").read_text())["text"]["names"] == ["text"]
+
+
+def test_a_guard_answers_texts_in_their_order_however_they_were_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = data()
+    asked = guard(epsilon=0.6, target="labels", per="all")  # labels are coins: only the machinery is of interest
+    source = export(TextModel(tokens(), Mean(64, 2)), rows, at=tmp_path / "student", guard=asked).source
+    batch = rows.test.batch(torch.arange(len(rows.test)))
+    many = Batch({"text": Texts([*batch.inputs["text"]] * 4)}, schema=rows.schema)  # pyright: ignore[reportArgumentType] read by its name
+    found = source.guarded(many)
+    torch.testing.assert_close(found.output, source(many).output)
+    torch.testing.assert_close(found.confidence, found.output.softmax(-1).amax(-1))
+    limits = torch.from_numpy(source.promise.limits)
+    assert torch.equal(found.answer, found.confidence >= limits[found.output.argmax(-1)])
+    assert len(source.prepare_guarded(many)()) > 1  # in pieces

@@ -82,7 +82,8 @@ def test_texts_without_any_label(tmp_path: Path) -> None:
     assert c is not None
     assert result.exit_code == 0
     assert chosen(tmp_path / "run") == {"student": {"agreement"}, "hard": {"agreement"}}
-    assert (tmp_path / "run" / "recipe.yaml").read_text() == f'data: x\nobjective: {kl()!r}\ncontrols: ["hard"]\n'
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == f'data: x\nobjective: {kl()!r}\ncontrols: ["hard"]\nguard: {attar.guard()!r}\n'
+    assert c.guard is not None  # of the teacher's decisions, which need no label
     assert c.quality == {}
     assert c.fidelity["agreement"].value is not None
     assert [r.answer for r in c.requirements] == ["met"]
@@ -198,12 +199,14 @@ def test_few_labels_and_many_texts_without(tmp_path: Path) -> None:
                 self.seen.extend(text in known for text in inputs["text"])
             return self.net(inputs)
 
-    attar.distill(Knowing(read), lambda schema, seed: Noting(small_text_model(schema, seed)), data, fit=replace(FIT, epochs=1))
+    how = replace(FIT, epochs=1, way="one")  # nothing is timed beforehand
+    attar.distill(Knowing(read), lambda schema, seed: Noting(small_text_model(schema, seed)), data, fit=how, controls=("labels",))
     student, control = [seen for seen in shown if len(seen) >= len(read.train)]
     assert not all(student)
     assert all(control)
     assert len(control) == len(student)
-    result = run_job(Job(data=data, teacher=Knowing(read), student=small_text_model, fit=FIT), out=tmp_path / "run")
+    job = Job(data=data, teacher=Knowing(read), student=small_text_model, fit=FIT, controls=("labels",))
+    result = run_job(job, out=tmp_path / "run")
     assert result.certificate is not None
     assert chosen(tmp_path / "run") == {"student": {"accuracy"}, "labels": {"accuracy"}}
     assert result.certificate.quality["accuracy"].gains.keys() == {"labels"}
@@ -215,7 +218,15 @@ def test_a_folder_of_texts_is_a_data_set_for_each_of_its_files(tmp_path: Path) -
         written(tmp_path / "domains" / f"{name}.tsv", small_texts(80, seed=seed), label="about")
     home = attar.data.text(written(tmp_path / "home.tsv", small_texts(200), label="about"), label="about")
     away = attar.data.text(str(tmp_path / "domains"), label="about")
-    job = Job(data=home, teacher=Knowing(home.read()), student=small_text_model, fit=FIT, shift=[away, home], text="data: x\n")
+    job = Job(
+        data=home,
+        teacher=Knowing(home.read()),
+        student=small_text_model,
+        fit=FIT,
+        shift=[away, home],
+        controls=("labels",),
+        text="data: x\n",
+    )
     assert [line.split()[0] for line in dict(show(job))["shift"]] == ["books", "films", "home"]
     job = replace(job, shift=[away])
     result = run_job(job, out=tmp_path / "run")
