@@ -274,8 +274,8 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
     pass for the walk to go on, so that none needs a share. Nothing is assumed of the student or its confidence. What is assumed is that
     calibration rows and the rows to come are exchangeable, and count alike: of shifted rows nothing is promised, and row weights are not
-    looked at. Rows that repeat, or come in groups such as those of one patient, are fewer than they look: of 1,000 that are 100 ten times
-    the promise is broken in a third of cases, not in a tenth. A guard that cannot be certified answers nothing, and says what it lacks.
+    looked at. Rows that repeat, or come in groups such as those of one patient, tell less than so many rows, and the promise is then
+    broken more often than δ. A guard that cannot be certified answers nothing, and says what it lacks.
 
     Raises EvidenceError for ε or δ outside (0, 1).
 
