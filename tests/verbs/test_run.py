@@ -55,7 +55,13 @@ def strangers() -> dict[str, Any]:
 
 def test_a_run_with_foreign_rows_exports_features_and_tells_them_apart_by_these(tmp_path: Path) -> None:
     result = run_job(small(foreign=strangers()), out=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "student" / "student.json").read_text())["outputs"] == ["logits", "probabilities", "features"]
+    assert json.loads((tmp_path / "run" / "student" / "student.json").read_text())["outputs"] == [
+        "logits",
+        "probabilities",
+        "confidence",
+        "answer",
+        "features",
+    ]
     assert result.certificate is not None
     assert result.certificate.foreign["far"].detectors["mahalanobis"]["auroc"].student.value is not None
     assert "Does it notice inputs that are not of the task?" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -107,11 +113,11 @@ def test_a_run_that_failed_before_any_work_leaves_its_folder_free(tmp_path: Path
 def test_what_a_certificate_is_held_against_may_change_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_job(small(text="student: a\n"), out=out)
-    assert "What they look like" not in (out / "report.html").read_text(encoding="utf-8")
+    assert "Rows that are lost" not in (out / "report.html").read_text(encoding="utf-8")
     changes: dict[str, Any] = {"budget": attar.budget(size_mb=1e-6), "foreign": strangers(), "show_rows": 2}
     result = run_job(small(text="student: a\nbudget: tight\nforeign: far\nshow_rows: 2\n", **changes), out=out, only="evaluate")
     assert result.exit_code == 3
-    assert "What they look like" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Rows that are lost" in (out / "report.html").read_text(encoding="utf-8")
     assert (out / "harm.parquet").exists()
     with pytest.raises(EvidenceError, match="show_rows=-1"):
         run_job(small(text="student: a\n", show_rows=-1), out=out, only="evaluate")
