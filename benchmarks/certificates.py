@@ -154,7 +154,9 @@ def intents(packed: tarfile.TarFile, folder: Path) -> dict[str, Any]:
     return {
         "data": text(str(folder / "intents.csv"), text="text", label="intent", calibration=0.2),
         "task": classification(),
-        "teacher": attar.taught(attar.hf(MINILM, freeze=6), at="teacher.safetensors", folds=1, fit=attar.fit(epochs=10, lr=3e-3, batch=64)),
+        "teacher": attar.taught(
+            attar.students.hf(MINILM, freeze=6), at="teacher.safetensors", folds=1, fit=attar.fit(epochs=10, lr=3e-3, batch=64)
+        ),
         "student": static_embedding(attar.students.hf(MINILM)),
         "fit": attar.fit(epochs=8, lr=1e-2, batch=128),
         "guard": attar.guard(epsilon=0.05, per="all"),
