@@ -284,7 +284,7 @@ def mnist1d(seed: int) -> Data:
     here = Path(__file__).resolve().parent
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != here]  # else this file is what its name imports
     try:
-        from mnist1d.data import get_dataset_args, make_dataset
+        from mnist1d.data import get_dataset_args, make_dataset  # pyright: ignore[reportMissingImports] - nobody else needs it
     except ModuleNotFoundError:
         sys.exit("this benchmark makes its rows with the package mnist1d\nhint: pip install mnist1d")
     how = get_dataset_args()

@@ -151,7 +151,7 @@ def test_how_well_a_score_finds_hits_holds_what_it_promises_at_any_auroc() -> No
             value, low, high = found_by(z, positive)
             hits += low <= truth <= high
             assert 0 <= low <= value <= high <= 1
-        assert value == pytest.approx(roc_auc_score(positive, z))
+            assert value == pytest.approx(roc_auc_score(positive, z))
         assert 0.92 <= hits / 300 <= 0.99
     assert found_by([1, 2, 3, 4, 5], [False, False, True, True, True]) == (1.0, pytest.approx(0.025**0.5), 1.0)
     assert found_by([1, 2, 3, 4, 5], [True, True, False, False, False]) == (0.0, 0.0, pytest.approx(1 - 0.025**0.5))
