@@ -230,7 +230,8 @@ class Guard:
         if bound <= self.epsilon:
             return None
         if not answered:
-            return rows_needed(self.epsilon, self.delta)
+            fewest = rows_needed(self.epsilon, self.delta)
+            return fewest if fewest is not None and rows < fewest else None  # it has them already: rows are not what it lacks
         enough = rows_needed(self.epsilon, self.delta, errors / answered)
         return None if enough is None else math.ceil(enough * rows / answered)
 
