@@ -126,6 +126,13 @@ def test_a_teacher_that_is_never_right_is_infeasible_with_the_bound_that_shows_i
     assert "leave 100 % of such rows to the teacher" in promise.sentence
 
 
+def test_neither_the_confidence_nor_the_rate_is_rounded_to_what_was_not_asked() -> None:
+    promise = guard(epsilon=0.3, delta=1e-6, per="all").fit(rows(500, 0), rows(500, 1), NAMES)
+    assert promise.certified
+    assert "CERTIFIED at 99.9999 % confidence" in promise.sentence
+    assert "at most 0.12345 % at 90 % confidence" in guard(epsilon=0.0012345).fit(rows(50, 0), rows(50, 1), NAMES).sentence
+
+
 def test_of_an_outcome_that_the_student_never_says_no_number_of_rows_is_promised_to_do() -> None:
     valid, calibration = rows(500, 0), rows(500, 1)
     a, b = (Rows(r.confidence, r.probability, np.zeros_like(r.decision), r.right) for r in (valid, calibration))

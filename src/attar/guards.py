@@ -113,7 +113,7 @@ class Promise:
             return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
         least = worst.abstains(self.epsilon)
         more = f"; about {worst.needed:,} such rows would do if these shares stay" if worst.needed is not None else ""
-        left = f"; any guard would have to leave {_percent(least)} of such rows to the teacher" if least > 0 else ""
+        left = f"; any guard would have to leave {100 * least:.3g} % of such rows to the teacher" if least > 0 else ""
         return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
 
     @property
@@ -315,4 +315,4 @@ def _limits(thresholds: Sequence[float | None]) -> NDArray[np.float32]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.12g} %"  # as it was asked: 99.99 % confidence is not 100 %
