@@ -232,6 +232,8 @@ def run_job(
         steps = _Steps(job, out, company, resume=resume or only is not None, listen=listen if company.first else silent)
         if only is None and resume and until == "evaluate" and (out / "certificate.json").exists():
             certificate = Certificate.read(out / "certificate.json")
+            if company.first and not _told(out):
+                steps.tell(certificate)
             listen(Event("run", text=f"{out} is complete: nothing was done again"))
             return _result(certificate, out)
         certificate = None
@@ -497,6 +499,10 @@ class _Steps:
             out=self.out,
             listen=self.listen,
         )
+        self.tell(certificate)
+
+    def tell(self, certificate: Certificate) -> None:
+        """The page and the model card of a certificate."""
         write_report(certificate, self.out, test=self.data.test, show_rows=self.job.show_rows)
         if write_card(certificate, self.out) is None:
             self.listen(Event("evaluate", text=f"{self.out / 'README.md'} is not attar's own: it is left as it is"))
@@ -522,6 +528,12 @@ def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
 def _begun(out: Path) -> bool:
     """Whether a step has left anything in the folder."""
     return out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
+
+
+def _told(out: Path) -> bool:
+    """Whether page and card were written after the certificate: a kill or a full disk may have come between."""
+    made = (out / "certificate.json").stat().st_mtime_ns
+    return all((path := out / name).exists() and path.stat().st_mtime_ns >= made for name in ("report.html", "README.md"))
 
 
 def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
