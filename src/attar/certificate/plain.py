@@ -57,12 +57,17 @@ def _read(hint: Any, value: Any) -> Any:
         return math.nan
     if is_dataclass(hint) and isinstance(hint, type):
         return whole(hint, value)
-    if hint in KINDS and (not isinstance(value, KINDS[hint]) or (isinstance(value, bool) and hint is not bool)):
+    if not _is(hint, value):
         raise TypeError(f"{value!r} where there is to be a value of type {hint.__name__}")
-    if origin is Literal and value not in inner:
+    if get_origin(hint) is Literal and value not in inner:
         raise ValueError(f"{value!r} is none of {', '.join(map(repr, inner))}")
     if origin is tuple:
         return tuple(_read(inner[0] if inner[-1] is Ellipsis else inner[i], v) for i, v in enumerate(value))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return {name: _read(inner[1], v) for name, v in value.items()}
     return value
+
+
+def _is(hint: Any, value: object) -> bool:
+    """Whether JSON holds `value` where `hint` is a number, a text or a yes; True of any other hint."""
+    return hint not in KINDS or (isinstance(value, KINDS[hint]) and (hint is bool or not isinstance(value, bool)))
