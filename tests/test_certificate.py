@@ -67,6 +67,12 @@ def test_it_reads_back_what_it_wrote(tmp_path: Path) -> None:
         (lambda d: {k: v for k, v in d.items() if k != "schema_version"}, "schema version None"),
         (lambda d: {k: v for k, v in d.items() if k != "helped"}, "not whole"),
         (lambda d: {**d, "fidelity": {"agreement": {"worth": 1}}}, "not whole"),
+        (lambda d: {**d, "fidelity": {"agreement": {"value": "much"}}}, "not whole: 'much' where there is to be a value of type float"),
+        (lambda d: {**d, "helped": {**d["helped"], "answer": "surely"}}, "not whole: 'surely' is none of 'yes'"),
+        (lambda d: {**d, "harm": []}, r"not whole: \[\] where Harm has fields"),
+        (lambda d: {**d, "identity": {}}, "not whole: 'student'"),
+        (lambda d: {**d, "identity": {**d["identity"], "rows": None}}, "not whole"),
+        (lambda d: {**d, "claim": {}}, "not whole: 'metric'"),
         (lambda d: [d], "holds a list"),
     ],
 )

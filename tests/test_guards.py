@@ -126,6 +126,24 @@ def test_a_teacher_that_is_never_right_is_infeasible_with_the_bound_that_shows_i
     assert "leave 100 % of such rows to the teacher" in promise.sentence
 
 
+def test_neither_the_confidence_nor_the_rate_is_rounded_to_what_was_not_asked() -> None:
+    promise = guard(epsilon=0.3, delta=1e-6, per="all").fit(rows(500, 0), rows(500, 1), NAMES)
+    assert promise.certified
+    assert "CERTIFIED at 99.9999 % confidence" in promise.sentence
+    assert "at most 0.12345 % at 90 % confidence" in guard(epsilon=0.0012345).fit(rows(50, 0), rows(50, 1), NAMES).sentence
+
+
+def test_of_an_outcome_that_the_student_never_says_no_number_of_rows_is_promised_to_do() -> None:
+    valid, calibration = rows(500, 0), rows(500, 1)
+    a, b = (Rows(r.confidence, r.probability, np.zeros_like(r.decision), r.right) for r in (valid, calibration))
+    promise = guard().fit(a, b, NAMES)
+    assert promise.state == "infeasible"
+    yes = promise.cells[1]
+    assert (yes.answered, yes.answered_wrong, yes.needed) == (yes.rows, yes.rows, None)
+    assert f"{yes.rows} of {yes.rows} answered rows are wrong" in promise.sentence
+    assert "would do" not in promise.sentence
+
+
 def test_a_student_whose_confidence_says_nothing_is_infeasible_by_its_base_rate() -> None:
     valid, calibration = rows(1000, 0, sharpness=1.5), rows(1000, 1, sharpness=1.5)
     rng = np.random.default_rng(0)

@@ -114,7 +114,7 @@ class Promise:
             return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
         least = worst.abstains(self.epsilon)
         more = f"; about {worst.needed:,} such rows would do if these shares stay" if worst.needed is not None else ""
-        left = f"; any guard would have to leave {_percent(least)} of such rows to the teacher" if least > 0 else ""
+        left = f"; any guard would have to leave {100 * least:.3g} % of such rows to the teacher" if least > 0 else ""
         return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
 
     @property
@@ -231,7 +231,8 @@ class Guard:
         if bound <= self.epsilon:
             return None
         if not answered:
-            return rows_needed(self.epsilon, self.delta)
+            fewest = rows_needed(self.epsilon, self.delta)
+            return fewest if fewest is not None and rows < fewest else None  # it has them already: rows are not what it lacks
         enough = rows_needed(self.epsilon, self.delta, errors / answered)
         return None if enough is None else math.ceil(enough * rows / answered)
 
@@ -316,4 +317,4 @@ def _limits(thresholds: Sequence[float | None]) -> NDArray[np.float32]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.12g} %"  # as it was asked: 99.99 % confidence is not 100 %

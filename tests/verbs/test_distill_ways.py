@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from attar.errors import StudentError
+from attar.errors import RunError, StudentError
 from attar.loop import Stopped, fit
 from attar.objective import balance, blend, hint, kl, labels, ramp
 from attar.progress import Event
@@ -21,6 +22,7 @@ from attar.testing.small import SmallMLP, fitted, small_images, small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill
 from attar.verbs.distill import together as ways
+from attar.verbs.distill.folder import Folder
 
 TABLE = small_table(600)
 TEACHER = annotate(module(fitted(SmallMLP(TABLE.schema, width=32), TABLE, steps=40).eval()), TABLE, precision="float32")
@@ -198,3 +200,11 @@ def test_the_fastest_way_that_was_measured_is_taken(monkeypatch: pytest.MonkeyPa
         done = distill(TEACHER, STUDENT, TABLE, fit=replace(FIT, way=None, epochs=1), controls=("hard",))
         assert ("together" in done.arms[0].history[0]) == chosen
         assert done.way.startswith("as one tensor program; a step of all: one after another 4 ms," if chosen else "one after another; ")
+
+
+def test_a_folder_that_is_removed_beneath_a_training_is_said_to_be_gone(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", resume=False)
+    folder.begin()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(RunError, match=r"history\.jsonl is gone: the folder was removed"):
+        folder.note({"epoch": 1})

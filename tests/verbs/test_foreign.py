@@ -232,6 +232,14 @@ def test_what_cannot_be_foreign_is_refused_by_name(home: Data) -> None:
         strangers("nothing", empty, home)
 
 
+def test_a_file_of_foreign_rows_that_holds_none_is_not_said_to_be_the_home_rows(tmp_path: Path) -> None:
+    rows = "".join(f"{k},{k % 7},{'ab'[k % 3 == 0]}\n" for k in range(80))
+    (tmp_path / "home.csv").write_text("x,z,kind\n" + rows)
+    (tmp_path / "none.csv").write_text("x,z\n")
+    with pytest.raises(DataError, match="foreign 'none' has no rows"):
+        strangers("none", unlabelled(str(tmp_path / "none.csv")), table(str(tmp_path / "home.csv"), label="kind").read())
+
+
 def test_a_certificate_with_foreign_rows_reads_back_and_fits_the_terminal(tmp_path: Path) -> None:
     home = small_texts(200)
     (tmp_path / "odd.txt").write_text("\n".join(f"quite another thing number {k}" for k in range(50)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import attar
 from attar.certificate import Certificate
 from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
+from attar.report.card import MARK
 from attar.verbs.run import STEPS, Job, read, run_job
 from attar.verbs.show import _elsewhere, show
 
@@ -100,6 +102,33 @@ def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: P
     run_job(small(text="student: mlp(width=8)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", until="teach")
     with pytest.raises(RunError, match=r"another recipe:\n  student: was mlp\(width=8\)\n +now mlp\(width=9\)"):
         run_job(small(text="student: mlp(width=9)\nfit: fit(epochs=2)\n"), out=tmp_path / "run", resume=True)
+
+
+def test_a_folder_from_before_guards_goes_on_without_one_and_says_how(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_job(small(text="student: a\n"), out=out, until="teach")
+    (out / "recipe.yaml").write_text("student: a\ncontrols: []\nobjective: kl()\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"guard: was unguarded\(\)\n +now guard") as found:
+        run_job(small(text="student: a\nguard: guard()\ncontrols: []\nobjective: kl()\n"), out=out, until="teach", resume=True)
+    assert "--set 'guard=unguarded()' goes on" in found.value.hint
+    text = "student: a\nguard: unguarded()\ncontrols: []\nobjective: kl()\n"
+    run_job(small(text=text, guard=attar.unguarded(), controls=(), objective=attar.kl()), out=out, until="teach", resume=True)
+
+
+@pytest.mark.parametrize("name", ["report.html", "README.md"])
+def test_a_page_that_a_kill_kept_from_being_written_is_written_when_the_run_goes_on(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    run_job(small(), out=out)
+    looks = (out / "manifest.json").read_text(encoding="utf-8").count('"when"')
+    before = (out / name).read_text(encoding="utf-8")
+    (out / name).unlink()
+    run_job(small(), out=out, resume=True)
+    assert (out / name).read_text(encoding="utf-8") == before
+    assert (out / "manifest.json").read_text(encoding="utf-8").count('"when"') == looks, "no test row is looked at again"
+    (out / name).write_text(MARK + "of an earlier certificate", encoding="utf-8")
+    os.utime(out / name, (0, 0))
+    run_job(small(), out=out, resume=True)
+    assert (out / name).read_text(encoding="utf-8") == before
 
 
 def test_a_run_that_failed_before_any_work_leaves_its_folder_free(tmp_path: Path) -> None:

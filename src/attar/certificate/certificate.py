@@ -87,7 +87,11 @@ class Certificate:
                 hint="evaluate again, or read it with the attar that wrote it",
             )
         try:
-            return whole(cls, value)
+            found = whole(cls, value)
+            for part in (found.identity[key] for key in ("student", "teacher")):
+                _ = part["fingerprint"]
+            _ = found.identity["data"], found.identity["task"], found.identity["rows"]["labelled"], found.claim["metric"]
+            return found
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EvidenceError(f"this certificate is not whole: {error}", hint="evaluate again") from error
 
@@ -106,7 +110,10 @@ class Certificate:
             raise EvidenceError(f"{path} does not read: {error}", hint="evaluate again") from error
         if not isinstance(value, dict):
             raise EvidenceError(f"{path} holds a {type(value).__name__}, not a certificate", hint="evaluate again")
-        return cls.from_dict(value)
+        try:
+            return cls.from_dict(value)
+        except EvidenceError as error:
+            raise EvidenceError(f"{path}: {error.message}", hint=error.hint) from error
 
     def lines(self, width: int = 80) -> list[str]:
         """The certificate as text: verdicts first, then tables, then limits; readable without colour."""

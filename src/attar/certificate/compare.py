@@ -120,8 +120,7 @@ def compare(*runs: str | Path) -> Comparison:
         try:
             found[name] = Certificate.read(Path(run) / "certificate.json")
         except EvidenceError as error:
-            message = error.message if str(run) in error.message else f"{run}: {error.message}"
-            raise EvidenceError(f"not comparable: {message}", hint=error.hint) from error
+            raise EvidenceError(f"not comparable: {error.message}", hint=error.hint) from error
     return Comparison(found, tuple(_apart(found)), tuple(_notes(found)))
 
 

@@ -6,11 +6,12 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["plain", "whole"]
 
 T = TypeVar("T")
+KINDS: Mapping[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,), bool: (bool,)}  # what JSON may hold for each
 
 
 def plain(value: Any) -> Any:
@@ -33,8 +34,11 @@ def plain(value: Any) -> Any:
 def whole(kind: type[T], value: Mapping[str, Any]) -> T:
     """The dataclass `kind` that `plain` turned into `value`; fields are read as they are annotated, and None as NaN where a float is.
 
-    A field that is not there and has no default is a KeyError; one that the class does not know is left alone.
+    A field that is not there and has no default is a KeyError, a value of another kind than its field's a TypeError, and a word that is
+    none of a field's a ValueError; a field that the class does not know is left alone.
     """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} where {kind.__name__} has fields")
     hints = get_type_hints(kind)
     found = {}
     for f in fields(kind):  # type: ignore[arg-type]  # a dataclass, by its caller
@@ -53,8 +57,17 @@ def _read(hint: Any, value: Any) -> Any:
         return math.nan
     if is_dataclass(hint) and isinstance(hint, type):
         return whole(hint, value)
+    if not _is(hint, value):
+        raise TypeError(f"{value!r} where there is to be a value of type {hint.__name__}")
+    if get_origin(hint) is Literal and value not in inner:
+        raise ValueError(f"{value!r} is none of {', '.join(map(repr, inner))}")
     if origin is tuple:
         return tuple(_read(inner[0] if inner[-1] is Ellipsis else inner[i], v) for i, v in enumerate(value))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return {name: _read(inner[1], v) for name, v in value.items()}
     return value
+
+
+def _is(hint: Any, value: object) -> bool:
+    """Whether JSON holds `value` where `hint` is a number, a text or a yes; True of any other hint."""
+    return hint not in KINDS or (isinstance(value, KINDS[hint]) and (hint is bool or not isinstance(value, bool)))

@@ -334,7 +334,7 @@ def _guarantee(c: Certificate) -> list[str]:
 
 def _whole(share: float) -> str:
     """A share that somebody chose, as they would write it: 5 %."""
-    return f"{100 * share:g} %"
+    return f"{100 * share:.12g} %"
 
 
 # words that several questions share

@@ -68,7 +68,8 @@ def kept(c: Certificate) -> Table | None:
     rows += [_kept(name.removesuffix(".onnx"), cell) for name, cell in g.files.items()]
     head = ("", "rows", "answered", g.error, "answering all", "bound")
     notes = (
-        f"Bound: with {percent(1 - g.delta)} confidence the rate is no larger, by so many calibration rows (Clopper–Pearson, one-sided).",
+        f"Bound: with {100 * (1 - g.delta):.12g} % confidence the rate is no larger, by so many calibration rows "
+        "(Clopper–Pearson, one-sided).",
         "Small: Wilson intervals of the share and the rate on test rows, which had no part in choosing.",
     )
     return Table(f"The guard on {g.whole.rows:,} test rows", head, tuple(rows), notes)

@@ -127,8 +127,8 @@ class Walk:
 
     @property
     def nearest(self) -> int:
-        """The threshold at which the worst cell's bound is least: how near the walk could have come."""
-        return int(self.bounds.max(1).argmin())
+        """The threshold at which the worst cell's bound is least, of equals the laxest: how near the walk could have come."""
+        return len(self.bounds) - 1 - int(self.bounds.max(1)[::-1].argmin())
 
 
 def damage(decision: Counts, probability: Floats, cell_shares: Floats) -> Floats:

@@ -231,8 +231,11 @@ def run_job(
         company.wait()
         steps = _Steps(job, out, company, resume=resume or only is not None, listen=listen if company.first else silent)
         if only is None and resume and until == "evaluate" and (out / "certificate.json").exists():
+            certificate = Certificate.read(out / "certificate.json")
+            if company.first and not _told(out):
+                steps.tell(certificate)
             listen(Event("run", text=f"{out} is complete: nothing was done again"))
-            return _result(Certificate.read(out / "certificate.json"), out)
+            return _result(certificate, out)
         certificate = None
         for step in wanted:
             if only is not None:
@@ -496,6 +499,10 @@ class _Steps:
             out=self.out,
             listen=self.listen,
         )
+        self.tell(certificate)
+
+    def tell(self, certificate: Certificate) -> None:
+        """The page and the model card of a certificate."""
         write_report(certificate, self.out, test=self.data.test, show_rows=self.job.show_rows)
         if write_card(certificate, self.out) is None:
             self.listen(Event("evaluate", text=f"{self.out / 'README.md'} is not attar's own: it is left as it is"))
@@ -523,6 +530,12 @@ def _begun(out: Path) -> bool:
     return out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
 
 
+def _told(out: Path) -> bool:
+    """Whether page and card were written after the certificate: a kill or a full disk may have come between."""
+    made = (out / "certificate.json").stat().st_mtime_ns
+    return all((path := out / name).exists() and path.stat().st_mtime_ns >= made for name in ("report.html", "README.md"))
+
+
 def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
     """Raise RunError where the folder's recipe is another, but for the keys that are `free` to."""
     recipe = out / "recipe.yaml"
@@ -531,12 +544,15 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
     if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
         hint = "--out names another folder, or remove this one"
         hint += "" if "budget" in free else f"; {', '.join(JUDGED_BY)} alone may change: attar evaluate"
+        if changes.startswith(f"  guard: was {Unguarded()!r}\n") and changes.count("\n") == 1:
+            hint = f"--set 'guard={Unguarded()!r}' goes on without one; {hint}"
         raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
 
 
 def _difference(was: str, now: str, free: Sequence[str] = ()) -> str:
     """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
+    old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in free]
     return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
 

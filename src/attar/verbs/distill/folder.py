@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,21 @@ class Folder:
 
     def note(self, line: Mapping[str, Any]) -> None:
         """One line of history; it is synced with its arm, for a kill of the process does not lose what was written."""
-        with explain_disk(self.history), open(self.history, "a", encoding="utf-8") as file:
+        with self._there(), open(self.history, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """As `explain_disk`; and where the history is gone, so is whatever was complete."""
+        try:
+            with explain_disk(self.history):
+                yield
+        except FileNotFoundError as error:
+            raise RunError(f"{self.history} is gone: the folder was removed while students trained", hint="start the run again") from error
 
     def keep(self, arm: Arm, identity: str) -> None:
         """The arm's file is written last: once it is there the arm is finished."""
-        with explain_disk(self.history), open(self.history, "rb+") as file:
+        with self._there(), open(self.history, "rb+") as file:
             os.fsync(file.fileno())
         facts = {"identity": identity, "best_epoch": arm.best_epoch, "valid": dict(arm.valid), "seconds": arm.seconds}
         save(arm.model, self._arm(arm.name, arm.seed), facts)

@@ -102,7 +102,7 @@ def _hear(children: Sequence[_Child], listen: Listener, signals: Signals) -> Non
 def _take(child: _Child, listen: Listener) -> None:
     try:
         kind, value = child.pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # killed between two messages, or in the middle of one
         child.process.join()
         child.done, child.at = True, time.monotonic()
         if child.told and child.process.exitcode == -signal.SIGTERM:  # before it had begun to train

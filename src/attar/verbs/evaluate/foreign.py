@@ -48,6 +48,8 @@ def strangers(name: str, other: Data | Unlabelled, home: Data) -> Split:
     if isinstance(other, Data) and not any(map(len, other.splits.values())):
         raise DataError(f"foreign {name!r} has no rows")
     split = apart(home, other, name) if isinstance(other, Unlabelled) else laid_out(name, other, home, as_what="foreign")
+    if not len(split):
+        raise DataError(f"foreign {name!r} has no rows", hint="is it the right file?")
     if bool(torch.isin(split.ids, torch.cat([part.ids for part in home.splits.values()])).all()):
         raise DataError(f"foreign {name!r}: all {len(split):,} rows are among those at home", hint="is it the same file?")
     return split
