@@ -71,6 +71,11 @@ def test_a_run_with_foreign_rows_exports_features_and_tells_them_apart_by_these(
         run_job(small(foreign={"other": attar.data.arrays(rows(200)[0][:, :3], rows(200)[1])}), out=tmp_path / "other")
 
 
+def test_the_rows_at_home_are_no_other_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="shift 'same': all 400 rows are among those at home"):
+        run_job(small(shift={"same": attar.data.arrays(*rows())}), out=tmp_path / "run")
+
+
 def test_steps_one_by_one_make_what_the_run_makes(tmp_path: Path) -> None:
     for step in STEPS:
         run_job(small(), out=tmp_path / "steps", only=step)

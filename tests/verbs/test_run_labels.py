@@ -218,16 +218,17 @@ def test_a_folder_of_texts_is_a_data_set_for_each_of_its_files(tmp_path: Path) -
         written(tmp_path / "domains" / f"{name}.tsv", small_texts(80, seed=seed), label="about")
     home = attar.data.text(written(tmp_path / "home.tsv", small_texts(200), label="about"), label="about")
     away = attar.data.text(str(tmp_path / "domains"), label="about")
+    more = attar.data.text(written(tmp_path / "more.tsv", small_texts(80, seed=7), label="about"), label="about")
     job = Job(
         data=home,
         teacher=Knowing(home.read()),
         student=small_text_model,
         fit=FIT,
-        shift=[away, home],
+        shift=[away, more],
         controls=("labels",),
         text="data: x\n",
     )
-    assert [line.split()[0] for line in dict(show(job))["shift"]] == ["books", "films", "home"]
+    assert [line.split()[0] for line in dict(show(job))["shift"]] == ["books", "films", "more"]
     job = replace(job, shift=[away])
     result = run_job(job, out=tmp_path / "run")
     c = result.certificate

@@ -315,7 +315,9 @@ def read_shift(job: Job, data: Data) -> dict[str, Data | Corruptions]:
                 found[name] = item
                 continue
             found[name] = other = item.read(data.kind) if isinstance(item, Description) else as_data(item)
-            fitted(name, other, data)
+            split = fitted(name, other, data)
+            if bool(torch.isin(split.ids, torch.cat([part.ids for part in data.splits.values()])).all()):
+                raise DataError(f"shift {name!r}: all {len(split):,} rows are among those at home", hint="is it the same file?")
         corruptor([*found.values()], data)
     return found
 
