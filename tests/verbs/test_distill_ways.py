@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,9 @@ import torch
 from torch import nn
 
 from attar.errors import RunError, StudentError
-from attar.loop import Stopped, fit
+from attar.loop import Signals, Stopped, fit
 from attar.objective import balance, blend, hint, kl, labels, ramp
-from attar.progress import Event
+from attar.progress import Event, Listener, silent
 from attar.sources import module
 from attar.students import mlp
 from attar.testing.small import SmallMLP, fitted, small_images, small_table
@@ -23,6 +25,7 @@ from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill
 from attar.verbs.distill import together as ways
 from attar.verbs.distill.folder import Folder
+from attar.verbs.distill.processes import shared
 
 TABLE = small_table(600)
 TEACHER = annotate(module(fitted(SmallMLP(TABLE.schema, width=32), TABLE, steps=40).eval()), TABLE, precision="float32")
@@ -208,3 +211,16 @@ def test_a_folder_that_is_removed_beneath_a_training_is_said_to_be_gone(tmp_path
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(RunError, match=r"history\.jsonl is gone: the folder was removed"):
         folder.note({"epoch": 1})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_though_every_piece_has_ended(number: signal.Signals) -> None:
+    def piece(listen: Listener) -> int:
+        with Signals():  # which notes what is passed on, and ends as if nothing had been
+            os.kill(os.getppid(), number)
+            time.sleep(0.5)
+        return 1
+
+    with pytest.raises(Stopped) as stopped:
+        shared([piece], silent)
+    assert stopped.value.signal == number

@@ -58,10 +58,12 @@ def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener) -> list[
         children.append(_Child(process, here))
     with Signals() as signals:
         _hear(children, listen, signals)
-    failed = sorted((child for child in children if child.error is not None), key=lambda child: child.at)
-    if failed:
-        assert failed[0].error is not None
-        raise failed[0].error
+    errors = [child.error for child in sorted(children, key=lambda child: child.at) if child.error is not None]
+    first = errors[0] if errors else Stopped("distill", 0, signals.caught, None) if signals.caught else None  # all may have ended before
+    if isinstance(first, Stopped) and signals.caught:
+        raise Stopped(first.stage, first.epoch, signals.caught, first.checkpoint)  # of the signal that came here, not that passed on
+    if errors:
+        raise errors[0]
     return [child.result for child in children]
 
 
