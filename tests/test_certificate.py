@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from attar.certificate import Certificate, Figure, Quality, Requirement, Verdict, digits, require
+from attar.certificate.terminal import styled
 from attar.errors import EvidenceError
+from attar.testing.certificates import small_certificate
 
 
 def certificate(**changes: Any) -> Certificate:
@@ -135,3 +137,10 @@ def test_require_writes_as_it_was_read_and_refuses_what_nobody_can_show() -> Non
 )
 def test_what_rounds_to_nothing_has_no_sign(value: float, text: str) -> None:
     assert digits(value) == text
+
+
+def test_each_control_that_decides_has_lines_of_its_own_on_the_terminal() -> None:
+    each = {name: Verdict("insufficient evidence", f"INSUFFICIENT EVIDENCE over {name}.") for name in ("labels", "smooth")}
+    whole = Verdict("insufficient evidence", " ".join(v.sentence for v in each.values()))
+    lines = [line for line, _ in styled(small_certificate(helped=whole, against=each), 80)]
+    assert {v.sentence for v in each.values()} <= set(lines)

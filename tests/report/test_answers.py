@@ -59,7 +59,8 @@ def replaces(**changes: Any) -> Reply:
 def test_a_guard_says_what_it_promises_and_what_it_kept() -> None:
     told = replaces(guard=guarding())
     assert told.word == "Yes: worse by less than 0.005"
-    assert "on test rows it answers 83.0\N{NO-BREAK SPACE}% [82.0, 84.0] and keeps 3.0\N{NO-BREAK SPACE}% [2.0, 4.0]." in told.text
+    told_of_rows = "on test rows it answers 83.0 % [82.0, 84.0], with a disagreement of 3.0 % [2.0, 4.0]."
+    assert told_of_rows in told.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "With the teacher for the rest, accuracy is −0.0020 [−0.0030, −0.0010] against the teacher alone." in told.text
 
 
@@ -69,6 +70,13 @@ def test_what_may_not_stand_alone_may_stand_behind_a_certified_guard(answer: Any
     told = replaces(non_inferior=verdict, requirements=(), guard=guarding())
     assert (told.tone, told.word) == ("unsure", "Only behind its guard")
     assert told.text.startswith("Accuracy 0.7.")
+
+
+def test_a_certified_guard_does_not_help_where_the_cascade_itself_is_worse_by_the_margin() -> None:
+    verdict = Verdict("no", "INFERIOR to the teacher: accuracy 0.7", figure(-0.1), 0.005)
+    guard = replace(guarding(), cascade={"accuracy": {"cascade": figure(0.7), "difference": figure(-0.03, 0.01)}})
+    told = replaces(non_inferior=verdict, requirements=(), guard=guard)
+    assert (told.tone, told.word) == ("no", "No: worse by more than 0.005")
 
 
 def test_nothing_stands_behind_a_guard_that_test_rows_contradict_or_where_more_is_required_than_a_guard_gives() -> None:

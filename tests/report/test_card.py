@@ -19,7 +19,7 @@ from attar.data import Data
 from attar.errors import RunError
 from attar.reading import TextModel, Tokens
 from attar.report import write_card
-from attar.report.card import PIPELINES, card, code, escaped
+from attar.report.card import PIPELINES, _asking, card, code, escaped
 from attar.signal import Batch, Texts
 from attar.sources.onnx import onnx
 from attar.task import Task, task_for
@@ -255,3 +255,10 @@ def test_a_card_that_somebody_wrote_is_left_alone(tmp_path: Path, table: Shipped
 def test_without_the_folder_of_the_student_there_is_no_card(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no model card without"):
         write_card(small_certificate(), tmp_path)
+
+
+def test_the_code_asks_whether_the_student_may_answer_where_a_guard_was_fitted() -> None:
+    about: dict[str, Any] = {"outputs": ["logits", "probabilities"], "task": "classification()"}
+    assert not any("answer" in line for line in _asking(about))
+    about["outputs"] += ["confidence", "answer"]
+    assert any('["probabilities", "answer"]' in line for line in _asking(about))

@@ -503,3 +503,9 @@ def test_an_exported_folder_is_judged_file_by_file_and_held_against_its_budget(t
 def test_no_difference_at_all_is_a_sentence_without_holes() -> None:
     found = Effect("no difference", 0.0, -0.002, 0.0, 0.005, 3, 0.0, 0.001, 90)
     assert _against(found, "accuracy", "labels", 1.0).endswith("accuracy 0.0000 [−0.0020, 0.0000] over labels (3 seeds)")
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_an_interval_beyond_0_of_too_few_seeds_says_why_it_decides_nothing(seeds: int) -> None:
+    found = Effect("insufficient evidence", 0.06, 0.01, 0.12, 0.005, seeds, 0.0, 0.001, 90, seeds_needed=5)
+    assert ("Fewer than 5 seeds decide nothing." in _against(found, "AUROC", "labels", 1.0)) == (seeds < 5)

@@ -143,7 +143,7 @@ def said(harm: Harm) -> list[str]:
         found.append(f"{counted}; the largest loss is {loss}, at {family.worst}")
     if (pies := harm.pies) is not None and pies.lost.value is not None:
         who = f"most of {pies.seeds} students are" if pies.seeds > 1 else "the student is"
-        found.append(f"{who} wrong where the teacher is right on a share of {digits(pies.lost.value)} {span(pies.lost)}")
+        found.append(f"on a share of {digits(pies.lost.value)} {span(pies.lost)} of rows {who} wrong where the teacher is right")
     return found
 
 

@@ -42,7 +42,9 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
         out.extend([("", ""), (head, "bold"), *((line, "") for line in rest)])
 
     prose(c.non_inferior.sentence, STYLES[c.non_inferior.answer])
-    prose(c.helped.sentence, STYLES[c.helped.answer])
+    decisive = [v.sentence for v in c.against.values() if v.answer == c.helped.answer]
+    for sentence in decisive if len(decisive) > 1 else [c.helped.sentence]:
+        prose(sentence, STYLES[c.helped.answer])
     for requirement in c.requirements:
         prose(f"{requirement.what}: {requirement.answer}. {requirement.sentence}", STYLES[requirement.answer], "required  ")
     if c.quality:

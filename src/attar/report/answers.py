@@ -289,7 +289,8 @@ def _replaces(c: Certificate) -> Reply:
         "no": ("no", f"No: worse by more than {margin}" if margin else "No"),
     }.get(v.answer, ("unsure", "Insufficient evidence"))
     others = [r for r in c.requirements if not r.what.startswith("worse by less than ")]
-    if tone != "yes" and c.guard is not None and c.guard.certified and not c.guard.broken and all(r.answer == "met" for r in others):
+    kept = c.guard is not None and c.guard.certified and not c.guard.broken and not _cascade_is_worse(c)
+    if tone != "yes" and kept and all(r.answer == "met" for r in others):
         tone, word = "unsure", "Only behind its guard"
     if tone == "yes" and c.exit_code:
         tone, word = "no", "As good, but not as required"
@@ -311,6 +312,16 @@ def _replaces(c: Certificate) -> Reply:
     )
 
 
+def _cascade_is_worse(c: Certificate) -> bool:
+    """Whether student and teacher together are shown to be worse than the teacher by the margin: alike decisions are not a like ranking."""
+    metric = c.claim["metric"]
+    apart = (c.guard.cascade if c.guard else {}).get(metric, {}).get("difference")
+    if apart is None or metric not in c.quality or apart.high is None:
+        return False
+    high = apart.turned(c.quality[metric].better).high
+    return high is not None and high < -(c.non_inferior.margin or 0.0)
+
+
 def _guarantee(c: Certificate) -> list[str]:
     """What is promised of each answer, beyond the average over all rows."""
     g = c.guard
@@ -323,7 +334,7 @@ def _guarantee(c: Certificate) -> list[str]:
         "answer": " of each answer that it gives",
     }.get(g.per, "")
     what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
-    told = [f"{what}; on test rows it answers {percents(g.whole.answered)} and keeps {percents(g.whole.errors)}"]
+    told = [f"{what}; on test rows it answers {percents(g.whole.answered)}, with a {g.error} of {percents(g.whole.errors)}"]
     if g.broken:
         told.append(sentence_case(g.contradicted).replace("'", "’"))
     apart = g.cascade.get(c.claim["metric"], {}).get("difference")

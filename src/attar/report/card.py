@@ -333,10 +333,11 @@ def _asking(about: Mapping[str, Any]) -> list[str]:
         return ['(prediction,) = session.run(["prediction"], feeds)', "print(float(prediction[0, 0]))"]
     if kind == "embedding":
         return ['(embeddings,) = session.run(["embeddings"], feeds)', "print(embeddings.shape)"]
-    return [
-        '(probabilities,) = session.run(["probabilities"], feeds)',
-        'print(dict(zip(about["schema"]["classes"], probabilities[0].tolist())))',
-    ]
+    told = 'print(dict(zip(about["schema"]["classes"], probabilities[0].tolist())))'
+    if "answer" in about["outputs"]:
+        guarded = 'probabilities, answer = session.run(["probabilities", "answer"], feeds)'
+        return [guarded, told, 'print("the student answers" if answer[0] else "ask the teacher")']
+    return ['(probabilities,) = session.run(["probabilities"], feeds)', told]
 
 
 # Markdown

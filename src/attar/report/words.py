@@ -107,8 +107,8 @@ def interval(figure: Figure, *, difference: bool = False) -> str:
     write = signed if difference else digits
     if figure.value is None:
         return "–"
-    text = write(figure.value)
-    return text if figure.low is None or figure.high is None else f"{text} [{write(figure.low)}, {write(figure.high)}]"
+    text = write(figure.value).strip()
+    return text if figure.low is None or figure.high is None else f"{text} [{write(figure.low).strip()}, {write(figure.high).strip()}]"
 
 
 def unit_row(values: Iterable[float | None], unit: str, least: float = 0.1) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from attar.certificate import Answer, Figure, Require, Requirement, Verdict, digits, metric_name, signed
 from attar.cost import Budget, Cost, Limit
 from attar.statistics import Effect, non_inferiority, paired_proportions
+from attar.statistics.tests import FEWEST_SEEDS
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, arms_of
 from attar.verbs.evaluate.scoring import STUDENT, Drawn, discordant, effect
@@ -192,7 +193,8 @@ def _against(found: Effect, name: str, control: str, better: float) -> str:
         return f"DISTILLATION HURT: {facts}"
     if found.answer == "no difference":
         return f"NO DIFFERENCE by distillation, within {found.margin:.3g}: {facts}"
-    return f"INSUFFICIENT EVIDENCE that distillation helped: {facts}. {_more(found.rows_needed, found.seeds_needed, found.rows)}"
+    few = f"Fewer than {FEWEST_SEEDS} seeds decide nothing. " if found.seeds < FEWEST_SEEDS else ""
+    return f"INSUFFICIENT EVIDENCE that distillation helped: {facts}. {few}{_more(found.rows_needed, found.seeds_needed, found.rows)}"
 
 
 def _reach(have: int) -> int:
