@@ -236,7 +236,12 @@ def test_a_signal_stops_with_its_code_and_says_how_to_go_on(folder: Path, number
         "fit.patience=100000",
     ]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job in the background begins with SIGINT ignored
     ) as job:
         deadline = time.monotonic() + 120
         while not any((folder / "stopped").glob("checkpoints/*")) and job.poll() is None and time.monotonic() < deadline:
