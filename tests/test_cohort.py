@@ -218,7 +218,7 @@ def test_what_cannot_be_trained_together_is_refused_in_words() -> None:
         total, parts = loss(module, common, own, progress)
         return (total * 2 if bool(total > 0.3) else total), parts
 
-    def remembering(module: nn.Module, common: Any, own: Any, progress: float, seen: list[int] = []) -> Any:  # noqa: B006
+    def remembering(module: nn.Module, common: Any, own: Any, progress: float, seen: list[int] = []) -> Any:  # noqa: B006 - it shall remember
         total, parts = loss(module, common, own, progress)
         seen.append(1)
         return total * len(seen), parts

@@ -118,7 +118,7 @@ def export(
         rows have, where the guard is about them; its stored answers will do.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
     features: the graphs answer `features` (N, D) as well, what the last linear layer reads; by them foreign inputs can be told. It adds
-        no node and changes no other answer; one row of a small net takes 1 to 3 % longer. Trees, and nets whose answers no one linear
+        no node and changes no other answer, but is one more array to hand over. Trees, and nets whose answers no one linear
         layer makes, have none: a note says so.
     An exported folder at `at` is replaced. The model is not changed, and may be on any device.
     Raises ExportError where the graph cannot be written or differs from the model, EvidenceError for a guard that does not fit the task,
