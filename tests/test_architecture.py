@@ -19,11 +19,13 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["signal", "notation", "files"],
     ["functional", "statistics"],
     ["task", "store", "cost", "guards", "certificate", "reading", "loop", "tap", "ends"],
+    ["searched"],
     ["pretrained"],
     ["objective", "sources", "students", "data"],
     ["cohort"],
     ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
     ["verbs.run", "verbs.check"],
+    ["verbs.search"],
     ["verbs.show"],
     ["recipe"],
     ["cli"],
@@ -31,7 +33,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
 ]
 ANYTHING = ["testing"]  # may import everything and is imported by nothing
 OPTIONAL = {
-    "accelerate", "jinja2", "lightgbm", "matplotlib", "mlxtend", "onnx", "onnxmltools", "onnxruntime", "onnxscript",
+    "accelerate", "jinja2", "lightgbm", "matplotlib", "mlxtend", "onnx", "onnxmltools", "optuna", "onnxruntime", "onnxscript",
     "pandas", "PIL", "pyarrow", "skl2onnx", "sklearn", "xgboost",
 }  # fmt: skip
 
