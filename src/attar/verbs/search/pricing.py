@@ -30,7 +30,7 @@ __all__ = ["Law", "Prices", "spread"]
 EXPORTS = 24  # of a family
 FEWEST = 8  # exports from which on a law is worth fitting
 TRUST = 0.10  # mean error on held-out exports up to which a law may price
-SECONDS = 0.4  # of measuring, for each export
+SECONDS = 0.3  # of measuring, for each export
 SINGLES = 64  # rows asked one by one
 IDENTITY, REFERENCE = "identity", "reference"
 
@@ -218,17 +218,19 @@ class Prices:
         texts = list(shapes)
         chosen = [texts[i] for i in spread(np.array([shapes[t].features for t in texts]), self.exports)]
         found = self._measure(family, {t: students[t] for t in chosen}, listen)
-        features = np.array([shapes[t].features for t in chosen])
+        features, stored = (np.array([getattr(shapes[t], name) for t in chosen]) for name in ("features", "bytes"))
 
-        def law(values: Callable[[_Measured], float]) -> Law:
-            return Law.fit(features, np.array([values(found[t]) for t in chosen]))
+        def law(x: NDArray[np.float64], values: Callable[[_Measured], float]) -> Law:
+            return Law.fit(x, np.array([values(found[t]) for t in chosen]))
 
-        p95 = law(lambda m: m.p95)
+        p95 = law(features, lambda m: m.p95)
         pricing = Pricing(family, len(chosen), p95.error, p95.error <= TRUST, time.perf_counter() - started, p95.held_out)
-        self._families[family] = _Laws(pricing, p95, law(lambda m: m.p50), law(lambda m: m.row_s), law(lambda m: m.draft.size_bytes))
+        size = law(stored, lambda m: m.draft.size_bytes)
+        self._families[family] = _Laws(pricing, p95, law(features, lambda m: m.p50), law(features, lambda m: m.row_s), size)
         self.pricings = (*self.pricings, pricing)
         verdict = "" if pricing.trusted else f", above {TRUST:.0%}: each candidate's own export will be measured"
-        listen(Event("price", text=f"{family}: {len(chosen)} exports, held-out error {p95.error:.1%}{verdict}"))
+        told = f"{family}: {len(chosen)} exports, held-out error {p95.error:.1%} of the latency, {size.error:.2%} of the bytes"
+        listen(Event("price", text=f"{told}{verdict}"))
 
     def _measure(self, family: str, students: Mapping[str, Student], listen: Listener = silent) -> dict[str, _Measured]:
         """Export with weights of chance and measure side by side; each one's price is exact from then on."""
@@ -290,7 +292,7 @@ class Prices:
             )
 
     def _predicted(self, laws: _Laws, shape: Shape) -> Priced:
-        p95, size = laws.p95(shape.features), round(laws.size(shape.features))
+        p95, size = laws.p95(shape.features), round(laws.size(shape.bytes))
         wide = math.exp(math.hypot(laws.p95.spread, self.mood))
         macs, precision = shape.macs, self.drafts.precision
         return Priced(
