@@ -88,13 +88,14 @@ def spread(features: NDArray[np.float64], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Laws:
-    """A family's laws. size: bytes of the file; parameters, macs: where its shapes do not say them exactly."""
+    """A family's laws. size: bytes of the file. parameters: where shapes do not say them (of trees, which grow as they like)."""
 
     pricing: Pricing
     p95: Law
     p50: Law
     row_s: Law
     size: Law
+    parameters: Law | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,9 @@ class Prices:
             raise EvidenceError("no student to price", hint="a space has at least one")
         for family, them in by_family.items():
             prices._learn(family, them, listen)
+        if prices._reference is None:  # else a budget that admits nothing would be found out only when the first price is asked
+            text, student = next(iter(next(iter(by_family.values())).items()))
+            prices._measure(family_of(student), {text: student}, listen)
         return prices
 
     def price(self, student: Student) -> Priced:
@@ -226,7 +230,10 @@ class Prices:
         p95 = law(features, lambda m: m.p95)
         pricing = Pricing(family, len(chosen), p95.error, p95.error <= TRUST, time.perf_counter() - started, p95.held_out)
         size = law(stored, lambda m: m.draft.size_bytes)
-        self._families[family] = _Laws(pricing, p95, law(features, lambda m: m.p50), law(features, lambda m: m.row_s), size)
+        counted = all(shapes[t].parameters is not None for t in chosen)
+        parameters = None if counted else law(stored, lambda m: max(1, m.draft.parameters))
+        p50, row_s = law(features, lambda m: m.p50), law(features, lambda m: m.row_s)
+        self._families[family] = _Laws(pricing, p95, p50, row_s, size, parameters)
         self.pricings = (*self.pricings, pricing)
         verdict = "" if pricing.trusted else f", above {TRUST:.0%}: each candidate's own export will be measured"
         told = f"{family}: {len(chosen)} exports, held-out error {p95.error:.1%} of the latency, {size.error:.2%} of the bytes"
@@ -294,7 +301,8 @@ class Prices:
     def _predicted(self, laws: _Laws, shape: Shape) -> Priced:
         p95, size = laws.p95(shape.features), round(laws.size(shape.bytes))
         wide = math.exp(math.hypot(laws.p95.spread, self.mood))
-        macs, precision = shape.macs, self.drafts.precision
+        parameters = shape.parameters if laws.parameters is None else round(laws.parameters(shape.bytes))
+        macs, precision = parameters if shape.macs is None else shape.macs, self.drafts.precision
         return Priced(
             latency_ms=p95,
             p50_ms=min(p95, laws.p50(shape.features)),
@@ -302,7 +310,7 @@ class Prices:
             high_ms=p95 * wide,
             rows_per_second=1 / laws.row_s(shape.features),
             size_bytes=size,
-            parameters=shape.parameters,
+            parameters=parameters,
             macs=macs,
             energy_mj=None if macs is None else energy_mj(macs, size, precision),
             precision=precision,
