@@ -233,7 +233,7 @@ def test_trees_and_int8_have_drafts() -> None:
     small = drafts.make(mlp(width=64, depth=2), "mlp", 2)
     assert small.precision == "int8"
     assert small.size_bytes < Drafts(TABLE, TASK).make(mlp(width=64, depth=2)).size_bytes
-    trees = drafts.make(lightgbm(trees=3, leaves=4))
+    trees = drafts.make(lightgbm(trees=3, leaves=4, min_rows=1))
     assert trees.precision == "float"  # what surrounds trees is not worth 8 bits
     assert trees.parameters == 3 * (3 + 4)
 

@@ -40,7 +40,7 @@ TEMPERATURE = 1.5  # any but 1: a fitted temperature is hardly ever 1, and divid
 LIMIT = 0.5  # of a guard: any threshold costs the same
 FOLDED = "_bias"  # behind a weight's name, what a batch normalisation has added to it
 IR = 9  # of the identity graph: any ONNX Runtime that reads the opset reads it
-GROWN = 4096  # rows on which trees of chance grow
+GROWN = 16384  # training rows at most on which trees of chance grow: of fewer, leaves that need many rows would be too few
 
 
 @dataclass(frozen=True)
