@@ -169,7 +169,7 @@ class Searched:
     correlations: (share of training, Spearman's correlation of the rung's scores with the final ones, trials behind it).
     seconds: by part ("teacher", "pricing", "training", "finalists", "competitors"). serial_seconds: what the trials would take one after
         another with the teacher asked in each, extrapolated from a sample; None where that was not measured.
-    importances: by hole of a space, which share of the score's variation among trials it explains (fANOVA); empty where trials are too few.
+    importances: by hole of a space, its share in what makes a trial one of the best tenth (PED-ANOVA); empty where trials are too few.
     study: what optuna-dashboard opens: "sqlite:///study.db", relative to the folder, or a URL without its password; "" if nothing.
     """
 
@@ -194,7 +194,7 @@ class Searched:
     data: str = ""
     machine: str = ""
     recipe: str = ""
-    importances: Mapping[str, float] = field(default_factory=dict)
+    importances: Mapping[str, Figure] = field(default_factory=dict)
     study: str = ""
     schema_version: int = SCHEMA_VERSION
 
