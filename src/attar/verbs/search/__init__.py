@@ -1,0 +1,1 @@
+"""Search for the smallest student that fits, under a budget."""
