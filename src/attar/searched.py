@@ -92,13 +92,15 @@ class Finalist:
     within: bool
     before: float
     arm: Arm = "student"
+    difference: Figure | None = None  # to the teacher on the same rows, more is better; paired
 
 
 @dataclass(frozen=True)
 class Competitor:
     """What could be put in place without a search: the teacher, its int8 file, a part of it, a student on labels alone.
 
-    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure.
+    score: on the second half of the validation rows. difference: to the teacher on the same rows, more is better; paired. why: what it
+        is, in a sentence; or why it has no figure.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Competitor:
     price: Priced
     within: bool
     why: str = ""
+    difference: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ class SizeCurve:
 
     points: (parameters, error) it was fitted to. line: (parameters, error, low, high): 90 % prediction intervals of one more student.
     goal: the error that the margin allows. smallest: parameters of the smallest student that meets the goal with 90 %, None if none does.
-    chance: by parameters of each point, how probably it meets the goal. words: what is recommended, and why.
+    chance: by parameters of each size of the line, how probably it meets the goal. words: what is recommended, and why.
+    family: of students, the only one on the curve. reach: the least and most parameters that the curve speaks about.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -142,6 +146,8 @@ class SizeCurve:
     smallest: int | None
     chance: tuple[tuple[int, float], ...] = ()
     words: str = ""
+    family: str = ""
+    reach: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
