@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import attar
 from attar.errors import AttarError
 from attar.notation import Call, Space, parse, read, write
 from attar.recipe import vocabulary
@@ -11,6 +14,8 @@ from attar.signal import Column, Schema
 from attar.students import auto
 from attar.students.spaces import BACKBONES
 from attar.task import OBJECTIVES, Kind, Task, classification
+from attar.testing.small import small_table
+from attar.verbs.search import search
 from attar.verbs.search.defaults import settled
 
 TABLE = Schema("table", (Column("age", "number", mean=40.0, std=10.0, median=39.0),), classes=("no", "yes"))
@@ -51,7 +56,7 @@ def test_what_is_left_out_is_filled_in_and_what_is_said_stays() -> None:
         "fit": "fit(epochs=3, lr=log(0.001, 0.02))",
     }
     said = {"student": "mlp()", "objective": "kl()", "fit": "fit(lr=0.01)"}
-    assert lines(DIGITS, **said) == said
+    assert lines(DIGITS, student="mlp()", objective="kl()", fit="fit(lr=0.01)") == said
     assert lines(DIGITS, student="mlp()", labelled=False)["objective"] == "kl(temperature=log(1, 8))"
     assert lines(TABLE, student="forest()")["fit"] == "fit()"  # trees have no such rate
 
@@ -103,3 +108,23 @@ def test_the_backbones_are_known_to_timm_and_small_ones_come_first() -> None:
     assert set(BACKBONES) <= set(timm.list_models())
     text = lines(PHOTOS, student='auto("timm")')["student"]
     assert text.startswith('timm(choice("lcnet_035", ') and text.endswith("size=choice(64, 96, 128))")
+
+
+@pytest.mark.parametrize(
+    ("student", "fit", "said"),
+    [
+        ("mlp(width=integer(0, 8))", None, "student: mlp(width=0)"),
+        ("mlp(widht=integer(4, 8))", None, "did you mean 'width'?"),
+        ("mlp(width=integer(8, 4))", None, "student: integer(8, 4): low=8 is above high=4"),
+        ("auto()", "fit(lr=log(0, 1))", "fit: log(0.0, 1.0): ratios need bounds above 0"),
+        ("auto()", "fit(epochs=choice(2, 0))", "fit(epochs=0)"),
+        ("ngrams(buckets=integer(8, 16))", None, "student: ngrams"),
+    ],
+)
+def test_a_search_from_python_refuses_what_is_no_space_before_anything_is_written(
+    tmp_path: Path, student: str, fit: str | None, said: str
+) -> None:
+    with pytest.raises(AttarError) as caught:
+        search(attar.taught(attar.lightgbm(trees=2), at="teacher.txt"), student, small_table(60), fit=fit, out=tmp_path / "search")
+    assert said in str(caught.value)
+    assert not (tmp_path / "search").exists()

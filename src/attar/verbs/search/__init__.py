@@ -254,18 +254,19 @@ class _Searching:
     def _read(self) -> tuple[Data, Task, Spaces, Job]:
         """The data, their task, the spaces, and the job of a run in their middle, which says what none of them can do."""
         job = self.job
-        data, task = read_data(Job(job.data, job.teacher, auto(), task=job.task, where=job.where))
+        asked = Job(job.data, job.teacher, auto(), task=job.task, where=job.where)
+        data, task = read_data(asked)
         labelled = bool(labelled_rows(task, data.train).any())
         lines = {"student": job.student, "objective": job.objective, "fit": job.fit}
-        with job.about("student"):
+        with asked.about("student"):
             nodes = settled(lines, job.words, data.schema, task, labelled=labelled, teacher=job.teacher, base=job.base)
         found: dict[str, Space] = {}
         for key, node in nodes.items():
-            with job.about(key):
+            with asked.about(key):
                 found[key] = Space.of(node, key, job.words(key))
         spaces = Spaces(found["student"], found["objective"], found["fit"], job.words, job.base, self.out)
         for key in LINES:
-            with job.about(key):
+            with asked.about(key):
                 spaces.check(key)
         middle = spaces.design(spaces.middle())
         plain = Job(data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.where)
