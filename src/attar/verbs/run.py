@@ -291,15 +291,20 @@ def _together() -> Iterator[Company]:
             torch.distributed.destroy_process_group()
 
 
-def read(job: Job) -> tuple[Data, Task]:
-    """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
-    with job.about("show_rows"):
-        check_rows(job.show_rows)
+def read_data(job: Job) -> tuple[Data, Task]:
+    """The data of a job, read, and its task, bound to them."""
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
-        task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+        return data, (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+
+
+def read(job: Job) -> tuple[Data, Task]:
+    """As `read_data`; raises now what a later step would refuse."""
+    with job.about("show_rows"):
+        check_rows(job.show_rows)
+    data, task = read_data(job)
     with job.about_training():
         precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
     with job.about("guard"):

@@ -26,12 +26,14 @@ from attar.notation.spaces import Space
 from attar.progress import Event, Listener, silent
 from attar.searched import Arm, Competitor, Finalist, Priced, Pricing, Searched, Trial
 from attar.signal import Source, Student
+from attar.students import auto
 from attar.task import Task
 from attar.verbs.distill.judge import labelled_rows
 from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
-from attar.verbs.run import Job, Teacher, amend, difference, manifest, read, same_data
+from attar.verbs.run import Job, Teacher, amend, difference, manifest, read, read_data, same_data
+from attar.verbs.search.defaults import settled
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
@@ -252,11 +254,22 @@ class _Searching:
     def _read(self) -> tuple[Data, Task, Spaces, Job]:
         """The data, their task, the spaces, and the job of a run in their middle, which says what none of them can do."""
         job = self.job
-        nodes = {"student": job.student, "objective": job.objective or parse(OBJECTIVE), "fit": job.fit or parse(FIT)}
-        found = {key: Space.of(node, key, job.words(key)) for key, node in nodes.items()}
+        asked = Job(job.data, job.teacher, auto(), task=job.task, where=job.where)
+        data, task = read_data(asked)
+        labelled = bool(labelled_rows(task, data.train).any())
+        lines = {"student": job.student, "objective": job.objective, "fit": job.fit}
+        with asked.about("student"):
+            nodes = settled(lines, job.words, data.schema, task, labelled=labelled, teacher=job.teacher, base=job.base)
+        found: dict[str, Space] = {}
+        for key, node in nodes.items():
+            with asked.about(key):
+                found[key] = Space.of(node, key, job.words(key))
         spaces = Spaces(found["student"], found["objective"], found["fit"], job.words, job.base, self.out)
+        for key in LINES:
+            with asked.about(key):
+                spaces.check(key)
         middle = spaces.design(spaces.middle())
-        plain = Job(job.data, job.teacher, middle.student, middle.objective, job.task, middle.fit, (), where=job.where)
+        plain = Job(data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.where)
         data, task = read(plain)
         return data, task, spaces, plain
 
@@ -443,10 +456,6 @@ class _Searching:
         }
         why = next((f", such as: {trial.why}" for trial in trials if trial.state == "failed"), "")
         return [f"{number:,} {said[state]}{why * (state == 'failed')}" for state, number in count.items() if number]
-
-
-OBJECTIVE = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
-FIT = "fit(lr=log(1e-3, 2e-2))"
 
 
 @dataclass(frozen=True)

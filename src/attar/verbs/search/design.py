@@ -109,6 +109,11 @@ class Spaces:
     def _resolved(self, key: str, node: Node) -> Any:
         return resolve(node, self.words(key), base=self.base, out=self.out, what=key)
 
+    def check(self, key: str) -> None:
+        """Raise what a word refuses of a bound or an item of a line, whatever else is chosen."""
+        space: Space = vars(self)[key]
+        space.check(lambda node: self._resolved(key, node))
+
     def turning(self, arm: Arm) -> frozenset[str]:
         """The holes that may differ within a cohort: at both of their ends the form is the same."""
         middle = self.middle(arm)
