@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
@@ -89,6 +89,8 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     traced: bool = False,
+    stop: Callable[[int, Mapping[int, float]], Collection[int]] | None = None,
+    forgiving: bool = False,
 ) -> tuple[Trained, ...]:
     """Train all modules in place, each as `attar.loop.train` would: same rows in the same order, steps, schedule, best epoch, patience.
 
@@ -101,6 +103,9 @@ def train(
         `resume` the training goes on from it bit for bit.
     traced: the program is traced once for each size of step and replayed, which saves a fifth of small steps and costs about a
         second; not for a loss that moves.
+    stop: asked after each epoch but the last with (epoch, the score of each member that still learns, by its place in `members`); the
+        members whose places it returns are done as those are whose patience has ended. It needs `validate`.
+    forgiving: a member whose loss or score is not finite is done likewise, as it was best, and its score is NaN; the others go on.
 
     Raises StudentError for modules of different build and where a loss or score is not finite, RunError where the checkpoint is of
     another training, Stopped on SIGINT or SIGTERM.
@@ -115,7 +120,7 @@ def train(
     >>> [round(line.weight.item(), 1) for line in lines]
     [3.0, 3.0, 3.0]
     """
-    return _Training(members, lesson, fit, validate, listen, record, stage, checkpoint, traced).run(resume)
+    return _Training(members, lesson, fit, validate, listen, record, stage, checkpoint, traced, stop, forgiving).run(resume)
 
 
 def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
@@ -494,6 +499,7 @@ class _Standing:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     done: bool = False
+    lost: bool = False  # its loss or score was not finite
 
 
 class _Training:
@@ -510,6 +516,8 @@ class _Training:
         stage: str,
         checkpoint: Path | None,
         traced: bool,
+        stop: Callable[[int, Mapping[int, float]], Collection[int]] | None,
+        forgiving: bool,
     ) -> None:
         if lesson.rows < 1:
             raise StudentError(f"{stage}: there are no rows to train on", hint="look at the training split")
@@ -518,6 +526,7 @@ class _Training:
         self.members = sorted(members, key=lambda m: (m.arm, m.seed))
         self.lesson, self.fit, self.validate, self.listen, self.record = lesson, fit, validate, listen, record
         self.stage, self.checkpoint, self.traced = stage, checkpoint, traced and not lesson.moving
+        self.stop, self.forgiving = stop, forgiving
         self.steps = _steps(lesson, fit)
         self.epoch, self.step = 0, 0  # finished
         self.standings = [_Standing() for _ in self.members]
@@ -562,8 +571,14 @@ class _Training:
             if standing.done:
                 continue
             own = {name: values[:, row] for name, values in parts.items()}
+            if self.forgiving and not bool(totals[:, row].isfinite().all()):
+                standing.done = standing.lost = True
+                continue
             loss, means = averages(totals[:, row], own, stage=member.stage, epoch=epoch, checkpoint=self.checkpoint)
             score = self._score(member, epoch)
+            if score is not None and not math.isfinite(score):
+                standing.done = standing.lost = True
+                continue
             if score is not None and score >= standing.best_score:
                 standing.best_epoch, standing.best_score = epoch, score
                 standing.best = copied(member.module.state_dict())
@@ -580,7 +595,8 @@ class _Training:
         if self.validate is None:
             return None
         with torch.no_grad():
-            return finite(float(self.validate(member.module)), stage=member.stage, epoch=epoch)
+            score = float(self.validate(member.module))
+        return score if self.forgiving else finite(score, stage=member.stage, epoch=epoch)
 
     def _share(self, seconds: float) -> None:
         learning = [standing for standing in self.standings if not standing.done]
@@ -593,6 +609,8 @@ class _Training:
             self.standings[at].history.append(line)
             if self.record:
                 self.record(self.members[at], line)
+        if not lines:
+            return
         numbers = {"loss": statistics.mean(line["loss"] for _, line in lines)}
         if self.validate is not None:
             numbers["valid"] = statistics.mean(line["valid"] for _, line in lines)
@@ -604,6 +622,7 @@ class _Training:
             return
         for standing in self.standings:
             standing.done = standing.done or self.epoch - standing.best_epoch >= self.fit.patience
+        self._ask_to_stop()
         stay = [row for row, at in enumerate(self.live) if not self.standings[at].done]
         if not stay or len(stay) > _DROP * len(self.live):
             return
@@ -612,6 +631,14 @@ class _Training:
                 self._leave(at)
         self.stack = self.stack.keep(stay)
         self.live = [self.live[row] for row in stay]
+
+    def _ask_to_stop(self) -> None:
+        if self.stop is None or self.epoch == self.fit.epochs:
+            return
+        learning = [at for at in self.live if not self.standings[at].done]
+        places = {self.asked.index(self.members[at]): at for at in learning}
+        for place in self.stop(self.epoch, {place: self.standings[at].history[-1]["valid"] for place, at in places.items()}):
+            self.standings[places[place]].done = True
 
     def _leave(self, at: int) -> None:
         """Gives a member its weights back, those of its best epoch."""
@@ -624,7 +651,7 @@ class _Training:
     def _trained(self, at: int) -> Trained:
         standing, epochs = self.standings[at], len(self.standings[at].history)
         best = standing.best_epoch if self.validate else epochs
-        score = standing.best_score if self.validate else math.nan
+        score = standing.best_score if self.validate and not standing.lost else math.nan
         return Trained(tuple(standing.history), best, score, epochs, standing.seconds)
 
     def _heed(self, signals: Signals) -> None:

@@ -4,6 +4,9 @@
     teacher:   taught(lightgbm(trees=600), at="teacher.txt")
     student:   mlp(width=64, depth=3)
 
+Student, objective and fit may hold spaces, mlp(width=integer(8, 128)): then it is a recipe of a search, and each point of the search makes
+a plain one of it.
+
 Nothing in it has an implicit type, and nothing in it can execute code. Every error begins with the file, the line and the key.
 """
 
@@ -21,11 +24,12 @@ from typing import Any, Literal
 import yaml
 
 from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
-from attar.notation import Call, List, Name, Node, Value, map_paths, override, parse, resolve, write
+from attar.notation import Call, List, Name, Node, Space, Value, map_paths, override, parse, resolve, space_in, write
 
-__all__ = ["KEYS", "Entry", "Recipe", "Resolved", "judged_by", "load", "vocabulary"]
+__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "of_texts", "vocabulary"]
 
 MAX_BYTES = 256 * 1024
+NO_FILE = Path()  # of a recipe that is no file
 PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
 
 
@@ -61,6 +65,9 @@ CONTROLS = {
 }
 DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
 
+SEARCHED = ("student", "objective", "fit")  # keys that may hold spaces
+SPACES = {"attar.notation.spaces": ("choice", "between", "log", "integer")}
+
 KEYS: Mapping[str, _Key] = {
     "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
     "task": _Key(
@@ -77,9 +84,9 @@ KEYS: Mapping[str, _Key] = {
         need=True,
         hint='taught(..., at="teacher") teaches one',
     ),
-    "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True),
-    "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
-    "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
+    "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True, also=SPACES),
+    "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective", also=SPACES),
+    "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit", also=SPACES),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
     "guard": _Key("when the student answers by itself", ("attar.guards",), ("guard", "unguarded"), "attar.guards:Rule"),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
@@ -183,8 +190,10 @@ class Recipe:
     trust: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
-        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"."""
+        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"; of texts from Python the key alone."""
         entry = self.entries.get(key)
+        if self.path == NO_FILE:
+            return key
         if entry is None:
             return f"{self.path} ({key})"
         line = f":{entry.line}" if entry.line else ""
@@ -215,6 +224,58 @@ class Recipe:
         changed = replace(entry, node=_texts(node) if KEYS[key].plain is not None else node, settings=(*entry.settings, setting))
         return replace(self, entries={**self.entries, key: changed})
 
+    def spaces(self) -> dict[str, Space]:
+        """What a search may choose, by key: of student, objective and fit those that are named, `empty` where one holds no space.
+
+        Every bound and every item is tried, all else half way: what a word refuses by itself is refused now. What two of them together
+        come to is not known before they are chosen.
+        Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
+        """
+        found = self._spaces()
+        for key, space in found.items():
+            with _prefixed(self.where(key)):
+                for ways in space.ends():
+                    self._one_of(key, space, ways)
+                if space.empty:
+                    self._value(self.entries[key], Path())
+        return found
+
+    def _one_of(self, key: str, space: Space, ways: Sequence[Mapping[str, Any]]) -> None:
+        """Raise the first error if none of these points resolves."""
+        first: AttarError | None = None
+        for point in ways:
+            try:
+                self._value(replace(self.entries[key], node=space.at(point)), Path())
+                return
+            except AttarError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _spaces(self) -> dict[str, Space]:
+        spaces: dict[str, Space] = {}
+        for key in SEARCHED:
+            if key in self.entries:
+                with _prefixed(self.where(key)):
+                    spaces[key] = Space.of(self.entries[key].node, key, vocabulary(key, self.trust))
+        return spaces
+
+    def at(self, point: Mapping[str, Any]) -> Recipe:
+        """The plain recipe at a point of its spaces: {"student.width": 32, "objective.kl.temperature": 2.0}, of a choice the item's text.
+
+        Raises RecipeError for a hole that the point leaves out, a value outside, and a name that is no hole.
+        """
+        spaces = self._spaces()
+        names = {hole.name for space in spaces.values() for hole in space.holes}
+        if strange := next((name for name in point if name not in names), None):
+            file = "" if self.path == NO_FILE else f"{self.path}: "
+            raise RecipeError(f"{file}there is no space {strange!r}", hint=near(strange, names) or "nothing is to be chosen here")
+        entries = dict(self.entries)
+        for key, space in spaces.items():
+            with _prefixed(self.where(key)):
+                entries[key] = replace(entries[key], node=space.at(point))
+        return replace(self, entries=entries)
+
     def resolve(self, out: str | Path) -> Resolved:
         """Every word looked up and called; nothing is read, taught or written by that.
 
@@ -223,6 +284,9 @@ class Recipe:
         fills them in.
         """
         entries = dict(self.entries)
+        for key, entry in entries.items():  # before a teacher's file is read
+            with _prefixed(self.where(key)):
+                _refuse_space(entry, self.path)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
             raise RecipeError(f"{self.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
         entries |= {key: Entry(key, 0, _texts(parse(text))) for key, text in DEFAULTS.items() if key not in entries}
@@ -238,6 +302,7 @@ class Recipe:
         with _prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
             words = {} if plain else vocabulary(entry.key, self.trust)
+            _refuse_space(entry, self.path)
             return resolve(
                 entry.node, words, base=self.path.parent, out=out, hint=_type_of(entry.key), what=entry.key, says=KEYS[entry.key].hint
             )
@@ -302,6 +367,25 @@ def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = t
     return Recipe(path, entries, tuple(trust))
 
 
+def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
+    """A recipe of texts by key that is no file, for `Recipe.spaces`, `Recipe.at` and `Recipe.value`; paths are relative to where it runs.
+
+    Raises RecipeError for an unknown key, or a text that does not read.
+
+    >>> recipe = of_texts({"student": "mlp(width=integer(8, 128))"})
+    >>> recipe.at({"student.width": 16}).value("student", "run")
+    mlp(width=16, depth=3, dropout=0.0, embed=4)
+    """
+    entries: dict[str, Entry] = {}
+    for key, text in texts.items():
+        if key not in KEYS:
+            raise RecipeError(f"there is no key {key!r}", hint=near(key, KEYS))
+        with _prefixed(key):
+            node = parse(text)
+        entries[key] = Entry(key, 0, _texts(node) if KEYS[key].plain is not None else node)
+    return Recipe(NO_FILE, entries, tuple(trust))
+
+
 def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """What a run's recipe.yaml asks of its certificate, changed by `--set` texts: require and budget by key, None where there is none.
 
@@ -315,6 +399,19 @@ def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
             raise NotationError(f"--set {setting}: {what}", hint="--set require.margin=0.01")
     recipe = recipe.with_overrides(settings)
     return {key: recipe.value(key, run) for key in JUDGED_BY}
+
+
+def _refuse_space(entry: Entry, path: Path) -> None:
+    """Raise NotationError where a plain value is wanted and a space stands."""
+    space = space_in(entry.node)
+    if space is None:
+        return
+    if entry.key not in SEARCHED:
+        raise NotationError(
+            f"{write(space)} is a space, and {entry.key} takes none\n{space.at}", hint=f"spaces are for {', '.join(SEARCHED)}"
+        )
+    hint = "attar.search" if path == NO_FILE else f"attar search {path}"
+    raise NotationError(f"{write(space)} is a space, of which a search takes one value\n{space.at}", hint=hint)
 
 
 def _texts(node: Node) -> Node:
