@@ -122,17 +122,17 @@ def test_every_trial_that_has_a_score_can_be_pointed_at(tmp_path: Path) -> None:
     s = CASES["rich"]
     page = written(s, tmp_path)
     marks = [facts["data-trial"] or "" for tag, facts in page.tags if tag in ("circle", "polygon") and "data-trial" in facts]
-    scored = [str(t.number) for t in s.trials if t.score is not None]
+    scored = [f"{t.arm[0]}{t.number}" for t in s.trials if t.score is not None]
     assert sorted(marks) == sorted(2 * scored)
     rows = [facts["data-trial"] or "" for tag, facts in page.tags if tag == "tr" and "data-trial" in facts]
-    assert sorted(rows) == sorted(str(t.number) for t in s.trials)
+    assert sorted(rows) == sorted(f"{t.arm[0]}{t.number}" for t in s.trials)
 
 
 def test_marks_lie_where_price_and_score_put_them(tmp_path: Path) -> None:
     s = CASES["rich"]
     text = write_search_page(s, tmp_path).read_text(encoding="utf-8")
     picture = text[text.index('aria-labelledby="front-latency-t') :].split("</svg>")[0]
-    found = {int(n): float(x) for x, n in re.findall(r'<circle class="point[^>]* cx="([\d.]+)"[^>]* data-trial="(\d+)"', picture)}
+    found = {int(n): float(x) for x, n in re.findall(r'<circle class="point[^>]* cx="([\d.]+)"[^>]* data-trial="s(\d+)"', picture)}
     at = {t.number: math.log(t.price.latency_ms or 1.0) for t in s.trials if t.number in found}
     first, last = min(at, key=at.__getitem__), max(at, key=at.__getitem__)
     scale = (found[last] - found[first]) / (at[last] - at[first])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attar.report.search.leaderboard import write_leaderboard
-from attar.report.search.page import write_search_page
+from attar.report.search.page import commands, write_search_page
+from attar.report.search.tables import summary
 
-__all__ = ["write_leaderboard", "write_search_page"]
+__all__ = ["commands", "summary", "write_leaderboard", "write_search_page"]

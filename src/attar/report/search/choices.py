@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attar.certificate import digits, metric_name
 from attar.report.drawing import Axis, Drawing, shorten
-from attar.report.search.fronts import describe
+from attar.report.search.fronts import describe, key, won
 from attar.report.words import bytes_of, milliseconds, percents, significant
 from attar.searched import Searched, Trial
 
@@ -50,15 +50,15 @@ def lanes(s: Searched) -> Drawing | None:
     if len(scored) < 2:
         return None
     step = max(1, math.ceil(len(scored) / MOST))
-    drawn = [t for k, t in enumerate(scored) if k % step == 0 or t.number == s.winner or k >= len(scored) - 20]
+    drawn = [t for k, t in enumerate(scored) if k % step == 0 or won(s, t) or k >= len(scored) - 20]
     ranks = {t.number: k / len(scored) for k, t in enumerate(scored)}
     found = _lanes(s, drawn)
     d = Drawing("lanes", f"Parallel coordinates of {len(drawn):,} trials", _told(s, scored), WIDTH, 26 + ROW * (len(found) - 1) + 34)
-    order = [t for t in drawn if t.number != s.winner] + [t for t in drawn if t.number == s.winner]
+    order = [t for t in drawn if not won(s, t)] + [t for t in drawn if won(s, t)]
     for t in order:
         points = [(lane.at(v), 26 + ROW * k) for k, (lane, values) in enumerate(found) if (v := values.get(t.number)) is not None]
-        look = "winner c-student" if t.number == s.winner else f"shade{min(SHADES - 1, int(SHADES * ranks[t.number]))}"
-        d.path(points, f"strand {look} trial", hover=describe(t, s.metric), trial=f"{t.number}")
+        look = "winner c-student" if won(s, t) else f"shade{min(SHADES - 1, int(SHADES * ranks[t.number]))}"
+        d.path(points, f"strand {look} trial", hover=describe(t, s.metric), trial=key(t))
     for k, (lane, _) in enumerate(found):
         y = 26 + ROW * k
         d.line(14, y, WIDTH - 14, y, "zero")

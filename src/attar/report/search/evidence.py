@@ -6,6 +6,7 @@ import math
 
 from attar.certificate import digits, metric_name
 from attar.report.drawing import LEFT, WIDTH, Axis, Drawing, ladder, plain_ticks, shorten
+from attar.report.search.fronts import won
 from attar.report.words import interval, milliseconds, percent, significant, unit_row
 from attar.searched import Finalist, Pricing, Searched
 
@@ -100,12 +101,11 @@ def finalists(s: Searched) -> Drawing | None:
             )
     for k, f in enumerate(rows):
         y = top + tall * k + 34
-        won = f.trial == s.winner
         d.text(
             14,
             y - 16,
             shorten(f"{f.trial}  {f.student}", 330),
-            "name halo strong" if won else "name halo",
+            "name halo strong" if won(s, f) else "name halo",
             hover=f"{f.student}\n{f.objective}\n{f.fit}",
         )
         for score in f.scores:

@@ -11,9 +11,9 @@ import numpy as np
 from attar.certificate import digits, metric_name
 from attar.report.drawing import LEFT, WIDTH, Axis, Drawing, ladder, legend
 from attar.report.words import bytes_of, milliseconds, significant, unit_row
-from attar.searched import Competitor, Priced, Searched, Trial, front, temperature
+from attar.searched import Competitor, Finalist, Priced, Searched, Trial, front, temperature
 
-__all__ = ["against", "describe", "look_of"]
+__all__ = ["against", "describe", "key", "look_of", "won"]
 
 HIGH = 230.0
 LOWEST = 0.3  # share of trials that may fall below the frame, where they would flatten the rest
@@ -67,10 +67,21 @@ def look_of(t: Trial) -> str:
     return "labels" if t.arm == "labels" else "within" if t.within else "over"
 
 
+def key(t: Trial) -> str:
+    """A trial's name on its page: both arms of a search count from 0."""
+    return f"{t.arm[0]}{t.number}"
+
+
+def won(s: Searched, t: Trial | Finalist) -> bool:
+    """Whether a trial, or a finalist, is the one that is recommended."""
+    return (t.number if isinstance(t, Trial) else t.trial) == s.winner and t.arm == "student"
+
+
 def describe(t: Trial, metric: str) -> str:
     """A trial in a few lines, for who points at it."""
     price = t.price
-    said = [f"trial {t.number}: {t.state}" + (f", {metric_name(metric)} {digits(t.score)}" if t.score is not None else "")]
+    alone = " on labels alone" if t.arm == "labels" else ""
+    said = [f"trial {t.number}{alone}: {t.state}" + (f", {metric_name(metric)} {digits(t.score)}" if t.score is not None else "")]
     said += [t.student, t.objective, t.fit]
     costs = [milliseconds(price.latency_ms)] if price.latency_ms else []
     costs += [bytes_of(price.size_bytes / 1e6)] if price.size_bytes else []
@@ -95,7 +106,7 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
     bound = s.bounds.get(cost.bound)
     shown = [x for _, x, _ in trials] + [x for *_, x, _ in others] + dear + ([bound] if bound else [])
     kinds = [k for k in TRIALS if any(look_of(t) == k for t, *_ in trials)]
-    winner = next((t for t, *_ in trials if t.number == s.winner), None)
+    winner = next((t for t, *_ in trials if won(s, t)), None)
     entries = [TRIALS[k] for k in kinds if k != "within"] if not s.bounds else [TRIALS[k] for k in kinds]
     entries += [WINNER] if winner else []
     entries += [look for _, look, *_ in others]
@@ -134,13 +145,13 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
             if look_of(t) == k and t is not winner:
                 look = TRIALS[k]
                 at = down(min(max(y, least), down.high) if s.better > 0 else max(min(y, least), down.low))
-                d.mark(across(x * factor), at, look.shape, look.look + " trial", look.size, describe(t, s.metric), trial=f"{t.number}")
+                d.mark(across(x * factor), at, look.shape, look.look + " trial", look.size, describe(t, s.metric), trial=key(t))
     for c, look, x, y in others:
         d.mark(across(x * factor), down(y), look.shape, look.look, look.size, f"{c.name}: {metric} {digits(y)}, {cost.written(x)}\n{c.why}")
     if winner is not None and (x := cost.of(winner.price)) and winner.score is not None:
         hover = describe(winner, s.metric)
         at = across(x * factor), down(winner.score)
-        d.mark(*at, WINNER.shape, WINNER.look + " trial", WINNER.size, hover, trial=f"{winner.number}")
+        d.mark(*at, WINNER.shape, WINNER.look + " trial", WINNER.size, hover, trial=key(winner))
     for e, (x, y) in zip(entries, places, strict=True):
         d.mark(x + 13, y, e.shape, e.look, e.size)
         d.text(x + 24, y + 4, e.name, "name")

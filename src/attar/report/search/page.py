@@ -12,7 +12,7 @@ from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report.drawing import Drawing
 from attar.report.search import choices, evidence, tables
-from attar.report.search.fronts import against, describe
+from attar.report.search.fronts import against, describe, won
 from attar.report.search.leaderboard import ranked
 from attar.report.words import interval, sentence_case, sentences
 from attar.searched import Searched, front
@@ -21,7 +21,6 @@ __all__ = ["commands", "write_search_page"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED = 1000  # trials in the page's own list, the best first
-STATES = {"trained": "trained to the end", "dear": "dropped unpaid", "stopped": "stopped at a rung", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,10 @@ def write_search_page(s: Searched, out: Path) -> Path:
             (t, "" if t.score is None else digits(t.score), *tables.costs(t.price), t in ahead, describe(t, s.metric))
             for t in ranked(s)[:LISTED]
         ],
-        states=STATES,
-        counts=", ".join(f"{count:,} {said}" for state, said in STATES.items() if (count := sum(t.state == state for t in s.trials))),
+        states=tables.STATES,
+        counts=", ".join(
+            f"{count:,} {said}" for state, said in tables.STATES.items() if (count := sum(t.state == state for t in s.trials))
+        ),
         listed=LISTED,
         metric=metric_name(s.metric),
         drew={"dear": any(t.state == "dear" for t in s.trials), "first": _on_first(s)},
@@ -140,14 +141,14 @@ def _facts(s: Searched) -> list[tuple[str, str]]:
 
 def replies(s: Searched) -> list[Reply]:
     """The answers at the top: which student, whether anything else would do, how small it can be."""
-    won = next((f for f in s.finalists if f.trial == s.winner), None)
+    first = next((f for f in s.finalists if won(s, f)), None)
     text = " ".join(s.recommendation)
-    if won is not None:
+    if first is not None:
         teacher = f"the teacher {interval(s.teacher.score)}" if s.teacher.score is not None else "the teacher has no figure"
         of = f"{metric_name(s.metric)} on the second half; {teacher}"
-        found = [Reply("Which student?", "front", "yes", won.student, interval(won.score), of, text)]
+        found = [Reply("Which student?", "front", "yes", first.student, interval(first.score), of, text)]
     elif s.winner is not None:
-        trial = next((t for t in s.trials if t.number == s.winner), None)
+        trial = next((t for t in s.trials if won(s, t)), None)
         found = [Reply("Which student?", "front", "unsure", trial.student if trial else f"Trial {s.winner}", text=text)]
     else:
         word = "No student is recommended" if s.trials else "Nothing was tried"

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from attar.certificate import Figure, digits, metric_name, signed
+from attar.report.search.fronts import won
 from attar.report.tables import NOTHING, Cell, Table
 from attar.report.words import bytes_of, milliseconds, percent, significant
 from attar.searched import Priced, Searched
 
-__all__ = ["PARTS", "bounds", "competitors", "costs", "failures", "finalists", "minutes", "pricing", "rungs", "times"]
+__all__ = ["PARTS", "STATES", "bounds", "competitors", "costs", "failures", "finalists", "minutes", "pricing", "rungs", "summary", "times"]
 
 PARTS = {
     "teacher": "teacher: taught, and asked once",
@@ -20,6 +21,7 @@ PARTS = {
     "finalists": "finalists, trained anew over seeds",
     "competitors": "competitors",
 }
+STATES = {"trained": "trained to the end", "dear": "dropped unpaid", "stopped": "stopped at a rung", "failed": "failed"}
 TRUSTED = 0.6  # rank correlation below which a rung stops nobody
 BOUNDS = {  # name in a budget: what it is called, the field of Priced, the factor to its unit, whether more is better
     "latency_ms": ("one row, 95th percentile", "latency_ms", 1.0, -1),
@@ -64,7 +66,7 @@ def costs(price: Priced) -> tuple[str, str]:
 
 def bounds(s: Searched) -> list[tuple[str, str, str, bool | None]]:
     """(what, allowed, taken, whether it is kept) of every bound of the budget, by the winner's measured price; "" without a winner."""
-    price = next((f.price for f in s.finalists if f.trial == s.winner), None)
+    price = next((f.price for f in s.finalists if won(s, f)), None)
     found = []
     for name, limit in s.bounds.items():
         what, field, factor, sign = BOUNDS.get(name, (name.replace("_", " "), "", 1.0, -1))
@@ -76,6 +78,16 @@ def bounds(s: Searched) -> list[tuple[str, str, str, bool | None]]:
     return found
 
 
+def summary(s: Searched) -> list[Table]:
+    """The tables that a terminal shows: the budget, the finalists, what could be put in place, how many trials went which way."""
+    rows = tuple((Cell(what), Cell(allowed), Cell(taken or NOTHING)) for what, allowed, taken, _ in bounds(s))
+    budget = Table("Budget", ("", "allowed", "measured"), rows) if rows else None
+    counts = [(said, sum(t.state == state for t in s.trials)) for state, said in STATES.items()]
+    rows = tuple((Cell(said), Cell(f"{count:,}"), Cell(percent(count / len(s.trials)))) for said, count in counts if count)
+    tried = Table("Trials", ("", f"{len(s.trials):,}", "share"), rows) if rows else None
+    return [table for table in (budget, finalists(s), competitors(s), tried) if table is not None]
+
+
 def finalists(s: Searched) -> Table | None:
     """Finalists on the second half, beside what they were chosen by."""
     if not s.finalists:
@@ -84,7 +96,7 @@ def finalists(s: Searched) -> Table | None:
     for f in s.finalists:
         lost = "" if f.score.value is None or not math.isfinite(f.before) else signed(f.score.value - f.before).strip()
         time, size = costs(f.price)
-        name = Cell(f"{f.student}" + (" · recommended" if f.trial == s.winner else ""), f"trial {f.trial} · {f.objective} · {f.fit}")
+        name = Cell(f"{f.student}" + (" · recommended" if won(s, f) else ""), f"trial {f.trial} · {f.objective} · {f.fit}")
         cells = (name, _figure(f.score), Cell(digits(f.before), lost and f"{lost} since"), Cell(f"{len(f.scores):,}"), Cell(time, size))
         rows.append((*cells, Cell("yes" if f.within else "no")))
     notes = (
@@ -98,17 +110,17 @@ def finalists(s: Searched) -> Table | None:
 
 def competitors(s: Searched) -> Table | None:
     """The teacher and what could be put in its place without distillation, beside the winner."""
-    won = next((f for f in s.finalists if f.trial == s.winner), None)
+    first = next((f for f in s.finalists if won(s, f)), None)
     rows = []
-    if won is not None:
-        time, size = costs(won.price)
+    if first is not None:
+        time, size = costs(first.price)
         rows.append(
             (
-                Cell(f"{won.student} · recommended", f"trial {won.trial}"),
-                _figure(won.score),
+                Cell(f"{first.student} · recommended", f"trial {first.trial}"),
+                _figure(first.score),
                 Cell(time),
                 Cell(size),
-                Cell("yes" if won.within else "no"),
+                Cell("yes" if first.within else "no"),
             )
         )
     for c in (s.teacher, *s.competitors):
