@@ -260,7 +260,7 @@ def value_of(hole: Hole) -> st.SearchStrategy[Any]:
     return st.integers(int(hole.low), int(hole.high)) if hole.kind == "integer" else st.floats(hole.low, hole.high)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TEXTS, st.data())
 def test_a_point_fills_every_hole_and_what_comes_out_reads_back(text: str, data: st.DataObject) -> None:
     found = Space.of(parse(text), "student")
@@ -275,7 +275,7 @@ def test_a_point_fills_every_hole_and_what_comes_out_reads_back(text: str, data:
         assert not found.contains({name: value for name, value in point.items() if name != missing})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_point_of_a_recipe_resolves_and_reads_back(data: st.DataObject) -> None:
     recipe = of_texts({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 2e-2))"})

@@ -20,7 +20,7 @@ from attar.notation.change import map_paths, override
 from attar.notation.parse import parse
 from attar.notation.places import in_package, located
 from attar.notation.resolve import Vocabulary, read, resolve
-from attar.notation.spaces import Hole, Space, space_in
+from attar.notation.spaces import Hole, Space, calls, changed
 from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, say, write
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "Sum",
     "Value",
     "Vocabulary",
+    "calls",
+    "changed",
     "in_package",
     "located",
     "map_paths",
@@ -47,6 +49,5 @@ __all__ = [
     "resolve",
     "say",
     "signature",
-    "space_in",
     "write",
 ]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal
 
 from attar.errors import NotationError
-from attar.notation.annotations import parameters_of
+from attar.notation.annotations import hints_of, parameters_of, said
 from attar.notation.resolve import Vocabulary, resolve
 from attar.notation.tree import NOWHERE, Call, List, Minus, Name, Node, Place, Product, Sum, Value, cut, is_number, literal, refuse, write
 
-__all__ = ["SPACES", "Hole", "Space", "between", "choice", "integer", "log", "space_in"]
+__all__ = ["SPACES", "Hole", "Space", "between", "calls", "changed", "choice", "integer", "log"]
 
 Kind = Literal["choice", "between", "log", "integer"]
 _MARK = "?"  # begins the name that stands for a hole in a space's form; no text can have it
@@ -135,6 +135,8 @@ class Hole:
     name: where it stands, "student.width", "objective.kl.temperature", "student" for a whole line; unique in its recipe.
     low, high: of numbers, both included; None of a choice. log: ratios count, not differences. items: of a choice, as written.
     within: (name of a choice, text of its item), outermost first: only where a point has all of them is this one asked for.
+    word, argument: whose value it is, "" where that is not known. tensor: whether that may also be a 0-dimensional tensor, one value for
+        each student of a cohort: temperatures and weights.
     """
 
     name: str
@@ -144,6 +146,9 @@ class Hole:
     log: bool = False
     items: tuple[Node, ...] = ()
     within: tuple[tuple[str, str], ...] = ()
+    word: str = ""
+    argument: str = ""
+    tensor: bool = False
     at: Place = field(default=NOWHERE, compare=False, repr=False)
 
     @property
@@ -225,12 +230,13 @@ class Space:
         """How many points there are; None where a range is continuous."""
         return self._size(self._form)
 
-    def at(self, point: Mapping[str, Any]) -> Node:
+    def at(self, point: Mapping[str, Any], tensor: str = "") -> Node:
         """The tree with each hole filled by its value in `point`, which may name more than is asked for here.
 
+        tensor: a word that is called with the number where it may be a tensor; "" leaves plain numbers.
         Raises NotationError for a hole that `point` leaves out, and for a value outside.
         """
-        return self._filled(self._form, lambda hole: point.get(hole.name, _MARK))
+        return self._filled(self._form, point, tensor)
 
     def contains(self, point: Mapping[str, Any]) -> bool:
         """Whether `point` has a value within its bounds for every hole that is asked for."""
@@ -257,20 +263,22 @@ class Space:
     def _hole(self, name: str) -> Hole:
         return next(hole for hole in self.holes if hole.name == name)
 
-    def _filled(self, form: Node, value_of: Callable[[Hole], Any]) -> Node:
+    def _filled(self, form: Node, point: Mapping[str, Any], tensor: str) -> Node:
         match form:
             case Name(name=name) if name.startswith(_MARK):
                 hole = self._hole(name.removeprefix(_MARK))
-                value = value_of(hole)
-                if value == _MARK:
-                    refuse(f"the point has no {hole.name}", hole.at, f"it is one of {hole.text}")
+                if hole.name not in point:
+                    refuse(f"the point has no {hole.name}", hole.at, f"it is one of {cut(hole.text)}")
+                value = point[hole.name]
                 if not hole.holds(value):
                     raise NotationError(f"{hole.name}={cut(literal(value))} lies outside of {cut(hole.text)}\n{hole.at}", hint=_what(hole))
                 if hole.kind == "choice":
-                    return self._filled(self._items[hole.name][hole.texts.index(value)], value_of)
-                return Value(int(value) if hole.kind == "integer" else float(value), hole.at)
+                    item = self._filled(self._items[hole.name][hole.texts.index(value)], point, tensor)
+                    return Call(tensor, (item,), at=hole.at) if tensor and hole.tensor and is_number(item) else item
+                number = Value(int(value) if hole.kind == "integer" else float(value), hole.at)
+                return Call(tensor, (number,), at=hole.at) if tensor and hole.tensor else number
             case _:
-                return _canonical(_mapped(form, lambda part, _: self._filled(part, value_of)))
+                return _canonical(_mapped(form, lambda part, _: self._filled(part, point, tensor)))
 
     def _size(self, form: Node) -> int | None:
         if isinstance(form, Name) and form.name.startswith(_MARK):
@@ -279,18 +287,23 @@ class Space:
                 sizes = [self._size(item) for item in self._items[hole.name]]
                 return None if None in sizes else sum(s for s in sizes if s is not None)
             return int(hole.high - hole.low) + 1 if hole.kind == "integer" and hole.low is not None and hole.high is not None else None
-        sizes: list[int | None] = []
-        _mapped(form, lambda part, _: (sizes.append(self._size(part)), part)[1])
+        sizes = [self._size(part) for part in _parts(form)]
         return None if None in sizes else math.prod(s for s in sizes if s is not None)
 
 
-def space_in(node: Node) -> Call | None:
-    """The first call of a space's word in a tree, None where there is none."""
-    if isinstance(node, Call) and node.name in SPACES:
-        return node
-    found: list[Call] = []
-    _mapped(node, lambda part, _: (found.extend([s] if (s := space_in(part)) else []), part)[1])
-    return found[0] if found else None
+def calls(node: Node, words: Collection[str] = SPACES) -> Iterator[Call]:
+    """The calls of these words in a tree, from the outside in, as they are written; those of spaces where nothing is said."""
+    if isinstance(node, Call) and node.name in words:
+        yield node
+    for part in _parts(node):
+        yield from calls(part, words)
+
+
+def changed(node: Node, words: Collection[str], change: Callable[[Call], Node]) -> Node:
+    """The tree with each call of these words changed."""
+    if isinstance(node, Call) and node.name in words:
+        return change(node)
+    return _canonical(_mapped(node, lambda part, _: changed(part, words, change)))
 
 
 # --- reading the tree --------------------------------------------------------------------------------------------------------------
@@ -298,12 +311,14 @@ def space_in(node: Node) -> Call | None:
 
 @dataclass(frozen=True)
 class _Spot:
-    """Where in a text the reader is. path: the key, and the words gone through. argument: whose value stands here, "" for none."""
+    """Where in a text the reader is. path: the key, and the words gone through. word, argument: whose value stands here, "" for none."""
 
     path: tuple[str, ...]
     argument: str = ""
     within: tuple[tuple[str, str], ...] = ()
     top: bool = False
+    word: str = ""
+    tensor: bool = False
 
     @property
     def name(self) -> str:
@@ -321,31 +336,34 @@ class _Finder:
     def marked(self, node: Node, spot: _Spot) -> Node:
         if isinstance(node, Call) and node.name in SPACES:
             return self.hole(node, spot)
+        inner = replace(spot, top=False)
         if isinstance(node, Call):
-            path = spot.path if spot.top else (*spot.path, node.name)
-            names = self.names(node)
-            return _mapped(node, lambda part, which: self.marked(part, replace(spot, path=path, argument=names[which], top=False)))
+            inner = replace(inner, path=spot.path if spot.top else (*spot.path, node.name), word=node.name)
+            named = self.arguments(node)
+            return _mapped(node, lambda part, which: self.marked(part, replace(inner, argument=named[which][0], tensor=named[which][1])))
         if isinstance(node, Product):
             term = next((i.name for i in node.items if isinstance(i, Call) and i.name not in SPACES), "")
-            weight = replace(spot, path=(*spot.path, term) if term else spot.path, argument="weight", top=False)
-            return _mapped(node, lambda part, _: self.marked(part, weight if _is_number(part) else replace(spot, top=False)))
-        return _mapped(node, lambda part, _: self.marked(part, replace(spot, top=False)))
+            weight = replace(inner, path=(*spot.path, term) if term else spot.path, word="", argument="weight", tensor=True)
+            return _mapped(node, lambda part, _: self.marked(part, weight if _is_number(part) else inner))
+        return _mapped(node, lambda part, _: self.marked(part, inner))
 
-    def names(self, node: Call) -> list[str]:
-        """What the arguments of a call are called, as they are written; of unknown words those by place are counted."""
+    def arguments(self, node: Call) -> list[tuple[str, bool]]:
+        """What the arguments of a call are called, as they are written, and whether each may be a tensor; unknown ones are counted."""
         callee = self.words.get(node.name)
-        parameters = [] if callee is None else [p for p in parameters_of(callee).values() if p.kind is not p.KEYWORD_ONLY]
-        several = bool(parameters) and parameters[-1].kind is parameters[-1].VAR_POSITIONAL
-        places = [
-            parameters[i].name if i < len(parameters) else parameters[-1].name if several else str(i) for i, _ in enumerate(node.args)
-        ]
-        return [*places, *(name for name, _ in node.kwargs)]
+        parameters = {} if callee is None else parameters_of(callee)
+        hints = {} if callee is None else hints_of(callee)
+        places = [p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        several = bool(places) and places[-1].kind is places[-1].VAR_POSITIONAL
+        names = [places[i].name if i < len(places) else places[-1].name if several else str(i) for i, _ in enumerate(node.args)]
+        names += [name for name, _ in node.kwargs]
+        return [(name, "Tensor" in said(hints[name]).split(" | ") if name in hints else False) for name in names]
 
     def hole(self, node: Call, spot: _Spot) -> Node:
         name = self.free(spot.name)
         if node.name == "choice":
             items = _chosen_from(node)
-            hole = Hole(name, "choice", items=items, within=spot.within, at=node.at)
+            numbers = spot.tensor and all(is_number(item) for item in items)
+            hole = Hole(name, "choice", None, None, False, items, spot.within, spot.word, spot.argument, numbers, node.at)
             self.holes.append(hole)
             texts = hole.texts
             self.items[name] = tuple(
@@ -353,10 +371,11 @@ class _Finder:
                 for item, text in zip(items, texts, strict=True)
             )
         else:
-            if inner := next((s for part in [*node.args, *(v for _, v in node.kwargs)] if (s := space_in(part))), None):
+            if inner := next((s for part in _parts(node) for s in calls(part)), None):
                 refuse(f"a space within {node.name}(): its bounds are numbers", inner.at, f"choice({node.name}(1, 8), {node.name}(2, 16))")
             found = resolve(node, SPACES)
-            self.holes.append(Hole(name, found.kind, found.low, found.high, found.log, within=spot.within, at=node.at))
+            bounds = (found.kind, found.low, found.high, found.log)
+            self.holes.append(Hole(name, *bounds, (), spot.within, spot.word, spot.argument, spot.tensor, node.at))
         return Name(_MARK + name, node.at)
 
     def free(self, name: str) -> str:
@@ -396,13 +415,25 @@ def _what(hole: Hole) -> str:
     return kind if hole.kind == "choice" else f"{kind} from {literal(hole.low)} to {literal(hole.high)}"
 
 
+def _parts(node: Node) -> tuple[Node, ...]:
+    match node:
+        case Call(args=args, kwargs=kwargs):
+            return (*args, *(value for _, value in kwargs))
+        case List(items=items) | Sum(items=items) | Product(items=items):
+            return items
+        case Minus(item=item):
+            return (item,)
+        case _:
+            return ()
+
+
 def _mapped(node: Node, change: Callable[[Node, int], Node]) -> Node:
     """The node with each of its parts changed; `change` is told which of them it is, arguments by name following those by place."""
     match node:
         case Call(args=args, kwargs=kwargs):
-            changed = [change(part, i) for i, part in enumerate([*args, *(v for _, v in kwargs)])]
-            named = tuple((name, part) for (name, _), part in zip(kwargs, changed[len(args) :], strict=True))
-            return replace(node, args=tuple(changed[: len(args)]), kwargs=named)
+            new = [change(part, i) for i, part in enumerate(_parts(node))]
+            named = tuple((name, part) for (name, _), part in zip(kwargs, new[len(args) :], strict=True))
+            return replace(node, args=tuple(new[: len(args)]), kwargs=named)
         case List(items=items) | Sum(items=items) | Product(items=items):
             return replace(node, items=tuple(change(part, i) for i, part in enumerate(items)))
         case Minus(item=item):
