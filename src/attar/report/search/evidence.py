@@ -6,7 +6,7 @@ import math
 
 from attar.certificate import digits, metric_name
 from attar.report.drawing import LEFT, WIDTH, Axis, Drawing, ladder, plain_ticks, shorten
-from attar.report.search.fronts import won
+from attar.report.search.fronts import goal_name, won
 from attar.report.words import interval, milliseconds, percent, significant, unit_row
 from attar.searched import Finalist, Pricing, Searched
 
@@ -87,7 +87,7 @@ def finalists(s: Searched) -> Drawing | None:
         d.line(across(tick), top, across(tick), bottom, "grid")
         d.text(across(tick), bottom + 15, label, "tick", "middle")
     for value, look, words, y in (
-        (goal, "margin", "teacher less the margin", 8.0),
+        (goal, "margin", goal_name(s), 8.0),
         (None if teacher is None else teacher.value, "rule c-teacher", "teacher", 19.0),
     ):
         if value is not None:

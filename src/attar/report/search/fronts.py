@@ -13,7 +13,7 @@ from attar.report.drawing import LEFT, WIDTH, Axis, Drawing, ladder, legend
 from attar.report.words import bytes_of, milliseconds, significant, unit_row
 from attar.searched import Competitor, Finalist, Priced, Searched, Trial, front, temperature
 
-__all__ = ["against", "describe", "key", "look_of", "won"]
+__all__ = ["against", "describe", "goal_name", "key", "look_of", "won"]
 
 HIGH = 230.0
 LOWEST = 0.3  # share of trials that may fall below the frame, where they would flatten the rest
@@ -77,6 +77,11 @@ def won(s: Searched, t: Trial | Finalist) -> bool:
     return (t.number if isinstance(t, Trial) else t.trial) == s.winner and t.arm == "student"
 
 
+def goal_name(s: Searched) -> str:
+    """What the line is called at which a student is worse than the teacher by the margin."""
+    return f"teacher {'less' if s.better > 0 else 'plus'} the margin"
+
+
 def describe(t: Trial, metric: str) -> str:
     """A trial in a few lines, for who points at it."""
     price = t.price
@@ -127,11 +132,17 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
         d.line(across(bound * factor), top, across(bound * factor), bottom, "zero")
         left = across(bound * factor) > (LEFT + RIGHT) / 2
         words = f"budget {cost.written(bound)}"
-        d.text(across(bound * factor) + (-5 if left else 5), bottom - 6, words, "small halo", "end" if left else "start")
+        d.text(
+            across(bound * factor) + (-5 if left else 5),
+            bottom - 6 if s.better > 0 else top + 12,
+            words,
+            "small halo",
+            "end" if left else "start",
+        )
     if (teacher := _first(s.teacher)) is not None and down.low < teacher - s.better * s.margin < down.high:
         goal = down(teacher - s.better * s.margin)
         d.line(LEFT, goal, RIGHT, goal, "margin")
-        d.text(RIGHT, goal + (13 if s.better > 0 else -5), "teacher less the margin", "small halo", "end")
+        d.text(RIGHT, goal + (13 if s.better > 0 else -5), goal_name(s), "small halo", "end")
     for x in dear:
         d.line(across(x * factor), bottom + 4, across(x * factor), bottom + 10, "rug")
     beyond = sum(y < least if s.better > 0 else y > least for *_, y in trials)

@@ -171,7 +171,7 @@ def _else(s: Searched) -> Reply:
     if near:
         names = " and ".join(c.name for c in near)
         return Reply(question, to, "fact", sentence_case(names), text=f"Within the budget, and in the margin by its mean. {text}")
-    word = "Nothing else keeps the budget" if not fits else "What keeps the budget falls below the margin"
+    word = "Nothing else keeps the budget" if not fits else "What keeps the budget is outside the margin"
     return Reply(question, to, "fact", word, text=text)
 
 
