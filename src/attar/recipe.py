@@ -17,8 +17,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -245,14 +246,13 @@ class Recipe:
         come to is not known before they are chosen.
         Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
         """
-        found = self._spaces()
-        for key, space in found.items():
+        for key, space in self._spaces.items():
             with _prefixed(self.where(key)):
                 for ways in space.ends():
                     self._one_of(key, space, ways)
                 if space.empty:
                     self._value(self.entries[key], Path())
-        return found
+        return dict(self._spaces)
 
     def _one_of(self, key: str, space: Space, ways: Sequence[Mapping[str, Any]]) -> None:
         """Raise the first error if none of these points resolves."""
@@ -266,7 +266,8 @@ class Recipe:
         if first is not None:
             raise first
 
-    def _spaces(self) -> dict[str, Space]:
+    @cached_property
+    def _spaces(self) -> Mapping[str, Space]:
         spaces: dict[str, Space] = {}
         for key in SEARCHED:
             if key in self.entries:
@@ -279,7 +280,7 @@ class Recipe:
 
         Raises RecipeError for a hole that the point leaves out, a value outside, and a name that is no hole.
         """
-        spaces = self._spaces()
+        spaces = self._spaces
         names = {hole.name for space in spaces.values() for hole in space.holes}
         if strange := next((name for name in point if name not in names), None):
             file = "" if self.path == NO_FILE else f"{self.path}: "
@@ -296,7 +297,7 @@ class Recipe:
         Which these are, `Hole.tensor` says: temperatures and weights.
         """
         with _prefixed(self.where(key)):
-            node = self._spaces()[key].at(point, tensor=TENSOR)
+            node = self._spaces[key].at(point, tensor=TENSOR)
             return resolve(
                 node,
                 {**vocabulary(key, self.trust), TENSOR: _tensor},
@@ -374,7 +375,7 @@ class Recipe:
         Then at other temperatures, on the teacher alone, and the smallest and the largest student at the temperature that is likely to
         suit it: the best one grows with capacity. A point is there once.
         """
-        spaces = self._spaces()
+        spaces = self._spaces
         holes = [hole for space in spaces.values() for hole in space.holes]
         words = {name: word for key in SEARCHED for name, word in vocabulary(key, self.trust).items()}
         line = next((hole for hole in holes if hole.name == "student" and hole.kind == "choice"), None)
@@ -481,9 +482,10 @@ def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = t
     return Recipe(path, entries, tuple(trust))
 
 
-def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
+def of_texts(texts: Mapping[str, str], *, teacher: object = None, trust: Sequence[str] = ()) -> Recipe:
     """A recipe of texts by key that is no file, for `Recipe.spaces`, `Recipe.at` and `Recipe.value`; paths are relative to where it runs.
 
+    teacher: whose own text, where it has one that reads, tells `Recipe.opened` what students of texts may begin from.
     Raises RecipeError for an unknown key, or a text that does not read.
 
     >>> recipe = of_texts({"student": "mlp(width=integer(8, 128))"})
@@ -497,6 +499,9 @@ def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
         with _prefixed(key):
             node = parse(text)
         entries[key] = Entry(key, 0, _texts(node) if KEYS[key].plain is not None else node)
+    if teacher is not None and "teacher" not in entries:
+        with suppress(NotationError):  # a net of one's own has none
+            entries["teacher"] = Entry("teacher", 0, parse(repr(teacher)))
     return Recipe(NO_FILE, entries, tuple(trust))
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from attar.data import Data
 from attar.errors import StudentError
-from attar.notation import read
+from attar.notation import read, write
 from attar.pretrained.text import Encoder, Pool, load_body, open_folder
 from attar.pretrained.transformer import Transformer
 from attar.reading import Tokens
+from attar.recipe import load, of_texts
 from attar.signal import Schema, Student, Texts
 from attar.students import hf, ngrams, shrink, static_embedding
 from attar.students.ngrams import LinearBag
@@ -385,3 +386,28 @@ def test_an_empty_text_is_answered_by_the_bias() -> None:
 
 def test_the_builder_is_a_transformers_own() -> None:
     assert isinstance(hf("folder"), Transformer)
+
+
+# --- what a search tries
+
+
+def test_auto_begins_students_of_texts_where_their_teacher_does(path: str, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to(path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('teacher: taught(hf("model", freeze=1, max_length=20), at="teacher.safetensors")\nstudent: auto()\n')
+    opened = load(recipe).opened(TEXTS.schema, classification())
+    said = write(opened.entries["student"].node)
+    assert 'static_embedding(hf("model", max_length=20), dimensions=16, hidden=choice(0, 64))' in said
+    assert 'shrink(hf("model", max_length=20), layers=integer(1, 3), width=choice(8, 16))' in said
+    families = set()
+    for point in opened.priors():
+        student = opened.at(point).value("student", tmp_path)
+        families.add(type(student).__name__)
+        assert student(TEXTS.schema, 0)({"text": Texts(["sea1 wood2"])}).shape == (1, len(TEXTS.schema.classes))
+    assert families == {"Ngrams", "Static", "Shrunk"}
+
+
+def test_auto_finds_the_encoder_of_a_teacher_from_python(path: str) -> None:
+    vectors = of_texts({"student": "auto()"}, teacher=hf(path)).opened(VECTORS, embedding())
+    assert write(vectors.entries["student"].node) == f'shrink(hf("{path}", max_length=128), layers=integer(1, 3))'
+    assert vectors.at(vectors.priors()[0]).value("student", "run")(VECTORS, 0)(ROWS).shape == (4, 1, 16)

@@ -268,7 +268,7 @@ class Space:
             case Name(name=name) if name.startswith(_MARK):
                 hole = self._hole(name.removeprefix(_MARK))
                 if hole.name not in point:
-                    refuse(f"the point has no {hole.name}", hole.at, f"it is one of {cut(hole.text)}")
+                    refuse(f"the point has no {hole.name}", hole.at, _what(hole))
                 value = point[hole.name]
                 if not hole.holds(value):
                     raise NotationError(f"{hole.name}={cut(literal(value))} lies outside of {cut(hole.text)}\n{hole.at}", hint=_what(hole))
