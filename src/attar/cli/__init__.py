@@ -126,7 +126,7 @@ def search(
     folder = out or _search_folder(recipe)
     with _explained(debug, resume=_again("search", recipe, settings, out, trust, given)):
         found = _searched(_loaded(recipe, settings, trust), folder, seconds, trials, workers, join, resume=resume)
-        say_searched(found, folder)
+        say_searched(found, folder, recipe)
     raise typer.Exit(exit_code(found))
 
 
@@ -289,7 +289,7 @@ def _searched_first(recipe: Recipe, folder: Path, resume: bool) -> Path:
     if not complete(search):
         found = _searched(recipe, search, None, None, 1, None, resume=search.exists())
         if code := exit_code(found):
-            say_searched(found, search)
+            say_searched(found, search, recipe.path)
             raise typer.Exit(code)
     return search
 

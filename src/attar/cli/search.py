@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
-SHARD = ".safetensors"
+SHARDS = (".bin", ".safetensors")  # never changed once they are written
 BEFORE = frozenset({"search", "recipe.yaml", "manifest.json"})  # what may lie in a run's folder before the run
 
 
@@ -66,28 +66,17 @@ def need_libraries() -> None:
 
 
 def job_of(recipe: Recipe, out: Path) -> SearchJob:
-    """What a recipe asks to be searched, with its spaces checked.
+    """What a recipe asks to be searched, with its spaces checked; without a student every family that suits the data is searched.
 
-    Without a student every family that suits the data is searched. Raises the errors of `Recipe.spaces` and of its words.
+    Raises RecipeError without data or a teacher, and the errors of `Recipe.spaces` and of its words.
     """
-    from attar.recipe import KEYS, vocabulary
+    from attar.recipe import KEYS
     from attar.verbs.search import SearchJob
 
-    if "student" not in recipe.entries:
-        recipe = recipe.with_overrides(["student=auto()"])
     if missing := [key for key in ("data", "teacher") if key not in recipe.entries]:
         raise RecipeError(f"{recipe.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
     recipe.spaces()
-    values = {key: recipe.value(key, out) for key in ("data", "teacher", "task", "budget", "require", "deploy") if key in recipe.entries}
-    trees = {key: recipe.entries[key].node for key in ("student", "objective", "fit") if key in recipe.entries}
-    return SearchJob(
-        **values,
-        **trees,
-        words=lambda key: vocabulary(key, recipe.trust),
-        base=recipe.path.parent,
-        text=recipe.text(out),
-        where=recipe.where,
-    )
+    return SearchJob.of(recipe, out)
 
 
 # --- what was found ----------------------------------------------------------------------------------------------------------------
@@ -98,16 +87,16 @@ def exit_code(s: Searched) -> int:
     return 0 if s.winner is not None else 3
 
 
-def say_searched(s: Searched, out: Path) -> None:
+def say_searched(s: Searched, out: Path, recipe: Path) -> None:
     """What is recommended and why, on stdout: finalists, competitors, the budget, how small it can be, and what to do next."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    for line in _lines(s, out, min(console.width, 110)):
+    for line in _lines(s, out, recipe, min(console.width, 110)):
         console.print(line, soft_wrap=True)
 
 
-def _lines(s: Searched, out: Path, width: int) -> Iterator[Text]:
+def _lines(s: Searched, out: Path, recipe: Path, width: int) -> Iterator[Text]:
     import textwrap
 
     from rich.text import Text
@@ -137,27 +126,30 @@ def _lines(s: Searched, out: Path, width: int) -> Iterator[Text]:
     yield Text()
     yield Text(f"page         {out / 'search.html'}")
     yield Text(f"leaderboard  {out / 'leaderboard.csv'}")
-    for what, command in commands(s, out):
-        yield Text.assemble((f"to {what}:", "dim"))
+    for what, command in commands(s, out, str(recipe)):
+        yield Text(f"to {what}:", "dim")
         yield Text(f"  {command}", "bold")
 
 
 def _table(table: Table, width: int) -> Iterator[Text]:
-    """A table of the page as lines: the first column is cut where there is no room; intervals stand beside their figures."""
+    """A table of the page as lines, intervals beside their figures; names that are too long for that stand above their figures."""
     from rich.text import Text
-
-    from attar.certificate.figures import shortened
 
     def told(cell: Cell) -> str:
         return f"{cell.text} {cell.under}" if cell.under.startswith("[") else cell.text
 
-    rows = [(table.caption, *table.head[1:]), *(tuple(map(told, row)) for row in table.rows)]
-    widths = [max(len(row[k]) for row in rows) for k in range(1, len(rows[0]))]
-    room = max(16, min(max(len(row[0]) for row in rows), width - 2 - sum(w + 2 for w in widths)))
-    for k, (name, *cells) in enumerate(rows):
-        words = shortened(name, room + 2) if k == 0 else f"  {shortened(name, room)}"
-        line = f"{words:<{room + 2}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
-        yield Text(line.rstrip(), "bold" if k == 0 else "")
+    names = [table.caption, *(f"  {row[0].text}" for row in table.rows)]
+    rows = [table.head[1:], *(tuple(map(told, row[1:])) for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(width - sum(w + 2 for w in widths), len(table.caption))
+    left = min(room, max(map(len, names)))
+    for k, (name, cells) in enumerate(zip(names, rows, strict=True)):
+        figures = "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+        style = "bold" if k == 0 else ""
+        if len(name) > left:
+            yield Text(name, style)
+            name = ""
+        yield Text(f"{name:<{left}}{figures}".rstrip(), style)
 
 
 # --- the run of its winner ---------------------------------------------------------------------------------------------------------
@@ -263,7 +255,7 @@ def carry(search: Path, out: Path, teacher: object) -> bool:
     names = [at, record_of(at), ids_of(at)] if isinstance(teacher, Taught) and (at := Path(teacher.at)) else []
     files = [search / name for name in names if (search / name).is_file()]
     stored = [path for path in (search / "answers").rglob("*") if path.is_file() and not path.name.startswith(".")]
-    files += sorted(stored, key=lambda path: (path.suffix != SHARD, path))  # what a manifest names is there before it
+    files += sorted(stored, key=lambda path: (path.suffix not in SHARDS, path))  # what a manifest names is there before it
     for path in files:
         to = out / path.relative_to(search)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +268,7 @@ def _take(path: Path, to: Path) -> None:
 
     if to.exists():
         return
-    if path.suffix == SHARD:
+    if path.suffix in SHARDS:
         try:
             os.link(path, to)
             return

@@ -108,12 +108,11 @@ def _on_first(s: Searched) -> bool:
     return all(c.first is not None for c in (s.teacher, *s.competitors) if c.score is not None)
 
 
-def commands(s: Searched, out: Path) -> list[tuple[str, str]]:
-    """(what for, command): what to do next with the search in folder `out`."""
-    found = (
-        [("build the recommended student at full length, and certify it", f"attar run RECIPE --from {out}")] if s.winner is not None else []
-    )
-    found.append(("search on", f"attar search RECIPE --out {out} --resume"))
+def commands(s: Searched, out: Path, recipe: str = "RECIPE") -> list[tuple[str, str]]:
+    """(what for, command): what to do next with the search in folder `out`. recipe: the file that it was made from."""
+    found = [("search on, with more --trials or --time", f"attar search {recipe} --out {out} --resume")]
+    if s.winner is not None:
+        found.insert(0, ("build the recommended student at full length, and certify it", f"attar run {recipe} --from {out}"))
     if s.study:
         found.append(("look at every trial (pip install optuna-dashboard)", f"optuna-dashboard {_study(s.study, out)}"))
     return found
