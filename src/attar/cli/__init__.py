@@ -302,9 +302,12 @@ def _searched(
     need_libraries()
     job = job_of(recipe, folder)
     from attar.cli.display import Display
+    from attar.progress import Event
     from attar.verbs.search import search_job
 
     with Display() as display:
+        if job.budget is not None:
+            display(Event("search", text=repr(job.budget)))
         return search_job(job, out=folder, time=seconds, trials=trials, workers=workers, study=join, resume=resume, listen=display)
 
 

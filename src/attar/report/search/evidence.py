@@ -100,11 +100,11 @@ def finalists(s: Searched) -> Drawing | None:
                 "start" if across(value) < WIDTH / 2 else "end",
             )
     for k, f in enumerate(rows):
-        y = top + tall * k + 34
+        y, alone = top + tall * k + 34, " on labels alone" if f.arm == "labels" else ""
         d.text(
             14,
             y - 16,
-            shorten(f"{f.trial}  {f.student}", 330),
+            shorten(f"{f.trial}{alone}  {f.student}", 330),
             "name halo strong" if won(s, f) else "name halo",
             hover=f"{f.student}\n{f.objective}\n{f.fit}",
         )

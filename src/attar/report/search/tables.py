@@ -96,7 +96,10 @@ def finalists(s: Searched) -> Table | None:
     for f in s.finalists:
         lost = "" if f.score.value is None or not math.isfinite(f.before) else signed(f.score.value - f.before).strip()
         time, size = costs(f.price)
-        name = Cell(f"{f.student}" + (" · recommended" if won(s, f) else ""), f"trial {f.trial} · {f.objective} · {f.fit}")
+        name = Cell(
+            f.student + (" · recommended" if won(s, f) else " · on labels alone" if f.arm == "labels" else ""),
+            f"trial {f.trial} · {f.objective} · {f.fit}",
+        )
         cells = (name, _figure(f.score), Cell(digits(f.before), lost and f"{lost} since"), Cell(f"{len(f.scores):,}"), Cell(time, size))
         rows.append((*cells, Cell("yes" if f.within else "no")))
     notes = (
