@@ -25,9 +25,9 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["cohort"],
     ["verbs.teach", "verbs.annotate", "verbs.distill", "verbs.export", "verbs.evaluate", "report"],
     ["verbs.run", "verbs.check"],
-    ["verbs.search"],
     ["verbs.show"],
     ["recipe"],
+    ["verbs.search"],
     ["cli"],
     ["__main__"],
 ]

@@ -27,8 +27,9 @@ import yaml
 from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
 from attar.notation import Call, List, Name, Node, Space, Value, calls, map_paths, override, parse, resolve, write
 
-__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "vocabulary"]
+__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "of_texts", "prefixed", "vocabulary"]
 
+NO_FILE = Path()  # of a recipe that is no file
 MAX_BYTES = 256 * 1024
 PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
 
@@ -87,7 +88,13 @@ KEYS: Mapping[str, _Key] = {
         need=True,
         hint='taught(..., at="teacher") teaches one',
     ),
-    "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True, also=SPACES),
+    "student": _Key(
+        "what learns them; left out, a run with a budget searches for one",
+        ("attar.students",),
+        wants="attar.signal:Student",
+        need=True,
+        also=SPACES,
+    ),
     "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective", also=SPACES),
     "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit", also=SPACES),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
@@ -195,8 +202,10 @@ class Recipe:
     trust: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
-        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"."""
+        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"; of texts from Python the key alone."""
         entry = self.entries.get(key)
+        if self.path == NO_FILE:
+            return key
         if entry is None:
             return f"{self.path} ({key})"
         line = f":{entry.line}" if entry.line else ""
@@ -206,7 +215,7 @@ class Recipe:
         """The recipe changed by `--set` texts such as "student.width=32" or "objective=kl()", in order."""
         recipe = self
         for setting in settings:
-            with _prefixed(f"--set {setting}"):
+            with prefixed(f"--set {setting}"):
                 recipe = recipe._overridden(setting)
         return recipe
 
@@ -234,7 +243,7 @@ class Recipe:
         Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
         """
         for key, space in self._spaces.items():
-            with _prefixed(self.where(key)):
+            with prefixed(self.where(key)):
                 space.check(lambda node, key=key: self._value(replace(self.entries[key], node=node), Path()))
         return dict(self._spaces)
 
@@ -243,7 +252,7 @@ class Recipe:
         spaces: dict[str, Space] = {}
         for key in SEARCHED:
             if key in self.entries:
-                with _prefixed(self.where(key)):
+                with prefixed(self.where(key)):
                     spaces[key] = Space.of(self.entries[key].node, key, vocabulary(key, self.trust))
         return spaces
 
@@ -255,10 +264,11 @@ class Recipe:
         spaces = self._spaces
         names = {hole.name for space in spaces.values() for hole in space.holes}
         if strange := next((name for name in point if name not in names), None):
-            raise RecipeError(f"{self.path}: there is no space {strange!r}", hint=near(strange, names) or "nothing is to be chosen here")
+            file = "" if self.path == NO_FILE else f"{self.path}: "
+            raise RecipeError(f"{file}there is no space {strange!r}", hint=near(strange, names) or "nothing is to be chosen here")
         entries = dict(self.entries)
         for key, space in spaces.items():
-            with _prefixed(self.where(key)):
+            with prefixed(self.where(key)):
                 entries[key] = replace(entries[key], node=space.at(point))
         return replace(self, entries=entries)
 
@@ -270,7 +280,7 @@ class Recipe:
         lines = ["# As it was searched, every default written out; paths are relative to this folder."]
         for key in (key for key in KEYS if key in self.entries):
             if key in SEARCHED:
-                with _prefixed(self.where(key)):
+                with prefixed(self.where(key)):
                     node = map_paths(self.entries[key].node, vocabulary(key, self.trust), lambda path, of: self._from(path, of, out))
             else:
                 node = Resolved(self, Path(out), {key: self.value(key, out)})._node(key)
@@ -290,7 +300,7 @@ class Recipe:
         """
         entries = dict(self.entries)
         for key, entry in entries.items():  # before a teacher's file is read
-            with _prefixed(self.where(key)):
+            with prefixed(self.where(key)):
                 _refuse_space(entry, self.path)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
             raise RecipeError(f"{self.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
@@ -304,7 +314,7 @@ class Recipe:
         return self._value(self.entries[key], Path(out)) if key in self.entries else None
 
     def _value(self, entry: Entry, out: Path) -> Any:
-        with _prefixed(self.where(entry.key)), self._trusting():
+        with prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
             words = {} if plain else vocabulary(entry.key, self.trust)
             _refuse_space(entry, self.path)
@@ -366,10 +376,29 @@ def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = t
             raise RecipeError(f"{path}:{line}: there is no key {key!r}", hint=near(key, KEYS))
         if key in entries:
             raise RecipeError(f"{path}:{line} ({key}): the key stands already in line {entries[key].line}", hint="leave one of them out")
-        with _prefixed(f"{path}:{line} ({key})"):
+        with prefixed(f"{path}:{line} ({key})"):
             node = parse(text)
         entries[key] = Entry(key, line, _texts(node) if KEYS[key].plain is not None else node)
     return Recipe(path, entries, tuple(trust))
+
+
+def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
+    """A recipe of texts by key that is no file, for `Recipe.spaces`, `Recipe.at` and `Recipe.value`; paths are relative to where it runs.
+
+    Raises RecipeError for an unknown key, or a text that does not read.
+
+    >>> recipe = of_texts({"student": "mlp(width=integer(8, 128))"})
+    >>> recipe.at({"student.width": 16}).value("student", "run")
+    mlp(width=16, depth=3, dropout=0.0, embed=4)
+    """
+    entries: dict[str, Entry] = {}
+    for key, text in texts.items():
+        if key not in KEYS:
+            raise RecipeError(f"there is no key {key!r}", hint=near(key, KEYS))
+        with prefixed(key):
+            node = parse(text)
+        entries[key] = Entry(key, 0, _texts(node) if KEYS[key].plain is not None else node)
+    return Recipe(NO_FILE, entries, tuple(trust))
 
 
 def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -396,7 +425,10 @@ def _refuse_space(entry: Entry, path: Path) -> None:
         raise NotationError(
             f"{write(space)} is a space, and {entry.key} takes none\n{space.at}", hint=f"spaces are for {', '.join(SEARCHED)}"
         )
-    raise NotationError(f"{write(space)} is a space, of which a search takes one value\n{space.at}", hint=f"attar search {path}")
+    raise NotationError(
+        f"{write(space)} is a space, of which a search takes one value\n{space.at}",
+        hint="attar.search" if path == NO_FILE else f"attar search {path}",
+    )
 
 
 def _texts(node: Node) -> Node:
@@ -407,7 +439,7 @@ def _texts(node: Node) -> Node:
 
 
 @contextmanager
-def _prefixed(where: str) -> Iterator[None]:
+def prefixed(where: str) -> Iterator[None]:
     """Begin an error with where it is."""
     try:
         yield

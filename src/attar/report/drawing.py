@@ -107,25 +107,32 @@ class Drawing:
     def text(self, x: float, y: float, words: str, look: str = "", anchor: str = "start", hover: str = "") -> None:
         self.add("text", look, words, hover, x=x, y=y, text_anchor="" if anchor == "start" else anchor)
 
-    def path(self, points: Sequence[Point], look: str, clip_path: str = "") -> None:
+    def path(self, points: Sequence[Point], look: str, clip_path: str = "", hover: str = "", trial: str = "") -> None:
         """A line through the points."""
-        self.add("path", look, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), clip_path=clip_path)
+        d = "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+        self.add("path", look, hover=hover, d=d, clip_path=clip_path, data_trial=trial)
 
     def cloud(self, points: Iterable[Point], look: str) -> None:
         """Many equal points, as one path: the style sheet's round line ends make them discs."""
         self.add("path", look, d="".join(f"M{_number(x)} {_number(y)}h0" for x, y in points))
 
-    def mark(self, x: float, y: float, shape: str, look: str, size: float = 4, hover: str = "") -> None:
-        """A disc, square, triangle or diamond: who it is can be told without colour."""
+    def mark(self, x: float, y: float, shape: str, look: str, size: float = 4, hover: str = "", trial: str = "") -> None:
+        """A disc, square, triangle or diamond: who it is can be told without colour. trial: the number of the one that it stands for."""
         if shape == "disc":
-            self.add("circle", look, hover=hover, cx=x, cy=y, r=size)
+            self.add("circle", look, hover=hover, cx=x, cy=y, r=size, data_trial=trial)
             return
         corners = {
             "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
             "triangle": ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
             "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
         }[shape]
-        self.add("polygon", look, hover=hover, points=" ".join(f"{_number(x + size * a)},{_number(y + size * b)}" for a, b in corners))
+        self.add(
+            "polygon",
+            look,
+            hover=hover,
+            points=" ".join(f"{_number(x + size * a)},{_number(y + size * b)}" for a, b in corners),
+            data_trial=trial,
+        )
 
     def svg(self) -> str:
         """The picture as text to put into a page."""

@@ -9,12 +9,12 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -53,6 +53,7 @@ __all__ = [
     "difference",
     "manifest",
     "read",
+    "read_data",
     "read_foreign",
     "read_shift",
     "run",
@@ -76,6 +77,18 @@ JUDGED_BY = (
 )  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
+
+
+class Reading(Protocol):
+    """What says which data are read, for which task, and which line an error is about."""
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def task(self) -> Task | None: ...
+
+    def about(self, key: str) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -291,17 +304,8 @@ def _together() -> Iterator[Company]:
             torch.distributed.destroy_process_group()
 
 
-def read_data(job: Job) -> tuple[Data, Task]:
-    """The data of a job, read, and its task, bound to them."""
-    with job.about("data"):
-        kind = job.task.kind if job.task is not None else "auto"
-        data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
-    with job.about("task"):
-        return data, (job.task or task_for(data.schema, data.kind)).bind(data.schema)
-
-
 def read(job: Job) -> tuple[Data, Task]:
-    """As `read_data`; raises now what a later step would refuse."""
+    """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
     with job.about("show_rows"):
         check_rows(job.show_rows)
     data, task = read_data(job)
@@ -310,6 +314,16 @@ def read(job: Job) -> tuple[Data, Task]:
     with job.about("guard"):
         if isinstance(job.guard, Guard):
             job.guard.check(task.kind)
+    return data, task
+
+
+def read_data(job: Reading) -> tuple[Data, Task]:
+    """The data of a job, read, and its task, bound to them."""
+    with job.about("data"):
+        kind = job.task.kind if job.task is not None else "auto"
+        data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
+    with job.about("task"):
+        task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
     return data, task
 
 

@@ -5,42 +5,42 @@ from __future__ import annotations
 import math
 import random
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import attar.objective as objective_words
-import attar.students as student_words
+from torch import nn
+
 from attar.certificate import Require
 from attar.cost import Budget, machine
 from attar.data import Data
 from attar.errors import RunError
 from attar.files import write_atomic
 from attar.loop import Fit
-from attar.loop import fit as fit_word
-from attar.notation import Node, Vocabulary, parse, write
-from attar.notation.spaces import Space
+from attar.notation import write
 from attar.progress import Event, Listener, silent
-from attar.searched import Arm, Competitor, Finalist, Priced, Pricing, Searched, Trial
-from attar.signal import Source, Student
-from attar.students import auto
+from attar.recipe import Recipe, of_texts
+from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
+from attar.signal import Source
 from attar.task import Task
+from attar.verbs.distill import precheck
 from attar.verbs.distill.judge import labelled_rows
 from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
-from attar.verbs.run import Job, Teacher, amend, difference, manifest, read, read_data, same_data
-from attar.verbs.search.defaults import settled
+from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
+from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
+from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
-from attar.verbs.search.worker import Limits, Place, Pricer, Worker, over
+from attar.verbs.search.worker import Limits, Place, Worker, over
 
 __all__ = ["SearchJob", "search", "search_job"]
 
@@ -53,37 +53,34 @@ DRAWN = 256  # students by which it is seen what the space costs
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
 
 
-def vocabulary(key: str) -> Vocabulary:
-    """The words of a line, where nobody brings others."""
-    if key == "fit":
-        return {"fit": fit_word}
-    room = student_words if key == "student" else objective_words
-    return {name: vars(room)[name] for name in room.__all__ if name[0].islower()}
-
-
 @dataclass(frozen=True)
 class SearchJob:
-    """What a search is made of: what a recipe with spaces comes to.
+    """What a search is made of: what a recipe with spaces comes to, but for student, objective and fit, which it chooses.
 
-    student, objective, fit: trees, which may hold spaces; of objective and fit None leaves what the task implies. All else as in
-    `attar.verbs.run.Job`.
-    words: key → its vocabulary. base: the folder that paths in the trees are relative to. text: the recipe, its paths relative to the
-    folder of the search; "" for a search from Python.
+    recipe: the recipe itself; what it leaves out of student, objective and fit is filled in by the data. All else as in
+    `attar.verbs.run.Job`. text: as it will lie in the folder; left out, what the recipe says itself.
     """
 
+    recipe: Recipe
     data: Any
     teacher: Source
-    student: Node
-    objective: Node | None = None
-    fit: Node | None = None
     task: Task | None = None
     budget: Budget | None = None
     require: Require | None = None
     deploy: Literal["float", "int8"] = "float"
-    words: Callable[[str], Vocabulary] = vocabulary
-    base: Path | None = None
     text: str = ""
-    where: Callable[[str], str] = lambda key: key
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: str | Path) -> SearchJob:
+        """The job of a recipe. out: the folder of the search."""
+        keys = ("data", "teacher", "task", "budget", "require", "deploy")
+        return cls(recipe, **{key: value for key in keys if (value := recipe.value(key, out)) is not None})
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Begin an error with the line of the recipe that it is about."""
+        with Job(self.data, self.teacher, nn.Identity(), where=self.recipe.where).about(key):
+            yield
 
 
 def search(
@@ -124,21 +121,18 @@ def search(
     >>> print(*found.recommendation)                                                   # doctest: +SKIP
     """
     lines = {"student": student, "objective": objective, "fit": fit if fit is None or isinstance(fit, str) else repr(fit)}
-    nodes = {key: None if text is None else parse(text) for key, text in lines.items()}
-    assert nodes["student"] is not None
-    rest = {"task": task, "teacher": teacher, "budget": budget, "require": require, "deploy": deploy}
-    said = {key: repr(value) for key, value in rest.items() if value is not None} | {k: write(n) for k, n in nodes.items() if n is not None}
+    texts = {key: text for key, text in lines.items() if text is not None}
+    said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
+    all_said = {key: " ".join(repr(value).split()) for key, value in said.items() if value is not None} | texts
     job = SearchJob(
-        data=data,
-        teacher=teacher,
-        student=nodes["student"],
-        objective=nodes["objective"],
-        fit=nodes["fit"],
-        task=task,
-        budget=budget,
-        require=require,
-        deploy=deploy,
-        text="# A search from Python, as it was asked.\n" + "".join(f"{key}: {' '.join(text.split())}\n" for key, text in said.items()),
+        of_texts(texts),
+        data,
+        teacher,
+        task,
+        budget,
+        require,
+        deploy,
+        text="# A search from Python, as it was asked.\n" + "".join(f"{key}: {text}\n" for key, text in all_said.items()),
     )
     folder = Path(out or "runs/search")
     return search_job(job, out=folder, trials=trials, time=time, workers=workers, resume=resume, seed=seed, listen=listen)
@@ -181,11 +175,13 @@ class _Searching:
         self.resume, self.seed, self.heard = resume, seed, listen
         self.study = study or str(out / "study.db")
         self.begun = self.written = clock.monotonic()
+        self.text = job.text or job.recipe.text(out)
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.finalists: tuple[Finalist, ...] = ()
         self.competitors: tuple[Competitor, ...] = ()
         self.winner: int | None = None
+        self.prices: Prices | None = None
         self.words: tuple[str, ...] = ()
         self.told: dict[Arm, list[Told]] = {}
 
@@ -194,6 +190,7 @@ class _Searching:
         with self._part("teacher"):
             self._begin()
         with self._part("pricing"):
+            self.prices = self._price()
             self._need_some_within()
         with self._part("training"):
             self._search()
@@ -213,7 +210,7 @@ class _Searching:
             raise RunError(
                 f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another"
             )
-        if begun and recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.job.text)):
+        if begun and recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
             raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         before = out / "search.json"
         if self.resume and before.exists():
@@ -236,8 +233,8 @@ class _Searching:
         self.data, self.task, self.spaces, plain = self._read()
         same_data(out, self.data)
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "recipe.yaml", job.text)
-        manifest(out, self.data, job.text)
+        write_atomic(out / "recipe.yaml", self.text)
+        manifest(out, self.data, self.text)
         for note in self.data.notes:
             self.listen(Event("data", text=note))
         self.halves = halved(self.data)
@@ -254,37 +251,31 @@ class _Searching:
     def _read(self) -> tuple[Data, Task, Spaces, Job]:
         """The data, their task, the spaces, and the job of a run in their middle, which says what none of them can do."""
         job = self.job
-        asked = Job(job.data, job.teacher, auto(), task=job.task, where=job.where)
-        data, task = read_data(asked)
+        data, task = read_data(job)
         labelled = bool(labelled_rows(task, data.train).any())
-        lines = {"student": job.student, "objective": job.objective, "fit": job.fit}
-        with asked.about("student"):
-            nodes = settled(lines, job.words, data.schema, task, labelled=labelled, teacher=job.teacher, base=job.base)
-        found: dict[str, Space] = {}
-        for key, node in nodes.items():
-            with asked.about(key):
-                found[key] = Space.of(node, key, job.words(key))
-        spaces = Spaces(found["student"], found["objective"], found["fit"], job.words, job.base, self.out)
-        for key in LINES:
-            with asked.about(key):
-                spaces.check(key)
+        spaces = Spaces(opened(job.recipe, data.schema, task, labelled=labelled, teacher=job.teacher), self.out)
         middle = spaces.design(spaces.middle())
-        plain = Job(data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.where)
-        data, task = read(plain)
+        plain = Job(job.data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.recipe.where)
+        with plain.about_training():
+            precheck(plain.teacher, plain.student, data, plain.objective, task=task, fit=plain.fit, controls=())
         return data, task, spaces, plain
 
     @property
     def budget(self) -> Budget:
         return self.job.budget or Budget()
 
-    @cached_property
-    def prices(self) -> Pricer:
-        return Counted(self.data)
+    def _price(self) -> Prices:
+        """What students of the space will cost, learnt from some of them."""
+        chance = random.Random(self.seed)
+        students = [self.spaces.design(self.spaces.drawn(chance)).student for _ in range(DRAWN)]
+        how = {"precision": self.job.deploy, "seed": self.seed, "listen": self.listen}
+        return Prices.learn(students, self.data, self.task, bounds=self.job.budget, **how)
 
     def _need_some_within(self) -> None:
         """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
         drawn = random.Random(self.seed)
         designs = {d.text: d for d in (self.spaces.design(self.spaces.drawn(drawn)) for _ in range(DRAWN))}
+        assert self.prices is not None
         prices = {text: self.prices.price(design.student) for text, design in designs.items()}
         excess = {text: over(self.budget, price) for text, price in prices.items()}
         if all(any(value > 0 for value in each.values()) for each in excess.values()):
@@ -309,7 +300,8 @@ class _Searching:
         return max(1.0, share * self.time - (clock.monotonic() - self.begun))
 
     def _search(self) -> None:
-        _ = self.room.judge, self.limits, self.prices
+        assert self.prices is not None
+        _ = self.room.judge, self.limits  # before processes part
         workers = [
             Worker(self.place, self.spaces, self.room, self.prices, self.budget, self.limits, self.arms, self.seed + at, self.listen)
             for at in range(self.workers)
@@ -346,6 +338,7 @@ class _Searching:
         models = final.train(asked)
         there = [trial for trial in asked if name_of(trial) in models]
         drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
+        assert self.prices is not None
         found = []
         for trial in there:
             price = self.prices.measured(final.shipped(trial, models[name_of(trial)][0], self.data, self.task, self.job.deploy))
@@ -356,7 +349,7 @@ class _Searching:
                     trial.number,
                     trial.student,
                     trial.objective,
-                    trial.fit,
+                    repr(final.design(trial).fit),
                     scores=drawn.scores(name),
                     score=drawn.score(name),
                     price=price,
@@ -398,8 +391,8 @@ class _Searching:
             return
         design = self.spaces.design(trial.point)
         lines = {"student": design.text, "objective": repr(design.objective), "fit": repr(design.fit)}
-        kept = [line for line in self.job.text.splitlines() if line.split(":", 1)[0] not in lines and not line.startswith("#")]
-        head = f"# The student that {self.out} recommends: trial {trial.number}."
+        kept = [line for line in self.text.splitlines() if line.split(":", 1)[0] not in lines and not line.startswith("#")]
+        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}."
         write_atomic(self.out / "winner.yaml", "\n".join([head, *kept, *(f"{key}: {text}" for key, text in lines.items())]) + "\n")
 
     # ---- what is written
@@ -429,7 +422,7 @@ class _Searching:
             finalists=self.finalists,
             competitors=self.competitors,
             curve=None,
-            pricing=self.prices.pricings,
+            pricing=self.prices.pricings if self.prices is not None else (),
             winner=self.winner,
             recommendation=self.words,
             notes=tuple(dict.fromkeys([*self.notes, *self._counted(trials)])),
@@ -440,7 +433,7 @@ class _Searching:
             | {"half A": len(self.halves.first.valid), "half B": len(self.halves.second)},
             data=self.data.fingerprint,
             machine=machine(),
-            recipe=self.job.text,
+            recipe=self.text,
             study="sqlite:///study.db" if self.study.endswith("study.db") else "",
         )
         found.write(self.out / "search.json")
@@ -456,19 +449,3 @@ class _Searching:
         }
         why = next((f", such as: {trial.why}" for trial in trials if trial.state == "failed"), "")
         return [f"{number:,} {said[state]}{why * (state == 'failed')}" for state, number in count.items() if number]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Prices by counting weights."""
-
-    data: Data
-
-    pricings: tuple[Pricing, ...] = ()
-
-    def price(self, student: Student) -> Priced:
-        count = sum(weight.numel() for weight in student(self.data.schema, 0).parameters())
-        return Priced(None, size_bytes=4 * count, parameters=count)
-
-    def measured(self, folder: str | Path) -> Priced:
-        return Priced(None, size_bytes=(Path(folder) / "student.onnx").stat().st_size, measured=True)

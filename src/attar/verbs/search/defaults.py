@@ -12,11 +12,12 @@ from attar.errors import NotationError
 from attar.notation import Call, Node, Value, Vocabulary, calls, changed, in_package, parse, resolve, write
 from attar.notation.annotations import parameters_of
 from attar.notation.tree import literal
+from attar.recipe import SEARCHED, Entry, Recipe, prefixed, vocabulary
 from attar.signal import Schema
 from attar.students.spaces import Auto, Encoded, rates, spaces
 from attar.task import Task
 
-__all__ = ["settled"]
+__all__ = ["opened", "settled"]
 
 Words = Callable[[str], Vocabulary]
 
@@ -53,6 +54,17 @@ def settled(
     if found is not None and isinstance(fit, Call) and fit.name == "fit" and "lr" not in dict(fit.kwargs):
         fit = replace(fit, kwargs=(*fit.kwargs, ("lr", parse(f"log({literal(found[0])}, {literal(found[1])})"))))
     return {"student": student, "objective": lines.get("objective") or parse(task.searched(labelled=labelled)), "fit": fit}
+
+
+def opened(recipe: Recipe, schema: Schema, task: Task, *, labelled: bool = True, teacher: object = None) -> Recipe:
+    """The recipe as a search of these data reads it, see `settled`."""
+    lines = {key: recipe.entries[key].node if key in recipe.entries else None for key in SEARCHED}
+    with prefixed(recipe.where("student")):
+        nodes = settled(
+            lines, lambda key: vocabulary(key, recipe.trust), schema, task, labelled=labelled, teacher=teacher, base=recipe.path.parent
+        )
+    entries = {key: replace(recipe.entries.get(key) or Entry(key, 0, node), node=node) for key, node in nodes.items()}
+    return replace(recipe, entries={**recipe.entries, **entries})
 
 
 def _encoder(teacher: object, words: Vocabulary, base: Path | None) -> Encoded | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -13,12 +13,14 @@ from random import Random
 from typing import Any
 
 from attar.loop import Fit
-from attar.notation import Call, Node, Vocabulary, resolve, write
+from attar.notation import Call, Node, Vocabulary, write
 from attar.notation.spaces import Hole, Space
 from attar.objective import Objective, as_objective, labels
 from attar.objective.turning import knobs, turned
+from attar.recipe import Recipe, vocabulary
 from attar.searched import Arm
 from attar.signal import Student
+from attar.verbs.search.priors import priors
 
 __all__ = ["Design", "Spaces"]
 
@@ -63,15 +65,32 @@ class Design:
 class Spaces:
     """The spaces of the three lines, and what their words mean.
 
-    words: key → its vocabulary. base, out: the folders that paths are relative to, as of `attar.notation.resolve`.
+    recipe: which has all three. out: the folder of the search, that output paths are relative to.
     """
 
-    student: Space
-    objective: Space
-    fit: Space
-    words: Callable[[str], Vocabulary]
-    base: Path | None = None
-    out: Path | None = None
+    recipe: Recipe
+    out: Path
+
+    @cached_property
+    def student(self) -> Space:
+        return self._all["student"]
+
+    @cached_property
+    def objective(self) -> Space:
+        return self._all["objective"]
+
+    @cached_property
+    def fit(self) -> Space:
+        return self._all["fit"]
+
+    def words(self, key: str) -> Vocabulary:
+        """What a line may say."""
+        return vocabulary(key, self.recipe.trust)
+
+    @cached_property
+    def _all(self) -> dict[str, Space]:
+        """Every bound is tried now: what a word refuses is refused before anything is taught."""
+        return self.recipe.spaces()
 
     def lines(self, arm: Arm) -> tuple[Space, ...]:
         """Those that an arm has: what the teacher is followed by means nothing to labels alone."""
@@ -79,6 +98,16 @@ class Spaces:
 
     def holes(self, arm: Arm) -> tuple[Hole, ...]:
         return tuple(chain.from_iterable(space.holes for space in self.lines(arm)))
+
+    def priors(self, arm: Arm) -> list[dict[str, Any]]:
+        """What experience says to try first."""
+        names = {hole.name for hole in self.holes(arm)}
+        found: list[dict[str, Any]] = []
+        for prior in priors(self._all, self.recipe.entries["student"].node, self.words):
+            point = {name: value for name, value in prior.items() if name in names}
+            if point and point not in found:
+                found.append(point)
+        return found
 
     def middle(self, arm: Arm = "student") -> dict[str, Any]:
         """A point in the middle of every space."""
@@ -107,12 +136,8 @@ class Spaces:
         )
 
     def _resolved(self, key: str, node: Node) -> Any:
-        return resolve(node, self.words(key), base=self.base, out=self.out, what=key)
-
-    def check(self, key: str) -> None:
-        """Raise what a word refuses of a bound or an item of a line, whatever else is chosen."""
-        space: Space = vars(self)[key]
-        space.check(lambda node: self._resolved(key, node))
+        entries = {key: replace(self.recipe.entries[key], node=node)}
+        return replace(self.recipe, entries=entries).value(key, self.out)
 
     def turning(self, arm: Arm) -> frozenset[str]:
         """The holes that may differ within a cohort: at both of their ends the form is the same."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -25,6 +25,8 @@ from attar.verbs.search.design import Design, Spaces
 from attar.verbs.search.training import Candidate, Classroom
 
 __all__ = ["Final", "name_of"]
+
+Precision = Literal["float", "int8"]
 
 
 def name_of(trial: Trial) -> str:
@@ -58,7 +60,7 @@ class Final:
 
     def _piece(self, trial: Trial) -> Callable[[Listener], None]:
         def work(say: Listener) -> None:
-            design = self._design(trial)
+            design = self.design(trial)
             outcomes = self.room.train([Candidate(design, seed) for seed in range(self.seeds)], listen=say)
             folder = self._file(trial, 0).parent
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,8 @@ class Final:
 
         return work
 
-    def _design(self, trial: Trial) -> Design:
+    def design(self, trial: Trial) -> Design:
+        """What a finalist is trained by: its point, for as many epochs as finalists have."""
         design = self.spaces.design(trial.point, trial.arm)
         return replace(design, fit=replace(design.fit, epochs=self.epochs))
 
@@ -78,7 +81,7 @@ class Final:
         return digest(self.room.data.fingerprint, self.room.answers.fingerprint, *design.form, repr(design.objective), design.fit.lr, seed)
 
     def _read(self, trial: Trial) -> list[nn.Module] | None:
-        design = self._design(trial)
+        design = self.design(trial)
         models = []
         for seed in range(self.seeds):
             path = self._file(trial, seed)
@@ -100,7 +103,7 @@ class Final:
     def _file(self, trial: Trial, seed: int) -> Path:
         return self.folder / name_of(trial) / f"seed-{seed}.safetensors"
 
-    def shipped(self, trial: Trial, model: nn.Module, data: Data, task: Task, deploy: str) -> Path:
+    def shipped(self, trial: Trial, model: nn.Module, data: Data, task: Task, deploy: Precision) -> Path:
         """The folder of a finalist that would ship."""
         at = self.folder / name_of(trial) / "student"
         if not (at / "student.json").exists():

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
-from scipy import stats
 
 from attar.identity import uniform
+from attar.statistics import metrics
 from attar.verbs.search.design import Design
 from attar.verbs.search.study import Told
 from attar.verbs.search.training import Behind
@@ -48,7 +48,7 @@ class Rungs:
             if len(pairs) >= 3:
                 rung, final = np.array(pairs).T
                 if np.ptp(rung) > 0 and np.ptp(final) > 0:
-                    found.append((epoch / self.epochs, float(stats.spearmanr(rung, final).statistic), len(pairs)))
+                    found.append((epoch / self.epochs, float(metrics.rank_correlation(rung, final)(np.ones(len(rung)))), len(pairs)))
         return tuple(found)
 
     def _pairs(self, epoch: int, known: Sequence[Told], better: int) -> list[tuple[float, float]]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["DIRECTIONS", "Asking", "Question", "Told", "sampler", "told"]
 
 DIRECTIONS = ("minimize", "minimize", "minimize")  # error, latency, bytes
-TEMPERATURES = (2.0, 1.0, 4.0)
-WEIGHTS = (0.9, 1.0, 0.5)
 STARTUP = 10  # points drawn at random before the sampler learns
 _TRIAL, _BATCH, _WATCHED = "attar:trial", "attar:batch", "attar:watched"  # user attributes of a trial
 
@@ -65,8 +63,8 @@ class Asking:
         self.sampler = sampler(seed)
 
     def begin(self) -> None:
-        """Enqueues what experience says to try first: the middle of every space, at the usual temperatures and weights."""
-        for point in priors(self.holes, self.spaces.middle(self.arm)):
+        """Enqueues what experience says to try first."""
+        for point in self.spaces.priors(self.arm):
             self.ledger.study.enqueue_trial(point)
 
     def first(self) -> Question | None:
@@ -75,7 +73,7 @@ class Asking:
         return None if found is None else Question(found, self._design(found), found.number)
 
     def more(self, first: Question, count: int) -> list[Question]:
-        """Up to so many candidates that differ from the first in what turns alone."""
+        """Up to so many candidates that differ from the first in what turns alone; and such as were enqueued."""
         if not self.turning:
             return []
         fixed = {name: value for name, value in first.asked.params.items() if name not in self.turning}
@@ -170,25 +168,6 @@ def sampler(seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=True, group=True, seed=seed)
-
-
-def priors(holes: Sequence[Hole], middle: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Points to begin with. The first has every hole in its middle but for temperature and weight; the others name these two alone."""
-    temperatures = [hole for hole in holes if hole.name.endswith(".temperature") and hole.kind != "choice"]
-    weights = [hole for hole in holes if hole.name.endswith(".weight") and hole.kind == "between"]
-    found: list[dict[str, Any]] = []
-    for weight in WEIGHTS:
-        for temperature in TEMPERATURES:
-            pairs = [*((hole, temperature) for hole in temperatures), *((hole, weight) for hole in weights)]
-            point = {hole.name: _inside(hole, value) for hole, value in pairs}
-            if point not in found:
-                found.append(point)
-    return [{**middle, **{n: v for n, v in point.items() if n in middle}} if at == 0 else point for at, point in enumerate(found)]
-
-
-def _inside(hole: Hole, value: float) -> float:
-    assert hole.low is not None and hole.high is not None
-    return min(max(value, hole.low), hole.high)
 
 
 def _suggested(asked: Asked, hole: Hole) -> Any:

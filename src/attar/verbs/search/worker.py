@@ -7,33 +7,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from attar.cost import Budget
 from attar.errors import AttarError
 from attar.progress import Event, Listener
-from attar.searched import Arm, Priced, Pricing, Trial, board
-from attar.signal import Student
+from attar.searched import Arm, Priced, Trial, board
 from attar.verbs.search.design import Design, Spaces
+from attar.verbs.search.pricing import Prices
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.storage import Ledger, open_study
 from attar.verbs.search.study import DIRECTIONS, Asking, Question, Told, dear, told, trained
 from attar.verbs.search.training import Candidate, Classroom
 
-__all__ = ["Limits", "Place", "Pricer", "Worker", "over"]
+__all__ = ["Limits", "Place", "Worker", "over"]
 
 DEAR = 5  # times as many candidates as are to be trained may be dropped for their price
-
-
-class Pricer(Protocol):
-    """Who knows what a student costs before it is trained."""
-
-    @property
-    def pricings(self) -> tuple[Pricing, ...]: ...
-
-    def price(self, student: Student) -> Priced: ...
-
-    def measured(self, folder: str | Path) -> Priced: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class Worker:
     place: Place
     spaces: Spaces
     room: Classroom
-    prices: Pricer
+    prices: Prices
     budget: Budget
     limits: Limits
     arms: Sequence[Arm]
@@ -85,8 +73,8 @@ class Worker:
                 self.known[arm] = told(ledger, arm)
                 if ledger.new:
                     askings[arm].begin()
-            while open_arms := [arm for arm in self.arms if self._open(askings[arm])]:
-                self._turn(askings[min(open_arms, key=lambda arm: len(self._trained(arm)))])
+            while open_arms := [asking for asking in askings.values() if self._open(asking)]:
+                self._turn(min(open_arms, key=lambda asking: len(self._trained(asking.arm))))
             for asking in askings.values():
                 self._wait(asking)
 
@@ -106,7 +94,7 @@ class Worker:
         while not (left := asking.ledger.wait()).over:
             if not left.owed:
                 return
-            self._train(asking, asking.again(1))
+            self._try(asking, asking.again(1))
 
     def _trained(self, arm: Arm) -> list[Told]:
         return [each for each in self.known[arm] if each.trial.state != "dear"]
@@ -114,29 +102,40 @@ class Worker:
     # ---- one turn
 
     def _turn(self, asking: Asking) -> None:
-        for question in asking.again(self.limits.batch):
-            self._train(asking, [question])
+        self._try(asking, asking.again(self.limits.batch))
         first = asking.first()
-        if first is None:
-            return
-        try:
-            price = self.prices.price(first.design.student)
-        except AttarError as error:  # a student that cannot be built here
-            self._fail(asking, [first], error)
-            return
-        excess = over(self.budget, price)
-        if any(value > 0 for value in excess.values()):
-            self._tell(asking, first, dear(first, price, False), excess)
-            return
-        self._train(asking, [first, *asking.more(first, self.limits.batch - 1)], price)
+        if first is not None and not self._dropped(asking, [first]):
+            self._try(asking, [first, *asking.more(first, self.limits.batch - 1)])
 
-    def _train(self, asking: Asking, questions: Sequence[Question], price: Priced | None = None) -> None:
-        if not questions:
-            return
+    def _try(self, asking: Asking, questions: Sequence[Question]) -> None:
+        """Trains those that keep the budget, candidates of one form as one batch."""
+        forms: dict[object, list[Question]] = {}
+        for question in questions:
+            forms.setdefault(question.design.form, []).append(question)
+        for batch in forms.values():
+            batch = [replace(question, batch=batch[0].number) for question in batch]
+            if not self._dropped(asking, batch):
+                self._train(asking, batch)
+
+    def _dropped(self, asking: Asking, batch: Sequence[Question]) -> bool:
+        """Whether students of this form are too dear, or cannot be built here, which is told then."""
+        try:
+            price = self.prices.price(batch[0].design.student)
+        except AttarError as error:
+            self._fail(asking, batch, error)
+            return True
+        excess = over(self.budget, price)
+        if all(value <= 0 for value in excess.values()):
+            return False
+        for question in batch:
+            self._tell(asking, question, dear(question, price, False), excess)
+        return True
+
+    def _train(self, asking: Asking, questions: Sequence[Question]) -> None:
         better, known = self._better, self.known[asking.arm]
         designs = [self._short(question.design) for question in questions]
         try:
-            price = price or self.prices.price(designs[0].student)
+            price = self.prices.price(designs[0].student)
             rungs = Rungs(self.limits.epochs)
             watched = rungs.watched(questions[0].batch, known)
             behind = None if watched else rungs.behind(designs, known, better, price.parameters)
