@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import platform
 import select
@@ -14,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.errors import EvidenceError
 from attar.notation import say
@@ -34,8 +35,10 @@ __all__ = [
     "Limit",
     "budget",
     "compare",
+    "energy_mj",
     "machine",
     "measure",
+    "multiply_adds",
     "working_memory_mb",
 ]
 
@@ -48,7 +51,16 @@ ENOUGH = 0.01  # half the width of the median's interval, relative, at which mea
 ROUNDS = (12, 400)  # at least, at most
 FEWEST = 5  # rounds of calls so slow that even these take twice the time there is
 DRAWS = 400  # bootstrap
+MANY = 256  # rows in one call, where many are asked at once
+BOUNDS = ("latency_ms", "size_mb", "parameters", "memory_mb", "rows_per_second")
+LEAST = frozenset({"rows_per_second"})  # bounds from below
 SINGLES = 256  # different rows that latency is measured on
+
+
+class Prepares(Protocol):
+    """Whatever makes a ready call for given rows, as a source does."""
+
+    def prepare(self, batch: Batch) -> Call: ...
 
 
 class Figure(NamedTuple):
@@ -88,6 +100,7 @@ class Cost:
     memory_mb: float | None
     threads: int
     machine: str
+    batch: int = 1
 
     @property
     def size_mb(self) -> float | None:
@@ -101,7 +114,8 @@ class Candidate:
 
     one: each answers one row, all reading done beforehand; they are called in turn. A single row asked again and again would teach the
         processor its way through a tree: six hundred trees then answer in 9 µs what takes them 27 µs (p95 48) on rows as they come.
-    many: answers `rows` rows. memory: makes the call whose working memory is measured, in a process of its own; None measures none.
+    batch: rows of such a call, where it is not one. many: answers `rows` rows.
+    memory: makes the call whose working memory is measured, in a process of its own; None measures none.
     """
 
     one: Sequence[Call]
@@ -110,20 +124,38 @@ class Candidate:
     size_bytes: int | None = None
     parameters: int | None = None
     memory: Callable[[], Call] | None = None
+    batch: int = 1
 
     @classmethod
-    def of(cls, source: Source, one: Batch, many: Batch, *, size_bytes: int | None = None, parameters: int | None = None) -> Candidate:
-        """The candidate that answers each row of `one` (up to 256) by itself, and the whole batch `many`, as `source` would deployed."""
-        singles = [_row(one, i) for i in range(min(len(one), SINGLES))]
-        if not singles or not len(many):
-            raise EvidenceError("latency needs at least one row to ask")
+    def of(
+        cls,
+        source: Prepares,
+        one: Batch,
+        many: Batch,
+        *,
+        size_bytes: int | None = None,
+        parameters: int | None = None,
+        batch: int = 1,
+        singles: int = SINGLES,
+        memory: bool = True,
+    ) -> Candidate:
+        """The candidate that answers each row of `one` by itself, and the whole batch `many`, as `source` would deployed.
 
-        def memory() -> Call:
+        batch: rows of `one` in a call, not one by one; the last ones are made up from the first. singles: calls that differ, at most.
+        memory: whether the working memory is to be measured.
+        """
+        if not len(one) or not len(many):
+            raise EvidenceError("latency needs at least one row to ask")
+        count = min(-(-len(one) // batch), singles)
+        asked = [_taken(one, torch.arange(i * batch, (i + 1) * batch) % len(one)) for i in range(count)]
+
+        def alone() -> Call:
             call = source.prepare(many)
-            source.prepare(singles[0])()  # the pages of the library's code are not what a batch needs
+            source.prepare(asked[0])()  # the pages of the library's code are not what a batch needs
             return call
 
-        return cls([source.prepare(row) for row in singles], source.prepare(many), len(many), size_bytes, parameters, memory)
+        ready = [source.prepare(rows) for rows in asked]
+        return cls(ready, source.prepare(many), len(many), size_bytes, parameters, alone if memory else None, batch)
 
 
 @dataclass(frozen=True)
@@ -145,6 +177,15 @@ class Compared:
         ratios = np.array([np.quantile(a[d], share) / np.quantile(b[d], share) for d in draws])
         return Figure(float(np.quantile(a, share) / np.quantile(b, share)), *_interval(ratios))
 
+    def latency(self, name: str, beside: str, *, many: bool = False) -> Latency:
+        """Of one row, or of many, as if the machine had been in the same mood in all rounds: the one whose median round `beside` had.
+
+        Each round is divided by how long `beside` took in it, so that what slows the whole machine for a while is in no latency.
+        """
+        seconds = self.seconds_many if many else self.seconds_one
+        moods = np.median(seconds[beside], axis=1)
+        return _latency(seconds[name] * (np.median(moods) / moods)[:, None])
+
 
 def measure(
     source: Source,
@@ -164,18 +205,19 @@ def measure(
     return compare({"": candidate}, seconds=seconds).costs[""]
 
 
-def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Compared:
-    """The costs of all candidates, measured in rounds in which each is called in turn, on one thread, collector off.
+def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0, threads: int = 1) -> Compared:
+    """The costs of all candidates, measured in rounds in which each is called in turn, collector off.
 
     seconds: for each candidate, at most about this long; but at least twelve rounds, and of calls so slow that these take far longer, five.
+    threads: that each may use. PyTorch is told; a graph of ONNX Runtime was opened with its own number.
     Memory is measured first, each in a forked child, before warming fills the allocators.
     An interval is a bootstrap over rounds, not calls: neighbouring calls share the mood of the machine.
     """
     if not candidates:
         raise EvidenceError("nothing to measure: no candidates")
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     collecting = gc.isenabled()
-    torch.set_num_threads(1)  # a source sets its own threads where it has any; PyTorch is the one that must be told
+    torch.set_num_threads(threads)  # a source sets its own threads where it has any; PyTorch is the one that must be told
     try:
         memory = {n: working_memory_mb(c.memory) if c.memory else None for n, c in candidates.items()}
         gc.collect()
@@ -183,7 +225,7 @@ def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Com
         one = _interleaved({n: c.one for n, c in candidates.items()}, seconds / 2)
         many = _interleaved({n: [c.many] for n, c in candidates.items()}, seconds / 2)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         if collecting:
             gc.enable()
     costs = {}
@@ -198,8 +240,9 @@ def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0) -> Com
             size_bytes=c.size_bytes,
             parameters=c.parameters,
             memory_mb=memory[name],
-            threads=1,
+            threads=threads,
             machine=machine(),
+            batch=c.batch,
         )
     return Compared(costs, one, many)
 
@@ -235,6 +278,38 @@ def working_memory_mb(make: Callable[[], Call], *, limit_s: float = 60.0) -> flo
     return float(text) if text not in ("", "None") else None
 
 
+def multiply_adds(model: nn.Module, rows: Batch) -> int:
+    """Multiply-adds (MACs) of one call with these rows: of matrix products, convolutions and attention; all else is left out.
+
+    Counted by PyTorch as the operations are called (`torch.utils.flop_counter`, two operations to a multiply-add).
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(rows.inputs)
+    finally:
+        model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def energy_mj(macs: int, size_bytes: int, precision: Literal["float", "int8"] = "float") -> float:
+    """Millijoules of one row, an ESTIMATE from below: the multiply-adds, and reading each byte of the model once from a cache of 1 MB.
+
+    Picojoules of M. Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9 (45 nm, 0.9 V): a 32-bit multiplication 3.7 and
+    addition 0.9 in floating point; an 8-bit multiplication 0.2 with a 32-bit addition 0.1; 64 bits out of a cache of 1 MB 100. What a
+    processor spends to fetch and schedule instructions, some 70 each there, is left out, and nothing was measured: good to compare
+    students by, not to pay a bill.
+
+    >>> round(energy_mj(1_000_000, 4_000_000), 4)
+    0.0546
+    """
+    each_pj = 3.7 + 0.9 if precision == "float" else 0.2 + 0.1
+    return (macs * each_pj + size_bytes / 8 * 100) * 1e-9
+
+
 def machine() -> str:
     """The machine in one line: processor, cores, system, interpreter."""
     processor = platform.processor() or platform.machine()
@@ -246,7 +321,10 @@ def machine() -> str:
 
 
 class Limit(NamedTuple):
-    """One line of a budget held against a cost; value None: not measured, which is not ok."""
+    """One line of a budget held against a cost: limit is the most, of rows_per_second the least.
+
+    value None: not measured, which is not ok.
+    """
 
     name: str
     limit: float
@@ -262,25 +340,45 @@ class Budget:
     size_mb: float | None = None
     parameters: int | None = None
     memory_mb: float | None = None
+    rows_per_second: float | None = None
+    batch: int = 1
+    many: int = MANY
+    threads: int = 1
 
     def __repr__(self) -> str:
-        return say("budget", latency_ms=self.latency_ms, size_mb=self.size_mb, parameters=self.parameters, memory_mb=self.memory_mb)
+        bounds = {name: getattr(self, name) for name in BOUNDS}
+        usual = Budget()
+        where = {
+            name: None if getattr(self, name) == getattr(usual, name) else getattr(self, name) for name in ("batch", "many", "threads")
+        }
+        return say("budget", **bounds, **where)
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is about one row, 256 rows and one thread, as every certificate is unless asked otherwise."""
+        return (self.batch, self.many, self.threads) == (1, MANY, 1)
 
     def check(self, cost: Cost) -> list[Limit]:
-        """Each bound that is set, with the value measured and whether it is kept."""
+        """Each bound that is set, with the value measured and whether it is kept.
+
+        What was measured of other batches or another number of threads than the budget names is not measured.
+        """
+        one = (cost.batch, cost.threads) == (self.batch, self.threads)
+        many = (cost.rows, cost.threads) == (self.many, self.threads)
         return self.hold(
             {
-                "latency_ms": cost.latency_ms.p95.value,
+                "latency_ms": cost.latency_ms.p95.value if one else None,
                 "size_mb": cost.size_mb,
                 "parameters": cost.parameters,
-                "memory_mb": cost.memory_mb,
+                "memory_mb": cost.memory_mb if many else None,
+                "rows_per_second": cost.rows_per_second.value if many else None,
             }
         )
 
     def hold(self, values: Mapping[str, float | None]) -> list[Limit]:
         """The same for values that were measured earlier, by the names of the bounds; None: not measured."""
         limits = {name: getattr(self, name) for name in values}
-        return [Limit(n, limits[n], v, v is not None and v <= limits[n]) for n, v in values.items() if limits[n] is not None]
+        return [Limit(n, limits[n], v, v is not None and _kept(n, v, limits[n])) for n, v in values.items() if limits[n] is not None]
 
 
 def budget(
@@ -288,19 +386,34 @@ def budget(
     size_mb: float | None = None,
     parameters: int | None = None,
     memory_mb: float | None = None,
+    rows_per_second: float | None = None,
+    batch: int = 1,
+    many: int = MANY,
+    threads: int = 1,
 ) -> Budget:
     """What the deployed student may cost, measured on the exported file.
 
-    latency_ms: 95th percentile of one row on one thread, milliseconds. size_mb: the file, in 10⁶ bytes.
-    parameters: numbers learnt. memory_mb: working memory of a batch of 256 rows.
+    latency_ms: 95th percentile of a call with `batch` rows, milliseconds. size_mb: the file, in 10⁶ bytes.
+    parameters: numbers learnt. memory_mb: working memory of a call with `many` rows. rows_per_second: at least so many, in such calls.
+    threads: on which it answers.
 
     >>> budget(latency_ms=0.02, size_mb=0.1)
     budget(latency_ms=0.02, size_mb=0.1)
+    >>> budget(rows_per_second=1e6, many=4096, threads=2)
+    budget(rows_per_second=1000000.0, many=4096, threads=2)
     """
-    for name, value in (("latency_ms", latency_ms), ("size_mb", size_mb), ("parameters", parameters), ("memory_mb", memory_mb)):
-        if value is not None and not value > 0:
+    found = Budget(latency_ms, size_mb, parameters, memory_mb, rows_per_second, batch, many, threads)
+    for name in BOUNDS:
+        if (value := getattr(found, name)) is not None and not (value > 0 and math.isfinite(value)):
             raise EvidenceError(f"a budget of {name}={value} admits nothing", hint="name a positive bound, or leave it out")
-    return Budget(latency_ms, size_mb, parameters, memory_mb)
+    for name in ("batch", "many", "threads"):
+        if (value := getattr(found, name)) < 1:
+            raise EvidenceError(f"a budget with {name}={value}: there is no such call", hint=f"{name}=1 is the least")
+    return found
+
+
+def _kept(name: str, value: float, limit: float) -> bool:
+    return value >= limit if name in LEAST else value <= limit
 
 
 def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, np.ndarray]:
@@ -373,16 +486,16 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _row(batch: Batch, i: int) -> Batch:
-    """Row i of a batch, as a batch."""
+def _taken(batch: Batch, at: Tensor) -> Batch:
+    """The rows at these positions, as a batch."""
 
     def cut(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[i : i + 1]
+        return None if value is None else value[at]
 
     inputs = batch.inputs
-    row = inputs[i : i + 1] if isinstance(inputs, Tensor) else {n: v[i : i + 1] for n, v in inputs.items()}
+    rows = inputs[at] if isinstance(inputs, Tensor) else {n: v[at] for n, v in inputs.items()}
     rest = {n: cut(getattr(batch, n)) for n in ("labels", "mask", "weight", "ids", "views")}
-    return replace(batch, inputs=row, **rest)
+    return replace(batch, inputs=rows, **rest)
 
 
 def _peak_growth_mb(make: Callable[[], Call]) -> float | None:

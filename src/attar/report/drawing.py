@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-__all__ = ["CHARACTER", "Axis", "Drawing", "Point", "shorten"]
+__all__ = ["CHARACTER", "LEFT", "WIDTH", "Axis", "Drawing", "Point", "decimals_of", "ladder", "legend", "plain_ticks", "shorten"]
 
 Point = tuple[float, float]
+WIDTH = 380.0  # of a picture
+LEFT = 58.0  # where the frame of a picture with numbers at its left begins
 CHARACTER = 6.2  # mean width of a letter of the 11 pixel type that drawings use
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
@@ -141,6 +143,39 @@ def shorten(text: str, pixels: float) -> str:
     letters = max(5, int(pixels / CHARACTER))
     tail = letters // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+
+
+def ladder(d: Drawing, down: Axis, left: float, right: float, name: str) -> None:
+    """Horizontal grid lines with their numbers, and the name of the axis along it."""
+    ticks = down.ticks(5)
+    for tick, label in zip(ticks, plain_ticks(ticks), strict=True):
+        d.line(left, down(tick), right, down(tick), "grid")
+        d.text(left - 6, down(tick) + 4, label, "tick", "end")
+    d.add("text", "small", name, transform=f"translate(9 {(down.start + down.end) / 2:g}) rotate(-90)", text_anchor="middle")
+
+
+def legend(names: Sequence[str]) -> tuple[list[tuple[float, float]], float]:
+    """Where the entries of a legend begin, each with 20 pixels for its mark, and how high the legend is."""
+    places, x, y = [], LEFT, 8.0
+    for name in names:
+        width = 26 + CHARACTER * len(name) + 12
+        if x + width > WIDTH and x > LEFT:
+            x, y = LEFT, y + 18
+        places.append((x, y))
+        x += width
+    return places, y + 14
+
+
+def plain_ticks(ticks: Sequence[float]) -> list[str]:
+    """The ticks as texts, all with the same decimals."""
+    if ticks and max(map(abs, ticks)) >= 1e5:
+        return [f"{t:.3g}" for t in ticks]
+    return [f"{t:.{decimals_of(ticks)}f}".replace("-", "−") for t in ticks]
+
+
+def decimals_of(ticks: Sequence[float]) -> int:
+    """As many decimals as tell all ticks apart and exactly."""
+    return next((n for n in range(7) if all(abs(round(t, n) - t) < 1e-9 * max(1.0, abs(t)) for t in ticks)), 7)
 
 
 def _number(value: float | str) -> str:

@@ -246,7 +246,7 @@ def run_job(
 
 
 @dataclass(frozen=True)
-class _Company:
+class Company:
     """The processes that torchrun started together, or the only one there is. All annotate and distil; the first does the rest."""
 
     rank: int
@@ -263,14 +263,14 @@ class _Company:
 
 
 @contextmanager
-def _together() -> Iterator[_Company]:
+def _together() -> Iterator[Company]:
     rank, world = processes()
     mine = world > 1 and not torch.distributed.is_initialized()
     if mine:  # a teacher may be taught for a day while the others wait
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        yield _Company(rank, world)
+        yield Company(rank, world)
     finally:
         if mine and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -349,10 +349,66 @@ def _named(others: Mapping[str, Any] | Sequence[Any], key: str = "shift") -> Ite
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), part
 
 
+class Teacher:
+    """The teacher of a job in its folder: taught where it is to be taught, and its answers stored; each is done once.
+
+    data, task: as `read` gave them. The job's objective says which taps are stored, so that it has to be settled.
+    """
+
+    def __init__(
+        self, job: Job, out: Path, data: Data, task: Task, company: Company | None = None, *, resume: bool, listen: Listener
+    ) -> None:
+        self.job, self.out, self.data, self.task = job, out, data, task
+        self.company, self.resume, self.listen = company or Company(0, 1), resume, listen
+        self._source: Source | None = None
+        self._answers: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        """The teacher itself, once `teach` has been called."""
+        assert self._source is not None
+        return self._source
+
+    @property
+    def answers(self) -> Source:
+        """The teacher with its answers, once `annotate` has been called."""
+        assert self._answers is not None
+        return self._answers
+
+    def teach(self) -> None:
+        """The teacher, taught if it is to be taught; as it is otherwise."""
+        if self._source is not None:
+            return
+        teacher = self.job.teacher
+        with self.job.about("teacher"):
+            if isinstance(teacher, Taught):
+                if not self.company.first:
+                    self.company.wait()  # then it is there, and only opened
+                with alone():
+                    teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
+                if self.company.first:
+                    self.company.wait()
+            self._source = told(teacher, self.data.train)
+
+    def annotate(self) -> None:
+        """The teacher's answers to every split, in the folder's store."""
+        self.teach()
+        if self._answers is not None:
+            return
+        if isinstance(self.source, Ema):
+            self.listen(Event("annotate", text="the teacher follows the student, so that nothing of it can be stored"))
+            self._answers = self.source
+            return
+        with self.job.about("teacher"):
+            assert self.job.objective is not None  # it is settled
+            taps = self.job.objective.teacher_taps
+            self._answers = annotate(self.source, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
+
+
 class _Steps:
     """The steps of one job in one folder; each makes what it needs of the earlier ones, which is quick where they are done."""
 
-    def __init__(self, job: Job, out: Path, company: _Company, *, resume: bool, listen: Listener) -> None:
+    def __init__(self, job: Job, out: Path, company: Company, *, resume: bool, listen: Listener) -> None:
         self.out, self.company, self.resume, self.listen = out, company, resume, listen
         self.data, self.task = read(job)
         self.shift = read_shift(job, self.data)
@@ -360,8 +416,7 @@ class _Steps:
         self.job = job = settled_job(job, self.data, self.task)
         for note in self.data.notes:
             listen(Event("data", text=note))
-        self._teacher: Source | None = None
-        self._answers: Source | None = None
+        self.teacher = Teacher(job, out, self.data, self.task, company, resume=resume, listen=listen)
         self._distilled: Distilled | None = None
         _same_data(out, self.data)
         if _begun(out):
@@ -391,42 +446,21 @@ class _Steps:
 
     def teach(self) -> None:
         """The teacher, taught if it is to be taught; as it is otherwise."""
-        if self._teacher is not None:
-            return
-        teacher = self.job.teacher
-        with self.job.about("teacher"):
-            if isinstance(teacher, Taught):
-                if not self.company.first:
-                    self.company.wait()  # then it is there, and only opened
-                with alone():
-                    teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
-                if self.company.first:
-                    self.company.wait()
-            teacher = self._teacher = told(teacher, self.data.train)
-        self._amend(teacher=teacher.fingerprint)
+        self.teacher.teach()
+        self._amend(teacher=self.teacher.source.fingerprint)
 
     def annotate(self) -> None:
         """The teacher's answers to every split, in the folder's store."""
         self.teach()
-        if self._answers is None:
-            assert self._teacher is not None
-            if isinstance(self._teacher, Ema):
-                self.listen(Event("annotate", text="the teacher follows the student, so that nothing of it can be stored"))
-                self._answers = self._teacher
-                return
-            with self.job.about("teacher"):
-                assert self.job.objective is not None  # it is settled
-                taps = self.job.objective.teacher_taps
-                self._answers = annotate(self._teacher, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
+        self.teacher.annotate()
 
     def distill(self) -> None:
         """The student and its controls, trained over the seeds."""
         self.annotate()
         if self._distilled is None:
-            assert self._answers is not None
             with self.job.about_training():
                 self._distilled = distill(
-                    self._answers,
+                    self.teacher.answers,
                     self.job.student,
                     self.data,
                     self.job.objective,
@@ -477,8 +511,8 @@ class _Steps:
     def _judging_teacher(self) -> Source:
         """The teacher as it is asked when the student is judged: by its stored answers, or as it ended."""
         assert self._distilled is not None
-        assert self._answers is not None
-        teacher = self._distilled.teacher if isinstance(self._answers, Ema) else self._answers
+        answers = self.teacher.answers
+        teacher = self._distilled.teacher if isinstance(answers, Ema) else answers
         assert teacher is not None
         return teacher
 

@@ -1,0 +1,125 @@
+"""A point of the spaces, resolved: which student learns what, how fast, and who may train beside it as one program."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attar.loop import Fit
+from attar.notation import Call, Node, Vocabulary, resolve, write
+from attar.notation.spaces import Hole, Space
+from attar.objective import Objective, as_objective, labels
+from attar.objective.turning import knobs, turned
+from attar.searched import Arm
+from attar.signal import Student
+
+__all__ = ["Design", "Spaces"]
+
+LINES = ("student", "objective", "fit")
+DIGITS = 4  # of a number in a point: more is noise, and no text that anybody wants to read
+
+
+@dataclass(frozen=True)
+class Design:
+    """One candidate, resolved.
+
+    point: what each hole came to, by name. family: the word of the student. objective: what it is taught by, `labels()` in the arm of
+    labels alone. form: what must be alike for two candidates to train as one program: all but the values of temperatures and weights, and
+    the learning rate.
+    """
+
+    arm: Arm
+    point: Mapping[str, Any]
+    student: Student = field(repr=False)
+    objective: Objective = field(repr=False)
+    fit: Fit
+    family: str
+
+    @cached_property
+    def text(self) -> str:
+        """The student, every default written out."""
+        return repr(self.student)
+
+    @cached_property
+    def form(self) -> tuple[str, str, str]:
+        alike = turned(copy.deepcopy(self.objective))
+        for knob in knobs(alike):
+            knob.value.fill_(1.0)
+        return self.text, repr(alike), repr(replace(self.fit.alike, lr=1.0))
+
+    def taught_by(self) -> Objective:
+        """A fresh objective whose temperatures and weights are tensors, so that a cohort gives each student its own."""
+        return turned(copy.deepcopy(self.objective))
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """The spaces of the three lines, and what their words mean.
+
+    words: key → its vocabulary. base, out: the folders that paths are relative to, as of `attar.notation.resolve`.
+    """
+
+    student: Space
+    objective: Space
+    fit: Space
+    words: Callable[[str], Vocabulary]
+    base: Path | None = None
+    out: Path | None = None
+
+    def lines(self, arm: Arm) -> tuple[Space, ...]:
+        """Those that an arm has: what the teacher is followed by means nothing to labels alone."""
+        return (self.student, self.objective, self.fit) if arm == "student" else (self.student, self.fit)
+
+    def holes(self, arm: Arm) -> tuple[Hole, ...]:
+        return tuple(chain.from_iterable(space.holes for space in self.lines(arm)))
+
+    def middle(self, arm: Arm = "student") -> dict[str, Any]:
+        """A point in the middle of every space."""
+        return {name: value for space in self.lines(arm) for name, value in space.middle().items()}
+
+    def design(self, point: Mapping[str, Any], arm: Arm = "student") -> Design:
+        """The candidate at a point, which may name more than the arm has holes.
+
+        Raises the errors of the words at values they do not take.
+        """
+        names = {hole.name for hole in self.holes(arm)}
+        own = {name: tidy(value) for name, value in point.items() if name in names}
+        node = self.student.at(own)
+        student = self._resolved("student", node)
+        goal = as_objective(labels()) if arm == "labels" else as_objective(self._resolved("objective", self.objective.at(own)))
+        return Design(
+            arm, own, student, goal, self._resolved("fit", self.fit.at(own)), node.name if isinstance(node, Call) else write(node)
+        )
+
+    def _resolved(self, key: str, node: Node) -> Any:
+        return resolve(node, self.words(key), base=self.base, out=self.out, what=key)
+
+    def turning(self, arm: Arm) -> frozenset[str]:
+        """The holes that may differ within a cohort: at both of their ends the form is the same."""
+        middle = self.middle(arm)
+        form = self.design(middle, arm).form
+        found = set()
+        for space in self.lines(arm)[1:]:
+            for hole in space.holes:
+                if hole.kind == "choice" or hole.within:
+                    continue
+                if all(self.design({**middle, hole.name: end}, arm).form == form for end in (hole.low, hole.high)):
+                    found.add(hole.name)
+        return frozenset(found)
+
+
+def tidy(value: Any) -> Any:
+    """A number with four significant digits; anything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def seeded_build(design: Design, schema: Any, seed: int) -> torch.nn.Module:
+    """A fresh student of a design."""
+    return design.student(schema, seed)
