@@ -118,6 +118,16 @@ def test_an_error_is_two_lines_on_stderr_and_exit_code_one(folder: Path, argumen
         assert text in result.stderr
 
 
+@pytest.mark.parametrize("verb", ["run", "show", "distill"])
+@pytest.mark.parametrize("space", ["student.width=integer(8, 64)", "student=auto()", "objective.weight=between(0, 1)"])
+def test_a_recipe_that_leaves_a_choice_is_for_a_search(folder: Path, verb: str, space: str) -> None:
+    result = call(verb, "toy.yaml", "--set", space)
+    assert result.exit_code == 1
+    assert " is a space, of which a search takes one value" in result.stderr
+    assert result.stderr.endswith("hint: attar search toy.yaml\n")
+    assert not (folder / "runs").exists()
+
+
 def test_debug_shows_where_an_error_was_raised(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "attar", "run", "none.yaml", "--debug"], capture_output=True, text=True)
     assert done.returncode == 1

@@ -11,13 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.errors import AttarError, NotationError, RecipeError
+from attar.errors import AttarError, NotationError, RecipeError, StudentError
 from attar.notation import Hole, Space, Value, parse, read, write
 from attar.notation.spaces import SPACES, between, choice, integer, log
-from attar.recipe import KEYS, SEARCHED, load, of_texts, vocabulary
+from attar.recipe import KEYS, SEARCHED, Entry, Recipe, load, vocabulary
+from attar.signal import Schema
+from attar.students import auto
 
 EITHER = "choice(mlp(width=integer(8, 128, log=True), depth=choice(1, 2, 3)), lightgbm(trees=integer(20, 300)))"
 GOAL = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
+
+
+def recipe_of(texts: Mapping[str, str]) -> Recipe:
+    return Recipe(Path("search.yaml"), {key: Entry(key, 0, parse(text)) for key, text in texts.items()})
 
 
 def space(text: str, key: str = "student") -> Space:
@@ -71,7 +77,7 @@ def test_choices_within_choices_lead_on() -> None:
 
 def test_the_middle_is_by_ratio_where_ratios_count() -> None:
     texts = {"student": "mlp(width=integer(8, 128, log=True), depth=choice(1, 2, 3))", "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-1))"}
-    middle = {name: value for space in of_texts(texts).spaces().values() for name, value in space.middle().items()}
+    middle = {name: value for space in recipe_of(texts).spaces().values() for name, value in space.middle().items()}
     assert middle == {
         "student.width": 32,
         "student.depth": "2",
@@ -82,7 +88,7 @@ def test_the_middle_is_by_ratio_where_ratios_count() -> None:
 
 
 def test_a_point_makes_a_plain_recipe() -> None:
-    recipe = of_texts({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-2), epochs=3)"})
+    recipe = recipe_of({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-2), epochs=3)"})
     point = {
         "student": recipe.spaces()["student"].holes[0].texts[1],
         "student.lightgbm.trees": 40,
@@ -138,8 +144,8 @@ def test_a_point_makes_a_plain_recipe() -> None:
 )  # fmt: skip
 def test_what_is_no_space_is_refused_with_its_place(key: str, text: str, said: str) -> None:
     with pytest.raises(AttarError) as caught:
-        of_texts({key: text}).spaces()
-    assert caught.value.message.startswith(key)
+        recipe_of({key: text}).spaces()
+    assert caught.value.message.startswith(f"search.yaml ({key}): ")
     assert said in str(caught.value)
     assert text[:60] in caught.value.message  # the text, with a caret below
     assert "^" in caught.value.message
@@ -147,9 +153,9 @@ def test_what_is_no_space_is_refused_with_its_place(key: str, text: str, said: s
 
 def test_a_bound_is_refused_only_where_nothing_else_goes_with_it() -> None:
     text = 'hf(config="bert", tokenizer="tokens", width=choice(64, 96), heads=choice({}))'
-    assert len(of_texts({"student": text.format("2, 3")}).spaces()["student"].holes) == 2  # 3 heads divide 96
+    assert len(recipe_of({"student": text.format("2, 3")}).spaces()["student"].holes) == 2  # 3 heads divide 96
     with pytest.raises(AttarError, match="5 heads do not divide"):
-        of_texts({"student": text.format("2, 5")}).spaces()
+        recipe_of({"student": text.format("2, 5")}).spaces()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,7 @@ def test_a_bound_is_refused_only_where_nothing_else_goes_with_it() -> None:
     ],
 )
 def test_a_point_that_is_none_of_the_space_is_refused(change: Mapping[str, Any], said: str) -> None:
-    recipe = of_texts({"student": "mlp(width=integer(8, 128), depth=choice(1, 2))"})
+    recipe = recipe_of({"student": "mlp(width=integer(8, 128), depth=choice(1, 2))"})
     point = {name: value for name, value in {"student.width": 8, "student.depth": "1", **change}.items() if value is not None}
     with pytest.raises(RecipeError) as caught:
         recipe.at(point)
@@ -240,7 +246,6 @@ def trees(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 TEXTS = st.recursive(st.one_of(LITERALS.map(_said), ranges()), trees, max_leaves=12)
-WORDS = {"word": lambda a=None, x=None: 1}
 
 
 @st.composite
@@ -278,7 +283,7 @@ def test_a_point_fills_every_hole_and_what_comes_out_reads_back(text: str, data:
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_point_of_a_recipe_resolves_and_reads_back(data: st.DataObject) -> None:
-    recipe = of_texts({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 2e-2))"})
+    recipe = recipe_of({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 2e-2))"})
     point = {name: value for space in recipe.spaces().values() for name, value in data.draw(points(space)).items()}
     for key in SEARCHED:
         said = repr(recipe.at(point).value(key, "run"))
@@ -307,6 +312,36 @@ def every(space: Space, rest: tuple[Hole, ...], point: dict[str, Any]) -> Any:
     values = hole.texts if hole.kind == "choice" else range(int(hole.low or 0), int(hole.high or 0) + 1)
     for value in values:
         yield from every(space, tuple(others), {**point, hole.name: value})
+
+
+# --- recipes
+
+
+def test_auto_is_known_of_students_alone_and_builds_nothing() -> None:
+    assert [key for key, what in KEYS.items() if what.rooms and "auto" in vocabulary(key)] == ["student"]
+    with pytest.raises(StudentError, match="is a space"):
+        auto()(Schema("table"), 0)
+
+
+def test_the_text_of_a_search_reads_back_from_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        'data: table("rows.csv", label="y")\nstudent: \'choice(hf(choice("a", "b")), shrink(hf("b"), layers=integer(1, 3)))\'\n'
+    )
+    out = tmp_path / "runs" / "search"
+    out.mkdir(parents=True)
+    text = load(path).text(out)
+    assert 'hf(choice("../../a", "../../b"))' in text
+    (out / "recipe.yaml").write_text(text)
+    again = load(out / "recipe.yaml")
+    assert again.text(out) == text
+    assert again.at(again.spaces()["student"].middle()).value("student", out).path == str(tmp_path / "a")
+
+
+def test_a_setting_may_be_a_space() -> None:
+    recipe = recipe_of({"student": "mlp(width=64)", "fit": "fit()"})
+    changed = recipe.with_overrides(["student.width=integer(8, 128)", "fit.lr=log(1e-3, 1e-2)", "student.width.high=64"])
+    assert {key: space.holes[0].text for key, space in changed.spaces().items()} == {"student": "integer(8, 64)", "fit": "log(0.001, 0.01)"}
 
 
 # --- the words

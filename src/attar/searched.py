@@ -111,9 +111,9 @@ class Finalist:
 class Competitor:
     """What could be put in place without a search: the teacher, its int8 file, a part of it, a student on labels alone.
 
-    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure. first: its score on the first
-    half, which trials are scored on, so that both can be drawn in one picture; None: not asked. difference: to the teacher on the rows
-    of the second half, more is better, paired; None of the teacher itself.
+    score: on the second half of the validation rows. difference: to the teacher on the same rows, more is better; paired. why: what it
+        is, in a sentence; or why it has no figure. first: its score on the first half, which trials are scored on, so that both can be
+        drawn in one picture; None: not asked.
     """
 
     name: str
@@ -121,8 +121,8 @@ class Competitor:
     price: Priced
     within: bool
     why: str = ""
-    first: float | None = None
     difference: Figure | None = None
+    first: float | None = None
 
 
 @dataclass(frozen=True)

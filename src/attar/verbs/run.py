@@ -44,7 +44,22 @@ from attar.verbs.evaluate import corruptor, evaluate, fitted, strangers
 from attar.verbs.export import export
 from attar.verbs.teach import teach
 
-__all__ = ["STEPS", "Job", "Result", "read", "read_foreign", "read_shift", "run", "run_job", "settled_job"]
+__all__ = [
+    "STEPS",
+    "Job",
+    "Result",
+    "Teacher",
+    "amend",
+    "difference",
+    "manifest",
+    "read",
+    "read_foreign",
+    "read_shift",
+    "run",
+    "run_job",
+    "same_data",
+    "settled_job",
+]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
 KEYS = (
@@ -276,15 +291,20 @@ def _together() -> Iterator[Company]:
             torch.distributed.destroy_process_group()
 
 
-def read(job: Job) -> tuple[Data, Task]:
-    """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
-    with job.about("show_rows"):
-        check_rows(job.show_rows)
+def read_data(job: Job) -> tuple[Data, Task]:
+    """The data of a job, read, and its task, bound to them."""
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
-        task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+        return data, (job.task or task_for(data.schema, data.kind)).bind(data.schema)
+
+
+def read(job: Job) -> tuple[Data, Task]:
+    """As `read_data`; raises now what a later step would refuse."""
+    with job.about("show_rows"):
+        check_rows(job.show_rows)
+    data, task = read_data(job)
     with job.about_training():
         precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
     with job.about("guard"):
@@ -418,7 +438,7 @@ class _Steps:
             listen(Event("data", text=note))
         self.teacher = Teacher(job, out, self.data, self.task, company, resume=resume, listen=listen)
         self._distilled: Distilled | None = None
-        _same_data(out, self.data)
+        same_data(out, self.data)
         if _begun(out):
             _same_recipe(out, job, free=JUDGED_BY)  # whether those may change has been seen to
         company.wait()
@@ -426,7 +446,7 @@ class _Steps:
             out.mkdir(parents=True, exist_ok=True)
             if job.text:
                 write_atomic(out / "recipe.yaml", job.text)
-            _manifest(out, self.data, job)
+            manifest(out, self.data, job.text)
         company.wait()
 
     def do(self, step: Step) -> Certificate | None:
@@ -476,7 +496,7 @@ class _Steps:
 
     def _amend(self, **facts: object) -> None:
         if self.company.first:
-            _amend(self.out, **facts)
+            amend(self.out, **facts)
 
     def export(self) -> None:
         """The folder that ships."""
@@ -577,7 +597,7 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
     recipe = out / "recipe.yaml"
     if not recipe.exists() or not job.text:
         return
-    if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
+    if changes := difference(recipe.read_text(encoding="utf-8"), job.text, free):
         hint = "--out names another folder, or remove this one"
         hint += "" if "budget" in free else f"; {', '.join(JUDGED_BY)} alone may change: attar evaluate"
         if changes.startswith(f"  guard: was {Unguarded()!r}\n") and changes.count("\n") == 1:
@@ -585,7 +605,7 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
         raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
 
 
-def _difference(was: str, now: str, free: Sequence[str] = ()) -> str:
+def difference(was: str, now: str, free: Sequence[str] = ()) -> str:
     """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
     old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
@@ -615,7 +635,7 @@ def _need(step: Step, out: Path, job: Job) -> None:
         raise RunError(f"{step} needs {needs[1]}, which is not there", hint=f"attar {needs[0]} makes it; attar run does every step")
 
 
-def _same_data(out: Path, data: Data) -> None:
+def same_data(out: Path, data: Data) -> None:
     """Raise RunError where the folder was made from other rows than those that are read now."""
     path = out / "manifest.json"
     if not path.exists() or not _begun(out):
@@ -628,14 +648,14 @@ def _same_data(out: Path, data: Data) -> None:
         )
 
 
-def _manifest(out: Path, data: Data, job: Job) -> None:
+def manifest(out: Path, data: Data, text: str) -> None:
     """What this run was made of, for whoever wants to make it again; what is known of earlier steps stays."""
-    _amend(
+    amend(
         out,
         attar=attar.__version__,
         data=data.fingerprint,
         rows={name: len(split) for name, split in data.splits.items()},
-        recipe=digest(job.text),
+        recipe=digest(text),
         code=_code(),
         python=sys.version.split()[0],
         versions={name: metadata.version(name) for name in ("torch", "numpy", "scipy", "safetensors")},
@@ -644,7 +664,7 @@ def _manifest(out: Path, data: Data, job: Job) -> None:
     )
 
 
-def _amend(out: Path, **facts: object) -> None:
+def amend(out: Path, **facts: object) -> None:
     path = out / "manifest.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {**known, **facts})

@@ -122,7 +122,7 @@ def beside(
         score, difference = quality.of_one(form.name)
         difference = None if form.name == TEACHER else difference
         price, within = priced(cost, form.precision), _within(bounds, cost)
-        found.append(Competitor(form.name, score, price, within, why, quality.first[form.name], difference))
+        found.append(Competitor(form.name, score, price, within, why, difference, quality.first[form.name]))
     names = {f"{form.name}, {how}": form.name for form in forms if form.faces for how in [fastest[form.name][0]]}
     kept = {names.get(key, key): key for key in candidates if key in names or key in (finalists or {})}
     told = Compared(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from random import Random
 from typing import Any
-
-import torch
 
 from attar.loop import Fit
 from attar.notation import Call, Node, Vocabulary, resolve, write
@@ -84,6 +84,14 @@ class Spaces:
         """A point in the middle of every space."""
         return {name: value for space in self.lines(arm) for name, value in space.middle().items()}
 
+    def drawn(self, chance: Random, arm: Arm = "student") -> dict[str, Any]:
+        """A point drawn evenly from every space, evenly by ratio where ratios count."""
+        point: dict[str, Any] = {}
+        for hole in self.holes(arm):
+            if hole.asked(point):
+                point[hole.name] = _drawn(hole, chance)
+        return point
+
     def design(self, point: Mapping[str, Any], arm: Arm = "student") -> Design:
         """The candidate at a point, which may name more than the arm has holes.
 
@@ -101,6 +109,11 @@ class Spaces:
     def _resolved(self, key: str, node: Node) -> Any:
         return resolve(node, self.words(key), base=self.base, out=self.out, what=key)
 
+    def check(self, key: str) -> None:
+        """Raise what a word refuses of a bound or an item of a line, whatever else is chosen."""
+        space: Space = vars(self)[key]
+        space.check(lambda node: self._resolved(key, node))
+
     def turning(self, arm: Arm) -> frozenset[str]:
         """The holes that may differ within a cohort: at both of their ends the form is the same."""
         middle = self.middle(arm)
@@ -115,11 +128,15 @@ class Spaces:
         return frozenset(found)
 
 
+def _drawn(hole: Hole, chance: Random) -> Any:
+    if hole.low is None or hole.high is None:
+        return chance.choice(hole.texts)
+    if hole.kind == "integer" and not hole.log:
+        return chance.randint(int(hole.low), int(hole.high))
+    value = math.exp(chance.uniform(math.log(hole.low), math.log(hole.high))) if hole.log else chance.uniform(hole.low, hole.high)
+    return min(max(round(value), int(hole.low)), int(hole.high)) if hole.kind == "integer" else min(max(value, hole.low), hole.high)
+
+
 def tidy(value: Any) -> Any:
     """A number with four significant digits; anything else as it is."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-def seeded_build(design: Design, schema: Any, seed: int) -> torch.nn.Module:
-    """A fresh student of a design."""
-    return design.student(schema, seed)

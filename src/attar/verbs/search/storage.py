@@ -17,6 +17,7 @@ import fcntl
 import math
 import os
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import attar
-from attar.errors import MissingExtra, RunError, near
+from attar.errors import DiskFull, MissingExtra, RunError, near
 from attar.files import explain_disk
 from attar.identity import digest
 
@@ -107,9 +108,10 @@ def open_study(
     place = _place(where)
     with ExitStack() as stack:
         with _explained(place):
-            place.open(optuna, stack)
+            place.open(stack)
             with place.turn():
                 storage = place.storage()
+                stack.callback(place.end_thread)
                 study = optuna.create_study(
                     study_name=name, storage=storage, sampler=sampler, directions=list(directions), load_if_exists=True
                 )
@@ -139,27 +141,29 @@ class Ledger:
         self._id = storage.get_study_id_from_name(study.study_name)
         self._held: set[int] = set()  # numbers of trials
         self._seen: dict[str, tuple[int, float]] = {}  # a worker's beats, and since when they stand there, by the clock of this process
-        self._record = {**_process(), "start": place.now(), "at": place.now(), "beats": 0, "left": False}
+        self._record = {**_process(), "beats": 0}
+        self._working = False  # who only reads is no worker
         self._beat, self._patience = beat, patience
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="beats", daemon=True)
 
     def __enter__(self) -> Self:
-        with _explained(self._place):
-            self._sign()
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Gives back what it holds: another worker, or the next one, repeats it; that is no death. A storage's errors are explained."""
-        self._stop.set()
-        self._thread.join()
-        # Where the storage does not answer, the others learn it from silence; but the first error is the one to tell.
-        with self._opened, suppress(*((RunError,) if error else ())), _explained(self._place):
-            self._leave()
-        if error is not None:
-            with _explained(self._place):
-                raise error
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with self._opened:
+            if self._working:
+                self._stop.set()
+                self._thread.join()
+                # Where the storage does not answer the others learn it from silence; but the first error is the one to tell.
+                with suppress(*((RunError,) if error else ())), _explained(self._place):
+                    self._leave()
+        if isinstance(error, StorageInternalError | SQLAlchemyError):
+            raise _told(error, self._place) from None
 
     # ---- what a search does
 
@@ -169,6 +173,7 @@ class Ledger:
         Each is asked of the study's sampler as it is now.
         """
         with self._turn():
+            self._work()
             left = self._left(self._mend())
             found = []
             if left.seconds is None or left.seconds > 0:
@@ -182,6 +187,7 @@ class Ledger:
     def again(self, count: int = 1) -> list[Asked]:
         """Up to `count` trials that their workers did not finish, to be repeated: each as a new trial that has the parameters already."""
         with self._turn():
+            self._work()
             trials = self._mend()
             if self._out():
                 return []
@@ -237,6 +243,10 @@ class Ledger:
         with self._turn():
             trials = self._mend()
         return [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED") or _given_up(trial)]
+
+    def gave_up(self, trial: FrozenTrial) -> bool:
+        """Whether a trial counts as failed because its worker died too often."""
+        return _given_up(trial)
 
     # ---- whose turn it is
 
@@ -336,7 +346,8 @@ class Ledger:
     def seconds(self) -> float:
         """Seconds during which anyone has worked on this study, those of all its workers laid over each other."""
         spans = [(record["start"], record["at"]) for name, record in self._workers().items() if name != self.worker]
-        spans.append((self._record["start"], self._place.now()))
+        if self._working:
+            spans.append((self._record["start"], self._place.now()))
         total, until = 0.0, -math.inf
         for start, end in sorted(spans):
             total += max(0.0, end - max(start, until))
@@ -346,6 +357,13 @@ class Ledger:
     def _workers(self) -> dict[str, Any]:
         attributes = self._storage.get_study_user_attrs(self._id)
         return {key.removeprefix(_WORKERS): value for key, value in attributes.items() if key.startswith(_WORKERS)}
+
+    def _work(self) -> None:
+        """Registers with the first trial, and beats from there on."""
+        if not self._working:
+            self._working, self._record["start"] = True, self._place.now()
+            self._sign()
+            self._thread.start()
 
     def _sign(self, left: bool = False) -> None:
         self._record |= {"at": self._place.now(), "beats": self._record["beats"] + 1, "left": left}
@@ -451,7 +469,7 @@ class _Place:
     shown: str
     secrets: tuple[str, ...] = ()
 
-    def open(self, optuna: Any, stack: ExitStack) -> None:
+    def open(self, stack: ExitStack) -> None:
         raise NotImplementedError
 
     def storage(self) -> BaseStorage:
@@ -474,7 +492,7 @@ class _File(_Place):
 
     path: Path = Path()
 
-    def open(self, optuna: Any, stack: ExitStack) -> None:
+    def open(self, stack: ExitStack) -> None:
         if self.path.is_dir():
             raise RunError(f"{self.path} is a folder", hint="name a file in it")
         if not self.path.parent.is_dir():
@@ -489,21 +507,18 @@ class _File(_Place):
 
 @dataclass
 class _SQLite(_File):
-    def open(self, optuna: Any, stack: ExitStack) -> None:
-        super().open(optuna, stack)
-        self._optuna, self._stack = optuna, stack
-
-    def storage(self) -> BaseStorage:
-        from sqlalchemy import event
+    def open(self, stack: ExitStack) -> None:
+        super().open(stack)
+        from sqlalchemy import create_engine, event
         from sqlalchemy.engine import URL
 
-        url = URL.create("sqlite", database=str(self.path)).render_as_string()
-        database = self._optuna.storages.RDBStorage(_unformatted(url), engine_kwargs={"connect_args": {"timeout": _TURN}})
-        self._stack.callback(_close, database)
-        self._database = database
-        event.listen(database.engine, "connect", _write_ahead)
-        database.engine.dispose()  # the connection that made the tables
-        return self._optuna.storages.get_storage(database)
+        self._engine = create_engine(URL.create("sqlite", database=str(self.path)), connect_args={"timeout": _TURN})
+        event.listen(self._engine, "connect", _write_ahead)
+        stack.callback(self._engine.dispose)
+
+    def storage(self) -> BaseStorage:
+        self._database = _tables(self._engine, self.shown)
+        return _optuna().storages.get_storage(self._database)
 
     def end_thread(self) -> None:
         self._database.remove_session()
@@ -511,21 +526,16 @@ class _SQLite(_File):
 
 def _write_ahead(connection: Any, _: Any) -> None:
     """Readers do not stop writers, and no write waits for the disk: a killed process loses nothing, a power cut the last moments."""
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode == ("wal",):  # not on every disk
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):  # not on every disk
         connection.execute("PRAGMA synchronous = NORMAL")
 
 
 @dataclass
 class _Journal(_File):
-    def open(self, optuna: Any, stack: ExitStack) -> None:
-        super().open(optuna, stack)
-        self._optuna = optuna
-
     def storage(self) -> BaseStorage:
-        backend = self._optuna.storages.journal.JournalFileBackend(str(self.path), lock_obj=_Appending(self.path))
+        journal = _optuna().storages
         try:
-            return self._optuna.storages.JournalStorage(backend)
+            return journal.JournalStorage(journal.journal.JournalFileBackend(str(self.path), lock_obj=_Appending(self.path)))
         except (ValueError, KeyError, TypeError, AssertionError):
             raise RunError(f"{self.path} is no journal of a study", hint="name one of attar search, or a new file") from None
 
@@ -533,38 +543,36 @@ class _Journal(_File):
 @dataclass
 class _PostgreSQL(_Place):
     url: Any = None  # sqlalchemy's
-    name: str = ""
 
-    def open(self, optuna: Any, stack: ExitStack) -> None:
+    def open(self, stack: ExitStack) -> None:
         import sqlalchemy
 
         try:
             import psycopg  # noqa: F401  # pyright: ignore[reportUnusedImport]
         except ImportError:
             raise MissingExtra("psycopg", "postgresql") from None
-        self._optuna, self._stack, self._sql = optuna, stack, sqlalchemy
+        self._sql = sqlalchemy
         # A server that was restarted is found again, and one whose machine vanished is given up within a minute.
         alive = {"connect_timeout": _CONNECT, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
-        self._how = {"pool_pre_ping": True, "connect_args": {key: alive[key] for key in alive if key not in self.url.query}}
-        self._engine = sqlalchemy.create_engine(self.url, **self._how)
+        how = {key: value for key, value in alive.items() if key not in self.url.query}
+        self._engine = sqlalchemy.create_engine(self.url, pool_pre_ping=True, connect_args=how)
         stack.callback(self._engine.dispose)
         with self._engine.connect() as connection:
             there = connection.scalar(sqlalchemy.text("SELECT extract(epoch FROM clock_timestamp())"))
         self._ahead = float(there) - time.time()
-        self._key = int(digest("attar search", size=8), 16) - 2**63  # a database holds few studies: one turn for all of them
 
     def storage(self) -> BaseStorage:
-        database = self._optuna.storages.RDBStorage(_unformatted(self.url.render_as_string(hide_password=False)), engine_kwargs=self._how)
-        self._stack.callback(_close, database)
-        self._database = database
-        return self._optuna.storages.get_storage(database)
+        self._database = _tables(self._engine, self.shown)
+        return _optuna().storages.get_storage(self._database)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         # A lock of the transaction, not of the session: it holds behind a pool of connections, too, and ends with the connection.
+        # A database holds few studies: one turn for all of them.
+        key = int(digest("attar search", size=7), 16)
         with self._engine.connect() as connection, connection.begin():
             connection.execute(self._sql.text(f"SET LOCAL lock_timeout = {int(1000 * _TURN)}"))
-            connection.execute(self._sql.text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
+            connection.execute(self._sql.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
             yield
 
     def now(self) -> float:
@@ -572,6 +580,15 @@ class _PostgreSQL(_Place):
 
     def end_thread(self) -> None:
         self._database.remove_session()
+
+
+def _tables(engine: Any, where: str) -> Any:
+    """Optuna's storage in a database, its tables made if they are not there; its connections are those of `engine`, which closes them."""
+    url = engine.url.render_as_string(hide_password=False)
+    try:  # it fills braces in a URL, which are doubled against that
+        return _optuna().storages.RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs={"pool": engine.pool})
+    except RuntimeError as error:  # of tables that another version of Optuna made
+        raise RunError(f"{where} does not open: {' '.join(str(error).split())}", hint="take the same Optuna everywhere") from None
 
 
 class _Appending:
@@ -674,7 +691,7 @@ def _explained(place: _Place) -> Iterator[None]:
         with explain_disk(place.shown):
             yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        raise RunError(f"{place.shown} {_said(error, place)}", hint=_way_out(error)) from None
+        raise _told(error, place) from None
     except PermissionError as error:
         raise RunError(f"{place.shown} may not be written: {error.strerror} ({error.filename})", hint="see who owns it") from None
 
@@ -686,38 +703,31 @@ def _driver(error: BaseException) -> BaseException:
     return error
 
 
-def _said(error: BaseException, place: _Place) -> str:
+def _told(error: BaseException, place: _Place) -> RunError | DiskFull:
     driver = _driver(error)
     words = " ".join(str(driver).split())
     for secret in place.secrets:
         words = words.replace(secret, "***")
-    kind = type(driver).__name__
-    verb = "refuses" if getattr(driver, "sqlstate", None) else "does not answer" if kind == "OperationalError" else "does not open"
-    return f"{verb}: {words[:300]}"
+    if "disk is full" in words:
+        return DiskFull(f"the disk is full while writing {place.shown}", hint="what was told is kept; free some space and go on")
+    state = getattr(driver, "sqlstate", None)
+    file = isinstance(driver, sqlite3.Error)
+    verb = "refuses" if state else "does not open" if file else "does not answer"
+    return RunError(f"{place.shown} {verb}: {words[:300]}", hint=_way_out(words, state, file))
 
 
-def _way_out(error: BaseException) -> str:
-    driver = _driver(error)
-    state, words = getattr(driver, "sqlstate", None), str(driver)
-    if type(driver).__module__.startswith("sqlite3"):
+def _way_out(words: str, state: str | None, file: bool) -> str:
+    if "locked" in words:
+        return "is a worker stopped? let it go on, or end it"
+    if file:
         return "is it a study of attar search, and may it be written?"
     if state in ("42501", "25006"):
-        return "its owner can: GRANT USAGE, CREATE ON SCHEMA public TO the user, or create a database that the user owns"
-    if "does not exist" in words and "database" in words:
+        return "its owner can: GRANT USAGE, CREATE ON SCHEMA public TO the user; or give it a database of its own"
+    if "database" in words and "does not exist" in words:
         return "createdb makes it"
     if "password" in words or "authentication" in words:
         return "a password is read from ~/.pgpass or PGPASSWORD, too"
     return "is the server up, and may this machine reach it?"
-
-
-def _close(database: Any) -> None:
-    database.remove_session()
-    database.engine.dispose()
-
-
-def _unformatted(url: str) -> str:
-    """RDBStorage fills braces in a URL."""
-    return url.replace("{", "{{").replace("}", "}}")
 
 
 def _optuna() -> Any:

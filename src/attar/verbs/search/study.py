@@ -1,45 +1,55 @@
-"""The study: which candidates are tried next, and what is known of those that were; Optuna asks, its storage remembers."""
+"""The study of one arm: which candidates are tried next, and what is known of those that were; Optuna asks, its storage remembers."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from attar.certificate.plain import plain
+from attar.certificate.plain import plain, whole
 from attar.errors import MissingExtra
 from attar.notation.spaces import Hole
 from attar.searched import Arm, Priced, Trial
 from attar.verbs.search.design import Design, Spaces
+from attar.verbs.search.storage import Ledger
 from attar.verbs.search.training import Outcome
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as Asked
 
-__all__ = ["GOALS", "Asking", "Question", "told"]
+__all__ = ["DIRECTIONS", "Asking", "Question", "Told", "sampler", "told"]
 
-GOALS = ("error", "latency_ms", "size_bytes")
-"""What a study makes small, in this order."""
+DIRECTIONS = ("minimize", "minimize", "minimize")  # error, latency, bytes
 TEMPERATURES = (2.0, 1.0, 4.0)
 WEIGHTS = (0.9, 1.0, 0.5)
 STARTUP = 10  # points drawn at random before the sampler learns
+_TRIAL, _BATCH, _WATCHED = "attar:trial", "attar:batch", "attar:watched"  # user attributes of a trial
 
 
 @dataclass(frozen=True)
 class Question:
-    """One candidate that the study asks for. number: of the study's trial."""
+    """One candidate that the study asks for. batch: number of the trial that it was asked with, which seeds both."""
 
     asked: Asked
     design: Design
+    batch: int
 
     @property
     def number(self) -> int:
         return self.asked.number
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the study knows of one finished candidate. batch: as of its question. watched: nobody of its batch was stopped at a rung."""
+
+    trial: Trial
+    batch: int
+    watched: bool
 
 
 class Asking:
@@ -48,119 +58,85 @@ class Asking:
     turning: holes that may differ within a batch; all others are those of its first candidate, so that a batch trains as one program.
     """
 
-    def __init__(self, study: Study, spaces: Spaces, arm: Arm, *, seed: int) -> None:
-        self.study, self.spaces, self.arm = study, spaces, arm
-        self.holes = spaces.holes(arm)
-        self.turning = spaces.turning(arm)
-        self.sampler = _optuna().samplers.TPESampler(n_startup_trials=STARTUP, multivariate=True, group=True, seed=seed)
-        study.sampler = self.sampler
+    def __init__(self, ledger: Ledger, spaces: Spaces, arm: Arm, *, seed: int) -> None:
+        self.ledger, self.spaces = ledger, spaces
+        self.arm: Arm = arm
+        self.holes, self.turning = spaces.holes(arm), spaces.turning(arm)
+        self.sampler = sampler(seed)
 
     def begin(self) -> None:
         """Enqueues what experience says to try first: the middle of every space, at the usual temperatures and weights."""
-        if self.study.get_trials(deepcopy=False):
-            return
         for point in priors(self.holes, self.spaces.middle(self.arm)):
-            self.study.enqueue_trial(self._raw(point), skip_if_exists=True)
+            self.ledger.study.enqueue_trial(point)
 
-    def ask(self, count: int) -> list[Question]:
-        """So many candidates of one form."""
-        first = self._one({})
-        found = [first]
-        if self.turning:
-            fixed = {name: value for name, value in first.asked.params.items() if name not in self.turning}
-            found += [self._one(fixed) for _ in range(count - 1)]
+    def first(self) -> Question | None:
+        """A candidate with which a batch begins; None where the study has none left."""
+        found = self._claimed({})
+        return None if found is None else Question(found, self._design(found), found.number)
+
+    def more(self, first: Question, count: int) -> list[Question]:
+        """Up to so many candidates that differ from the first in what turns alone."""
+        if not self.turning:
+            return []
+        fixed = {name: value for name, value in first.asked.params.items() if name not in self.turning}
+        found: list[Question] = []
+        while len(found) < count and (asked := self._claimed(fixed)) is not None:
+            found.append(Question(asked, self._design(asked), first.number))
         return found
 
-    def _one(self, fixed: Mapping[str, Any]) -> Question:
-        optuna = _optuna()
-        with _quiet():
-            self.study.sampler = optuna.samplers.PartialFixedSampler(dict(fixed), self.sampler) if fixed else self.sampler
-            asked = self.study.ask()
-            point = {hole.name: value for hole, value in self._suggested(asked)}
-        return Question(asked, self.spaces.design(point, self.arm))
+    def again(self, count: int) -> list[Question]:
+        """Candidates whose workers did not finish them."""
+        return [Question(asked, self._design(asked), asked.number) for asked in self.ledger.again(count)]
 
-    def _suggested(self, asked: Asked) -> Iterator[tuple[Hole, Any]]:
+    def _claimed(self, fixed: Mapping[str, Any]) -> Asked | None:
+        optuna = _optuna()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            partial = optuna.samplers.PartialFixedSampler(dict(fixed), self.sampler) if fixed else self.sampler
+        self.ledger.study.sampler = partial
+        return next(iter(self.ledger.claim(1)), None)
+
+    def _design(self, asked: Asked) -> Design:
         point: dict[str, Any] = {}
         for hole in self.holes:
-            if not hole.asked(point):
-                continue
-            match hole.kind:
-                case "choice":
-                    value = asked.suggest_categorical(hole.name, list(hole.texts))
-                case "integer":
-                    assert hole.low is not None and hole.high is not None
-                    value = asked.suggest_int(hole.name, int(hole.low), int(hole.high), log=hole.log)
-                case _:
-                    assert hole.low is not None and hole.high is not None
-                    value = asked.suggest_float(hole.name, hole.low, hole.high, log=hole.log)
-            point[hole.name] = value
-            yield hole, value
+            if hole.asked(point):
+                point[hole.name] = _suggested(asked, hole)
+        return self.spaces.design(point, self.arm)
 
-    def _raw(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(point)
+    # ---- what is told
 
+    def tell(self, question: Question, trial: Trial, *, better: int, over: Mapping[str, float], watched: bool = False) -> None:
+        """Tells what came of a candidate, whole: the record of the trial lies beside its numbers.
 
-def priors(holes: Sequence[Hole], middle: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Points to begin with. The first has every hole in its middle but for temperature and weight; the others name these two alone."""
-    temperatures = [hole for hole in holes if hole.name.endswith(".temperature")]
-    weights = [hole for hole in holes if hole.name.endswith(".weight") and hole.kind == "between"]
-    pairs = [(t, w) for w in WEIGHTS for t in TEMPERATURES]
-    found: list[dict[str, Any]] = []
-    for temperature, weight in pairs:
-        point = {hole.name: _inside(hole, temperature) for hole in temperatures} | {hole.name: _inside(hole, weight) for hole in weights}
-        if point not in found:
-            found.append(point)
-    return [{**middle, **point} if at == 0 else point for at, point in enumerate(found)]
+        over: by bound of the budget how far the price is above it, as a share of it; 0 or less keeps it.
+        """
+        attributes = {_TRIAL: json.dumps(plain(trial)), _BATCH: question.batch, _WATCHED: watched}
+        constraints = dict(over) | ({"diverged": 1.0} if trial.state == "failed" else {})
+        values = None
+        if trial.state in ("trained", "stopped") and trial.score is not None:
+            values = [-trial.score * better, trial.price.latency_ms or 0.0, float(trial.price.size_bytes or 0)]
+        self.ledger.tell(question.asked, values, attributes=attributes, constraints=constraints, counted=trial.state != "dear")
 
 
-def _inside(hole: Hole, value: float) -> Any:
-    if hole.kind == "choice":
-        return min(hole.texts, key=lambda text: abs(float(text) - value))
-    assert hole.low is not None and hole.high is not None
-    return min(max(value, hole.low), hole.high)
+def told(ledger: Ledger, arm: Arm, before: Sequence[Told] = ()) -> list[Told]:
+    """What a study knows, in the order of its numbers. before: what it told earlier, which is not read again."""
+    known = {each.trial.number: each for each in before}
+    return [known.get(each.number) or _told(each, arm) for each in ledger.finished()]
 
 
-# ---- what is told
+def _told(each: FrozenTrial, arm: Arm) -> Told:
+    notes = each.user_attrs
+    if _TRIAL in notes:
+        return Told(whole(Trial, json.loads(notes[_TRIAL])), notes[_BATCH], notes[_WATCHED])
+    why = "its worker died each time that it was tried"
+    return Told(Trial(each.number, arm, "", "", "", each.params, "failed", None, Priced(None), True, why=why), each.number, False)
 
 
-def told(question: Question, trial: Trial, study: Study, *, better: int, over: Mapping[str, float]) -> None:
-    """Tells the study what came of a candidate, whole: the record of the trial lies beside its numbers.
-
-    over: by bound of the budget how far the price is above it, as a share of it; 0 or less keeps it.
-    """
-    optuna = _optuna()
-    asked = question.asked
-    asked.set_user_attr("attar", json.dumps(plain(trial)))
-    for name, excess in over.items():
-        asked.set_constraint(name, excess)
-    if trial.state == "failed":
-        asked.set_constraint("diverged", 1.0)
-    if trial.state in ("dear", "failed") or trial.score is None:
-        study.tell(asked, state=optuna.trial.TrialState.PRUNED)
-        return
-    price = trial.price
-    study.tell(asked, [-trial.score * better, float(price.size_bytes or 0)])
-
-
-def trials(study: Study) -> list[Trial]:
-    """What the study knows of its finished candidates, in the order of their numbers."""
-    found = (recorded(each) for each in study.get_trials(deepcopy=False))
-    return [trial for trial in found if trial is not None]
-
-
-def recorded(each: FrozenTrial) -> Trial | None:
-    from attar.certificate.plain import whole
-
-    text = each.user_attrs.get("attar")
-    return None if text is None or not each.state.is_finished() else whole(Trial, json.loads(text))
-
-
-def trial_of(question: Question, outcome: Outcome, price: Priced, within: bool) -> Trial:
+def trained(question: Question, outcome: Outcome, price: Priced, within: bool) -> Trial:
     """The record of a candidate that was trained."""
-    design = question.design
     state = "failed" if outcome.why else "trained" if outcome.whole else "stopped"
     return replace(
-        blank(question, price, within),
+        dear(question, price, within),
         state=state,
         score=outcome.score,
         rungs=outcome.rungs,
@@ -168,24 +144,59 @@ def trial_of(question: Question, outcome: Outcome, price: Priced, within: bool) 
         seconds=round(outcome.seconds, 3),
         together=outcome.together,
         why=outcome.why,
-        fit=repr(design.fit),
     )
 
 
-def blank(question: Question, price: Priced, within: bool) -> Trial:
-    """The record of a candidate that was not trained, for its price."""
+def dear(question: Question, price: Priced, within: bool) -> Trial:
+    """The record of a candidate that was dropped for its price."""
     design = question.design
-    texts = {"student": design.text, "objective": repr(design.objective), "fit": repr(design.fit)}
-    return Trial(question.number, design.arm, point=dict(design.point), state="dear", score=None, price=price, within=within, **texts)
+    return Trial(
+        question.number,
+        design.arm,
+        student=design.text,
+        objective=repr(design.objective),
+        fit=repr(design.fit),
+        point=dict(design.point),
+        state="dear",
+        score=None,
+        price=price,
+        within=within,
+    )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna warns of what is experimental in it; its version is pinned."""
+def sampler(seed: int) -> BaseSampler:
+    """The tree-structured Parzen estimator over all holes at once (Watanabe 2023, arXiv:2304.11127); of each choice over its own."""
     optuna = _optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=True, group=True, seed=seed)
+
+
+def priors(holes: Sequence[Hole], middle: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Points to begin with. The first has every hole in its middle but for temperature and weight; the others name these two alone."""
+    temperatures = [hole for hole in holes if hole.name.endswith(".temperature") and hole.kind != "choice"]
+    weights = [hole for hole in holes if hole.name.endswith(".weight") and hole.kind == "between"]
+    found: list[dict[str, Any]] = []
+    for weight in WEIGHTS:
+        for temperature in TEMPERATURES:
+            pairs = [*((hole, temperature) for hole in temperatures), *((hole, weight) for hole in weights)]
+            point = {hole.name: _inside(hole, value) for hole, value in pairs}
+            if point not in found:
+                found.append(point)
+    return [{**middle, **{n: v for n, v in point.items() if n in middle}} if at == 0 else point for at, point in enumerate(found)]
+
+
+def _inside(hole: Hole, value: float) -> float:
+    assert hole.low is not None and hole.high is not None
+    return min(max(value, hole.low), hole.high)
+
+
+def _suggested(asked: Asked, hole: Hole) -> Any:
+    if hole.low is None or hole.high is None:
+        return asked.suggest_categorical(hole.name, list(hole.texts))
+    if hole.kind == "integer":
+        return asked.suggest_int(hole.name, int(hole.low), int(hole.high), log=hole.log)
+    return asked.suggest_float(hole.name, hole.low, hole.high, log=hole.log)
 
 
 def _optuna() -> Any:
