@@ -129,7 +129,7 @@ def interval(figure: Figure) -> str:
     if figure.value is None:
         return "-"
     text = signed(figure.value)
-    return text if figure.low is None or figure.high is None else f"{text} [{signed(figure.low)}, {signed(figure.high)}]"
+    return text if figure.low is None or figure.high is None else f"{text} [{signed(figure.low).strip()}, {signed(figure.high).strip()}]"
 
 
 def signed(value: float) -> str:

@@ -14,6 +14,7 @@ from attar.certificate import Figure
 from attar.certificate.guarding import Guarding, Kept
 from attar.cost import Compared
 from attar.data import Data, Split
+from attar.data.groups import MISSING
 from attar.guards import Cell, Promise
 from attar.sources.cascade import joined
 from attar.sources.onnx import Onnx
@@ -52,7 +53,7 @@ def guarding(
     confidence, answer = _heard(source, data.test)
     seen = _Seen(confidence, answer, student, right)
     whole = promise.cells[0] if promise.per == "all" else None
-    by = {cell.name: cell for cell in promise.cells} if promise.per != "all" else {}
+    by = {cell.name: cell for cell in promise.cells if not cell.of} if promise.per != "all" else {}
     others = {
         name: _Seen(*_heard(other, data.test), _decided(models, answers, Who("file", name)), right)
         for name, other in judged.files.items()
@@ -62,6 +63,8 @@ def guarding(
     kept = seen.kept(seen.known, whole)
     cells = {n: seen.kept(right == i, by.get(n) if promise.per == "decision" else None) for i, n in enumerate(names)}
     said = {n: seen.kept(seen.known & (student == i), by.get(n)) for i, n in enumerate(names)} if promise.per == "answer" else {}
+    groups = {column: _parts(seen, data.test, column, promise) for column in data.test.groups}
+    of_groups = {f"{column} {name}": part for column, parts in groups.items() for name, part in parts.items() if part.bound is not None}
     return Guarding(
         asked=promise.guard,
         state=promise.state,
@@ -75,12 +78,24 @@ def guarding(
         whole=kept,
         cells=cells,
         said=said,
+        groups=groups,
         files={name: other.kept(other.known, None) for name, other in others.items()},
         cascade=_together(models, answers, rows, judged, answer, promise) | _cost(compared, judged.file, answer),
         better={name: models[TEACHER].task.better(name) for name in (models[TEACHER].task.metric, *ALSO)},
-        broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per]),
+        broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per] | of_groups),
         curve=seen.curve(promise),
     )
+
+
+def _parts(seen: _Seen, test: Split, column: str, promise: Promise) -> dict[str, Kept]:
+    """Every part of a declared column that has test rows, and every part of it of which something is promised."""
+    cells = {cell.name: cell for cell in promise.cells if cell.of == column}
+    group = test.groups[column]
+    rows = {name: (group.codes == code).numpy() for code, name in enumerate(group.names)}
+    rows = {name: mine for name, mine in rows.items() if name in cells or mine.any()}
+    if (unknown := (group.codes < 0).numpy()).any() and MISSING not in rows:
+        rows[MISSING] = unknown
+    return {name: seen.kept(seen.known & mine, cells.get(name)) for name, mine in rows.items()}
 
 
 def _broken(epsilon: float, cells: Mapping[str, Kept]) -> tuple[str, ...]:
