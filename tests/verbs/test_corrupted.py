@@ -27,12 +27,6 @@ from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.models import Rows, gather, judge
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def value(figure: Figure) -> float:
     assert figure.value is not None
     return figure.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,12 @@ def rows(task_kind: str, columns: int, n: int = 1500, classes: tuple[str, ...] =
     return Data(schema, task_kind, empty, valid, replace(empty, name="calibration"), test, "fingerprint")  # pyright: ignore[reportArgumentType] a str of the kinds
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 500)
+@pytest.fixture(scope="module", autouse=True)
+def resamples(quick: None) -> Iterator[None]:
+    """Enough of them that an interval is where formulas have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 500)
+        yield
 
 
 def arms(gain: float, n: int = 5) -> dict[str, list[Toy]]:

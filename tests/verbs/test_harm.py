@@ -57,12 +57,6 @@ class Told:
         return lambda: None
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.01)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def groups(n: int = N) -> dict[str, Group]:
     """Sex in halves, ward in three parts of which one has three rows."""
     ward = torch.where(torch.arange(n) < 3, 2, torch.arange(n) // 3 % 2)

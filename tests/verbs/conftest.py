@@ -1,0 +1,16 @@
+"""Cost is measured briefly, its memory not at all, and rows are resampled less often: tests/test_cost.py and statistics/ test these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
+        patch.setattr("attar.cost.working_memory_mb", lambda make: None)
+        yield
