@@ -31,6 +31,16 @@ METRICS: dict[str, tuple[str, ...]] = {
     "embedding": ("spearman", "pearson", "recall_at_k"),
 }
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate", "kl", "root_mean_square_distance", "mean_distance"})
+INFINITE = float("inf")
+BOUNDS = {  # what a metric can be, where it is no share or mean of shares, which lie from 0 to 1
+    "log_loss": (0.0, INFINITE),
+    "brier": (0.0, 2.0),
+    "rmse": (0.0, INFINITE),
+    "mae": (0.0, INFINITE),
+    "r2": (-INFINITE, 1.0),
+    "spearman": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+}
 OBJECTIVES = {
     "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
@@ -327,6 +337,14 @@ class Task:
     def better(self, metric: str) -> int:
         """+1 where more of the metric is better, −1 where less is; of likeness, where two models are more alike."""
         return -1 if metric in LOWER_IS_BETTER else 1
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """The least and the most that a metric can be; infinite where nothing bounds it.
+
+        >>> classification().bounds("auroc"), classification().bounds("log_loss")
+        ((0.0, 1.0), (0.0, inf))
+        """
+        return BOUNDS.get(metric, (0.0, 1.0))
 
     def _figures_of_classes(self, logits: NDArray, y: NDArray, decided: NDArray) -> dict[str, Figure]:
         found: dict[str, Figure] = {

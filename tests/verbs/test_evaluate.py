@@ -15,7 +15,7 @@ import torch
 from scipy import special
 from torch import Tensor, nn
 
-from attar.certificate import Certificate, require
+from attar.certificate import Certificate, Figure, Verdict, require
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
 from attar.errors import EvidenceError, TeacherError
@@ -27,7 +27,7 @@ from attar.statistics.tests import Effect
 from attar.task import classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
-from attar.verbs.evaluate.verdicts import _against, _more
+from attar.verbs.evaluate.verdicts import _against, _more, helped
 from attar.verbs.export import export
 
 
@@ -240,6 +240,29 @@ def test_distillation_helps_only_if_it_beats_every_control_over_five_seeds() -> 
     hurt = {"student": hurt["labels"], "labels": hurt["student"]}
     assert evaluate(Toy("s0", 0.3), Toy("t", 0.1), data, task, arms=hurt, require=require(margin=0.5, helped=True)).exit_code == 3
     assert evaluate(Toy("s0", 0.3), Toy("t", 0.1), data, task).helped.answer == "insufficient evidence"
+
+
+def test_where_one_control_is_no_worse_more_seeds_are_not_asked_for() -> None:
+    def verdict(answer: Any, low: float, seeds: int | None = None) -> Verdict:
+        return Verdict(answer, f"{answer}: {low}", Figure(low + 0.01, low, low + 0.02), 0.005, None, seeds)
+
+    each = {"labels": verdict("insufficient evidence", -0.02, 9), "smooth": verdict("no difference", -0.004)}
+    found = helped(each, labelled=True)
+    assert (found.answer, found.sentence, found.seeds_needed) == ("no difference", each["smooth"].sentence, None)
+    hurt = helped({**each, "hard": verdict("hurt", -0.9)}, labelled=True)
+    assert hurt.answer == "hurt"
+    two = helped({"labels": verdict("helped", 0.03), "smooth": verdict("helped", 0.01)}, labelled=True)
+    assert two.difference == Figure(0.02, 0.01, 0.03)  # the least favourable, whatever the order
+    assert helped({"labels": each["labels"]}, labelled=True).seeds_needed == 9
+
+
+def test_an_interval_over_seeds_ends_where_the_metric_ends() -> None:
+    data = rows("classification", 1, n=500)
+    few = {"student": [Toy("a"), Toy("b", 4.0)], "labels": [Toy("c", 9.0), Toy("d")]}
+    q = evaluate(Toy("s"), Toy("t"), data, classification(metric="auroc"), arms=few).quality["auroc"]
+    assert (q.arms["student"].low, q.arms["student"].high) == (0.0, 1.0)  # t of one degree of freedom is 12.7 standard errors
+    assert "cut off where the metric ends" in q.arms["student"].how
+    assert (q.gains["labels"].low, q.gains["labels"].high) == (-1.0, 1.0)
 
 
 def test_an_arm_gets_its_temperature_from_validation_rows() -> None:

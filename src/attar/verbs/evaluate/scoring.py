@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -53,17 +54,20 @@ def quality(
             student=figure(draws[judged.who, metric]),
             difference=difference,
             files={name: figure(draws[Who("file", name), metric]) for name in judged.files},
-            arms={arm: _mean(seeds, draws, metric, rows) for arm, seeds in arms.items()},
-            gains={arm: _gain(arms[STUDENT], arms[arm], draws, metric, rows) for arm in controls},
+            arms={arm: _mean(seeds, draws, metric, rows, task.bounds(metric)) for arm, seeds in arms.items()},
+            gains={arm: _gain(arms[STUDENT], arms[arm], draws, metric, rows, task) for arm in controls},
             seeds={arm: tuple(draws[seed, metric].value for seed in seeds) for arm, seeds in arms.items()},
         )
     return found
 
 
-def effect(ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows, *, better: int, margin: float) -> Effect:
+def effect(
+    ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows, task: Task, *, better: int, margin: float
+) -> Effect:
     """What the student's arm gains over a control's, seed by seed; positive is better."""
     pairs = [(draws[a, metric] - draws[b, metric]) * better for a, b in zip(ours, control, strict=False)]
-    return _over_seeds(pairs, margin, rows)
+    least, most = task.bounds(metric)
+    return _cut(_over_seeds(pairs, margin, rows), least - most, most - least)
 
 
 def discordant(models: Mapping[Who, Model], answers: Mapping[Who, Tensor], rows: Rows, student: Who) -> tuple[int, int] | None:
@@ -93,16 +97,25 @@ def share(hits: int, rows: int) -> Figure:
     return Figure.of(hits / rows, *wilson(hits, rows), n=rows, how="Wilson interval")
 
 
-def _mean(seeds: Sequence[Who], draws: Drawn, metric: str, rows: Rows) -> Figure:
+def _mean(seeds: Sequence[Who], draws: Drawn, metric: str, rows: Rows, bounds: tuple[float, float]) -> Figure:
     found = _over_seeds([draws[seed, metric] for seed in seeds], math.inf, rows)
-    return Figure.of(found.difference, found.low, found.high, n=len(seeds), how="mean over seeds, before export; t over seeds and rows")
+    cut = _cut(found, *bounds)
+    how = "mean over seeds, before export; t over seeds and rows" + (", cut off where the metric ends" if cut != found else "")
+    return Figure.of(cut.difference, cut.low, cut.high, n=len(seeds), how=how)
 
 
 def _over_seeds(pairs: Sequence[Draws], margin: float, rows: Rows) -> Effect:
     return seed_effect([p.value for p in pairs], Draws.average(pairs).se, [p.se for p in pairs], margin=margin, rows=rows.n)
 
 
-def _gain(ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows) -> Figure:
-    found = effect(ours, control, draws, metric, rows, better=1, margin=math.inf)
+def _cut(found: Effect, least: float, most: float) -> Effect:
+    """Without the part of its interval that the metric cannot reach, of which t knows nothing: it covers the truth as often as before."""
+    if not math.isfinite(found.high - found.low):
+        return found
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
+
+
+def _gain(ours: Sequence[Who], control: Sequence[Who], draws: Drawn, metric: str, rows: Rows, task: Task) -> Figure:
+    found = effect(ours, control, draws, metric, rows, task, better=1, margin=math.inf)
     how = "before export, paired by seeds and rows; t over seeds and rows"
     return Figure.of(found.difference, found.low, found.high, n=found.seeds, how=how)
