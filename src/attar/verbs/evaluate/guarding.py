@@ -47,6 +47,9 @@ def guarding(
         return None
     assert isinstance(source, Onnx)
     promise, names = source.promise, data.schema.classes
+    assert source.reading is not None  # what has a guard is an exported folder
+    mine = source.reading.schema.classes
+    promise = replace(promise, thresholds=tuple(promise.thresholds[mine.index(name)] for name in names))  # in the order of these data
     student, teacher = _decided(models, answers, judged.who), _decided(models, answers, TEACHER)
     right = teacher if promise.target == "teacher" else np.where(array(rows.known), array(_labels(rows)), -1)
     confidence, answer = _heard(source, data.test)
