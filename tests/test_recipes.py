@@ -71,8 +71,9 @@ def call(*arguments: str) -> Result:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
+    """Cost is measured briefly and of small batches, and rows are resampled less often: neither is what is tested here."""
     monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+    monkeypatch.setattr("attar.verbs.evaluate.MANY", 16)
     monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
 
 

@@ -1,4 +1,4 @@
-"""Cost is measured briefly, its memory not at all, and rows are resampled less often: tests/test_cost.py and statistics/ test these."""
+"""What a run measures is measured briefly: cost in small batches, no memory, few resamples. Their own tests see to these."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+        patch.setattr("attar.verbs.evaluate.MANY", 16)
         patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
         patch.setattr("attar.cost.working_memory_mb", lambda make: None)
         yield
