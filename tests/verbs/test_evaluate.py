@@ -22,7 +22,7 @@ from attar.errors import EvidenceError, TeacherError
 from attar.identity import uniform
 from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.sources.module import module
-from attar.statistics import metrics, vectors
+from attar.statistics import clopper_pearson, metrics, vectors
 from attar.statistics.tests import Effect
 from attar.task import classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
@@ -183,6 +183,24 @@ def test_two_perfect_rankings_of_few_rows_are_no_evidence() -> None:
     assert (found.non_inferior.answer, found.non_inferior.rows_needed) == ("insufficient evidence", 598)
     assert "About 598 labelled test rows (there are 40) would decide it" in found.non_inferior.sentence
     assert found.helped.answer == "insufficient evidence"
+
+
+def test_a_share_of_0_or_1_has_an_interval_all_the_same() -> None:
+    data = rows("classification", 1, n=440)
+    inputs = data.test.batch(torch.arange(len(data.test))).inputs
+    assert isinstance(inputs, Tensor)
+    data = replace(data, test=replace(data.test, labels=(inputs[:, 0] > 0).long()))
+    found = evaluate(Toy("s"), Toy("t"), data)
+    accuracy, exact = found.quality["accuracy"].student, clopper_pearson(40, 40)
+    assert (accuracy.value, accuracy.low, accuracy.high) == (1.0, pytest.approx(exact[0]), 1.0)
+    assert accuracy.how == "exact interval (Clopper and Pearson), all of 40 alike"
+    positive = int((inputs[:, 0] > 0).sum())
+    assert found.quality["auroc"].teacher.low == pytest.approx(clopper_pearson(k := min(positive, 40 - positive), k)[0])
+    weight = torch.tensor([1.0, 3.0]).repeat(20)
+    weighed = evaluate(Toy("s"), Toy("t"), replace(data, test=replace(data.test, weight=weight)))
+    for figure in (weighed.quality["accuracy"].student, weighed.fidelity["agreement"]):
+        assert figure.low == pytest.approx(0.025 ** (1 / 32))  # 80² / 200 rows
+        assert "all of 32 alike" in figure.how
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])

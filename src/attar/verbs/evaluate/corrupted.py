@@ -23,7 +23,7 @@ from attar.statistics.shift import corruption_error, error_of, mean_error, relat
 from attar.task import Task
 from attar.verbs.evaluate.label_free import Answered, label_free
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, array
-from attar.verbs.evaluate.scoring import figure, resamples
+from attar.verbs.evaluate.scoring import figure, kish, resamples, trials_of
 
 __all__ = ["corrupted", "corruptor"]
 
@@ -72,13 +72,13 @@ def corrupted(
         each = {}
         for severity in severities:
             free = label_free(home, Answered(answers[kind, severity], rows), models, judged.who)
-            each[str(severity)] = _severity((kind, severity), errors, alike, rows, judged, free)
-        means = {who: _mean(errors, kind, severities, who) for who in (TEACHER, judged.who)}
+            each[str(severity)] = _severity((kind, severity), errors, alike, rows, judged, task, free)
+        means = {who: _mean(errors, kind, severities, who, rows, task) for who in (TEACHER, judged.who)}
         error, relative = Figure(None), Figure(None)
         if errors:
             ratios[kind] = _ratios(errors, kind, severities, judged, task)
             error, relative = (_figure(ratio) for ratio in ratios[kind])
-        likeness = figure(Draws.average(alike[kind, severity] for severity in severities))
+        likeness = _likeness(Draws.average(alike[kind, severity] for severity in severities), rows, task)
         kinds[kind] = Corruption(each, means[TEACHER], means[judged.who], likeness, error, relative)
     error, relative = (_mean_ratio([r[which] for r in ratios.values()]) for which in (0, 1))
     told, assumed, believed, doubted = _checked(kinds, home, models, judged)
@@ -89,7 +89,7 @@ def corrupted(
         metric=task.metric,
         better=task.better(task.metric),
         alike_by=task.alike_by,
-        clean=_severity(CLEAN, errors, alike, rows, judged, None),
+        clean=_severity(CLEAN, errors, alike, rows, judged, task, None),
         kinds=kinds,
         error=error,
         relative=relative,
@@ -131,13 +131,21 @@ def _alike(
     return bootstrap(statistics, rows.count, resamples=resamples(rows.count), weight=rows.weight)
 
 
-def _severity(under: Under, errors: Errors, alike: Mapping[Under, Draws], rows: Rows, judged: Judged, free: Any) -> Severity:
-    teacher, student = (figure(errors[under, who]) if errors else Figure(None) for who in (TEACHER, judged.who))
-    return Severity(teacher, student, figure(alike[under]), free)
+def _severity(under: Under, errors: Errors, alike: Mapping[Under, Draws], rows: Rows, judged: Judged, task: Task, free: Any) -> Severity:
+    trials = trials_of(rows, task)[task.metric]
+    teacher, student = (figure(errors[under, who], trials=trials) if errors else Figure(None) for who in (TEACHER, judged.who))
+    return Severity(teacher, student, _likeness(alike[under], rows, task), free)
 
 
-def _mean(errors: Errors, kind: str, severities: Sequence[int], who: Who) -> Figure:
-    return figure(Draws.average(errors[(kind, s), who] for s in severities)) if errors else Figure(None)
+def _likeness(drawn: Draws, rows: Rows, task: Task) -> Figure:
+    count = kish(np.ones(rows.count) if rows.weight is None else rows.weight)
+    return figure(drawn, trials=count if task.alike_by == "agreement" else None)
+
+
+def _mean(errors: Errors, kind: str, severities: Sequence[int], who: Who, rows: Rows, task: Task) -> Figure:
+    if not errors:
+        return Figure(None)
+    return figure(Draws.average(errors[(kind, s), who] for s in severities), trials=trials_of(rows, task)[task.metric])
 
 
 def _ratios(errors: Errors, kind: str, severities: Sequence[int], judged: Judged, task: Task) -> tuple[Draws, Draws]:

@@ -20,7 +20,7 @@ from attar.sources.onnx import Onnx
 from attar.statistics import bootstrap, clopper_pearson, paired_proportions, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
-from attar.verbs.evaluate.scoring import figure, resamples, share
+from attar.verbs.evaluate.scoring import figure, resamples, share, trials_of
 
 __all__ = ["guarding"]
 
@@ -155,8 +155,9 @@ def _together(
     }
     drawn = bootstrap(statistics, rows.n, resamples=resamples(rows.n), weight=rows.labelled_weight)
     found: dict[str, dict[str, Figure]] = {}
+    trials = trials_of(rows, theirs)
     for metric in dict.fromkeys(metric for _, metric in statistics):
-        found[metric] = {who: figure(drawn[who, metric]) for who in asked}
+        found[metric] = {who: figure(drawn[who, metric], trials=trials[metric]) for who in asked}
         found[metric]["difference"] = figure(drawn["cascade", metric] - drawn["teacher", metric], paired=True)
     if "accuracy" in found and rows.weight is None and rows.labels is not None and answer.any():
         t, c = (theirs.decide(logits[rows.labelled]) == rows.labels[rows.labelled] for logits in (answers[TEACHER], joint))

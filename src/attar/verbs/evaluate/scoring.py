@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attar.certificate import Figure, Quality
-from attar.statistics import Draws, Effect, bootstrap, mcnemar, paired_proportions, seed_effect, wilson
+from attar.statistics import Draws, Effect, bootstrap, mcnemar, paired_proportions, seed_effect, unanimous, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, arms_of
 
-__all__ = ["STUDENT", "Drawn", "discordant", "drawn", "effect", "figure", "quality", "resamples", "share"]
+__all__ = ["STUDENT", "Drawn", "discordant", "drawn", "effect", "figure", "kish", "quality", "resamples", "share", "trials_of"]
 
 STUDENT = "student"  # the arm whose first seed ships; all other arms are its controls
 RESAMPLES = 2000
@@ -39,7 +42,7 @@ def quality(
 ) -> dict[str, Quality]:
     """The draws as figures, by metric, the primary one first."""
     counts = discordant(models, answers, rows, judged.who)
-    found = {}
+    found, trials = {}, trials_of(rows, task)
     for metric in dict.fromkeys(metric for _, metric in draws):
         difference = figure(draws[judged.who, metric] - draws[TEACHER, metric], paired=True)
         if metric == "accuracy" and counts is not None:
@@ -50,10 +53,10 @@ def quality(
         controls = [arm for arm in arms if arm != STUDENT] if STUDENT in arms else []
         found[metric] = Quality(
             better=task.better(metric),
-            teacher=figure(draws[TEACHER, metric]),
-            student=figure(draws[judged.who, metric]),
+            teacher=figure(draws[TEACHER, metric], trials=trials[metric]),
+            student=figure(draws[judged.who, metric], trials=trials[metric]),
             difference=difference,
-            files={name: figure(draws[Who("file", name), metric]) for name in judged.files},
+            files={name: figure(draws[Who("file", name), metric], trials=trials[metric]) for name in judged.files},
             arms={arm: _mean(seeds, draws, metric, rows, task.bounds(metric)) for arm, seeds in arms.items()},
             gains={arm: _gain(arms[STUDENT], arms[arm], draws, metric, rows, task) for arm in controls},
             seeds={arm: tuple(draws[seed, metric].value for seed in seeds) for arm, seeds in arms.items()},
@@ -84,8 +87,38 @@ def resamples(rows: int) -> int:
     return max(200, min(RESAMPLES, WORK // max(rows, 1)))
 
 
-def figure(draws: Draws, *, paired: bool = False, unit: str = "") -> Figure:
-    """A figure with its BCa interval."""
+def trials_of(rows: Rows, task: Task) -> defaultdict[str, float | None]:
+    """By metric, of how many independent rows it is a share; None of what is none.
+
+    Rows that weigh differently count as (Σ w)² / Σ w² of them (Kish). Of an AUROC, where all pairs are ranked right or all wrong: the rows
+    of the rarer class, each paired with one of the other.
+    """
+    found: defaultdict[str, float | None] = defaultdict(lambda: None)
+    if not rows.n or task.kind not in ("classification", "multilabel"):
+        return found
+    weight = np.ones(rows.n) if rows.labelled_weight is None else rows.labelled_weight
+    found["accuracy"] = kish(weight)
+    if task.kind == "classification" and task.outcomes == 2:
+        assert rows.labels is not None  # some are known
+        positive = rows.labels[rows.labelled].numpy() == 1
+        found["recall_at_fpr"], found["false_positive_rate"] = kish(weight[positive]), kish(weight[~positive])
+        found["auroc"] = min(kish(weight[positive]), kish(weight[~positive]))
+    return found
+
+
+def kish(weight: NDArray[np.float64]) -> float:
+    """As how many rows of one weight these count."""
+    return float(weight.sum() ** 2 / (weight**2).sum()) if weight.any() else 0.0
+
+
+def figure(draws: Draws, *, paired: bool = False, unit: str = "", trials: float | None = None) -> Figure:
+    """A figure with its BCa interval.
+
+    trials: of a share, of how many rows it is; where all these agree, no resample differs, and the exact interval stands in.
+    """
+    if trials and draws.value in (0.0, 1.0):
+        how = f"exact interval (Clopper and Pearson), all of {trials:,.0f} alike"
+        return Figure.of(draws.value, *unanimous(draws.value, trials), unit=unit, n=draws.rows, how=how)
     how = f"{'paired ' if paired else ''}BCa bootstrap over rows, {len(draws.draws):,} resamples"
     return Figure.of(draws.value, *draws.interval(), unit=unit, n=draws.rows, how=how)
 
