@@ -19,7 +19,7 @@ from attar.errors import DataError, TeacherError
 from attar.progress import Event, Listener
 from attar.statistics import Draws, bootstrap, metrics
 from attar.statistics.intervals import Statistic
-from attar.statistics.shift import corruption_error, error_of, mean_error, relative_error
+from attar.statistics.shift import clustered_mean, corruption_error, error_of, mean_error, relative_error
 from attar.task import Task
 from attar.verbs.evaluate.label_free import Answered, label_free
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, array
@@ -27,6 +27,7 @@ from attar.verbs.evaluate.scoring import figure, kish, resamples, trials_of
 
 __all__ = ["corrupted", "corruptor"]
 
+MANY = 0.01  # of the resamples: beyond it a ratio without a denominator in them has no interval
 CLEAN = ("", 0)  # the key of rows as they are
 Under = tuple[str, int]  # kind and severity
 
@@ -159,10 +160,19 @@ def _ratios(errors: Errors, kind: str, severities: Sequence[int], judged: Judged
 
 
 def _figure(ratio: Draws) -> Figure:
-    """A ratio with its interval, or nothing: one whose denominator is too often nothing has no interval, and is not told."""
+    """A ratio with its interval, or nothing: one whose denominator is too often nothing has no interval, and is not told.
+
+    Resamples without a denominator are those whose ratio is largest: left out they lower the upper end, and beyond a hundredth of all
+    they are too many of the fortieth that lies above it.
+    """
+    without = int(np.isnan(ratio.draws).sum())
+    if math.isnan(ratio.value) or without > MANY * len(ratio.draws):
+        few = "the teacher loses nothing, or so little that no interval can be told"
+        if not math.isnan(ratio.value):
+            few += f": nothing in {without:,} of {len(ratio.draws):,} resamples"
+        return Figure(None, unit="×", n=ratio.rows, how=few)
     found = figure(ratio, paired=True, unit="×")
-    few = "the teacher loses nothing, or so little that no interval can be told"
-    return found if found.low is not None and found.high is not None else Figure(None, unit="×", n=ratio.rows, how=few)
+    return replace(found, how=f"{found.how}, {without:,} left out in which the teacher loses nothing") if without else found
 
 
 def _mean_ratio(ratios: Sequence[Draws]) -> Figure:
@@ -180,13 +190,23 @@ def _checked(
     """How far off the believed estimates were, and the accuracy at home on the same rows; how many were believed, and how many not."""
     free = [s.label_free for kind in kinds.values() for s in kind.severities.values() if s.label_free is not None]
     believed = [f for f in free if f.believed]
-    pairs = [(f.estimate.value, f.truth.value) for f in believed if f.estimate.value is not None and f.truth.value is not None]
+    pairs = [
+        (f.estimate.value, f.truth.value, number)
+        for number, kind in enumerate(kinds.values())
+        for f in (s.label_free for s in kind.severities.values())
+        if f is not None and f.believed and f.estimate.value is not None and f.truth.value is not None
+    ]
     if not pairs:
         return Figure(None), Figure(None), len(believed), len(free) - len(believed)
-    told, truth = np.array(pairs).T
+    told, truth, of = np.array(pairs).T
     model, known, labels = models[judged.who], home.rows.labelled, home.rows.labels_known
     assert labels is not None  # there are truths
     at_home = model.task.measure(home.answers[judged.who][known], labels, home.rows.labelled_weight)["accuracy"]
-    how = f"mean of |told − by labels| over {len(pairs)} pairs of a kind and a severity"
-    off, assumed = (Figure.of(float(np.abs(x - truth).mean()), n=len(pairs), how=how) for x in (told, at_home))
+    how = f"mean of |told − by labels| over {len(pairs)} pairs of a kind and a severity; t over kinds, the rows as they are"
+    off, assumed = (_off(x - truth, of, how) for x in (told, at_home))
     return off, assumed, len(believed), len(free) - len(believed)
+
+
+def _off(differences: np.ndarray, kind: np.ndarray, how: str) -> Figure:
+    mean, low, high = clustered_mean(np.abs(differences), kind)
+    return Figure.of(mean, np.fmax(low, 0.0) if math.isfinite(high) else low, high, n=len(differences), how=how)
