@@ -246,6 +246,15 @@ class Task:
             raise EvidenceError(f"a single score of {self.outcomes} outcomes", hint="only two outcomes are ranked by one score")
         return output[..., 1] - output[..., 0]
 
+    @property
+    def decides_from(self) -> float | None:
+        """The log-odds from which the positive of two outcomes is decided; None where the likeliest is.
+
+        >>> classification(threshold=0.5).decides_from, classification().decides_from
+        (0.0, None)
+        """
+        return self.cut if self.cut is not None or self.threshold is None else _log_odds(self.threshold)
+
     def decide(self, output: Tensor) -> Tensor:
         """The decision on each answer: (..., C) → (...) int64 class, or the number of a regression.
 
@@ -257,9 +266,7 @@ class Task:
             raise EvidenceError("an embedding decides nothing", hint="its vectors are compared by their cosines")
         if self.kind == "regression":
             return output[..., 0]
-        if self.threshold is None:
-            return output.argmax(-1)
-        return (self.score(output) >= (_log_odds(self.threshold) if self.cut is None else self.cut)).long()
+        return output.argmax(-1) if (cut := self.decides_from) is None else (self.score(output) >= cut).long()
 
     def fix(self, output: Tensor, labels: Tensor, weight: Tensor | None = None) -> Task:
         """The task with `recall_at_fpr` made a threshold on these rows of this model: validation rows, never test rows.
