@@ -1,7 +1,8 @@
-"""One thread per worker, no hub, a place for runs that is not the repository, and a PostgreSQL server where one is installed."""
+"""One thread per worker, no hub, a collector that leaves the libraries alone, and a PostgreSQL server where one is installed."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -77,3 +78,9 @@ def _databases(psycopg: Any, server: subprocess.Popen[Any], port: int, log: Path
         return f"postgresql://attar:{PASSWORD.replace(':', '%3A').replace('@', '%40')}@127.0.0.1:{port}/{name}"
 
     return made
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: measuring a cost collects garbage, in forked children as well, and need not walk through all of it."""
+    gc.collect()
+    gc.freeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,6 @@ from attar.verbs.evaluate.scoring import share
 from attar.verbs.export import export
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-        yield
 
 
 @pytest.fixture(scope="module")

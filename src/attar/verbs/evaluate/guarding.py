@@ -21,7 +21,7 @@ from attar.sources.onnx import Onnx
 from attar.statistics import bootstrap, clopper_pearson, paired_proportions, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
-from attar.verbs.evaluate.scoring import figure, resamples, share
+from attar.verbs.evaluate.scoring import figure, resamples, share, trials_of
 
 __all__ = ["guarding"]
 
@@ -48,6 +48,9 @@ def guarding(
         return None
     assert isinstance(source, Onnx)
     promise, names = source.promise, data.schema.classes
+    assert source.reading is not None  # what has a guard is an exported folder
+    mine = source.reading.schema.classes
+    promise = replace(promise, thresholds=tuple(promise.thresholds[mine.index(name)] for name in names))  # in the order of these data
     student, teacher = _decided(models, answers, judged.who), _decided(models, answers, TEACHER)
     right = teacher if promise.target == "teacher" else np.where(array(rows.known), array(_labels(rows)), -1)
     confidence, answer = _heard(source, data.test)
@@ -167,8 +170,9 @@ def _together(
     }
     drawn = bootstrap(statistics, rows.n, resamples=resamples(rows.n), weight=rows.labelled_weight)
     found: dict[str, dict[str, Figure]] = {}
+    trials = trials_of(rows, theirs)
     for metric in dict.fromkeys(metric for _, metric in statistics):
-        found[metric] = {who: figure(drawn[who, metric]) for who in asked}
+        found[metric] = {who: figure(drawn[who, metric], trials=trials[metric]) for who in asked}
         found[metric]["difference"] = figure(drawn["cascade", metric] - drawn["teacher", metric], paired=True)
     if "accuracy" in found and rows.weight is None and rows.labels is not None and answer.any():
         t, c = (theirs.decide(logits[rows.labelled]) == rows.labels[rows.labelled] for logits in (answers[TEACHER], joint))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,11 +71,7 @@ def promised(target: Right, ask: Callable[[float | None, Split], tuple[np.ndarra
 
 def cut_of(task: Task) -> float | None:
     """Log-odds from which a task whose rule is fixed decides the positive of two outcomes; None where it decides the likeliest."""
-    if task.threshold is None:
-        return None
-    if task.cut is not None:
-        return task.cut
-    return math.log(task.threshold / (1 - task.threshold))
+    return task.decides_from
 
 
 def _cut_beside(teacher: Source | None, data: Data, task: Task) -> float | None:
