@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from torch import nn
 from attar.certificate import Require
 from attar.cost import Budget, machine
 from attar.data import Data
-from attar.errors import RunError
+from attar.errors import MissingExtra, RunError
 from attar.files import write_atomic
 from attar.loop import Fit
 from attar.notation import write
 from attar.progress import Event, Listener, silent
 from attar.recipe import Recipe, of_texts
+from attar.report.search import write_leaderboard, write_search_page
 from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
 from attar.signal import Source
 from attar.task import Task
@@ -34,9 +36,11 @@ from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
+from attar.verbs.search.importances import importances
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
+from attar.verbs.search.storage import shown
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
 from attar.verbs.search.worker import Limits, Place, Worker, over
@@ -155,6 +159,13 @@ def search_job(
     return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
 
 
+def _need_libraries() -> None:
+    """Raise MissingExtra before a search begins, not when it ends."""
+    for library, extra in (("optuna", "search"), ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("jinja2", "report")):
+        if find_spec(library) is None:
+            raise MissingExtra(library, extra)
+
+
 class _Searching:
     """One call of `search`."""
 
@@ -185,6 +196,7 @@ class _Searching:
         self.told: dict[Arm, list[Told]] = {}
 
     def run(self) -> Searched:
+        _need_libraries()
         self._claim()
         with self._part("teacher"):
             self._begin()
@@ -195,7 +207,7 @@ class _Searching:
             self._search()
         with self._part("finalists"):
             self._final()
-        return self._write()
+        return self._tell(self._write())
 
     # ---- the folder
 
@@ -433,9 +445,28 @@ class _Searching:
             data=self.data.fingerprint,
             machine=machine(),
             recipe=self.text,
-            study="sqlite:///study.db" if self.study.endswith("study.db") else "",
+            study=self._named(),
         )
         found.write(self.out / "search.json")
+        return found
+
+    def _named(self) -> str:
+        """The study as optuna-dashboard opens it: relative to the folder where it lies there, never with a password."""
+        if self.study == str(self.out / "study.db"):
+            return "sqlite:///study.db"
+        text = shown(self.study)
+        if "://" in text:
+            return text
+        path = Path(text).resolve()
+        return str(path) if path.suffix == ".journal" else f"sqlite:///{path}"
+
+    def _tell(self, found: Searched) -> Searched:
+        """The whole record, with how important each choice was; its page and its leaderboard."""
+        log = {hole.name for hole in self.spaces.holes("student") if hole.log}
+        found = replace(found, importances=importances(found.trials, found.better, log=log))
+        found.write(self.out / "search.json")
+        write_leaderboard(found, self.out)
+        write_search_page(found, self.out)
         return found
 
     def _counted(self, trials: Sequence[Trial]) -> list[str]:
