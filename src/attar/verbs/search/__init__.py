@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import nn
 from attar.certificate import Require
 from attar.cost import Budget, machine
 from attar.data import Data
-from attar.errors import RunError
+from attar.errors import MissingExtra, RunError
 from attar.files import write_atomic
 from attar.loop import Fit
 from attar.notation import write
@@ -161,6 +162,13 @@ def search_job(
     return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
 
 
+def _need_libraries() -> None:
+    """Raise MissingExtra before a search begins, not when it ends."""
+    for library, extra in (("optuna", "search"), ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("jinja2", "report")):
+        if find_spec(library) is None:
+            raise MissingExtra(library, extra)
+
+
 class _Searching:
     """One call of `search`."""
 
@@ -194,6 +202,7 @@ class _Searching:
         self.told: dict[Arm, list[Told]] = {}
 
     def run(self) -> Searched:
+        _need_libraries()
         self._claim()
         with self._part("teacher"):
             self._begin()
@@ -469,10 +478,20 @@ class _Searching:
             if self.finalists
             else {},
             recipe=self.text,
-            study=shown(self.study) if "://" in self.study else f"sqlite:///{Path(self.study).name}",
+            study=self._named(),
         )
         found.write(self.out / "search.json")
         return found
+
+    def _named(self) -> str:
+        """The study as optuna-dashboard opens it: relative to the folder where it lies there, never with a password."""
+        if self.study == str(self.out / "study.db"):
+            return "sqlite:///study.db"
+        text = shown(self.study)
+        if "://" in text:
+            return text
+        path = Path(text).resolve()
+        return str(path) if path.suffix == ".journal" else f"sqlite:///{path}"
 
     def _counted(self, trials: Sequence[Trial]) -> list[str]:
         """How many candidates went which way, where that is not plain training."""
