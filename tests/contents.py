@@ -15,6 +15,7 @@ ROOMS = {  # heading → (module, words; None: its __all__)
     "Students": ("attar.students", None),
     "Data": ("attar.data", None),
     "Task": ("attar.task", None),
+    "Spaces": ("attar.notation.spaces", ["choice", "between", "log", "integer"]),
     "Fit, guard, budget, claim": ("attar", ["fit", "guard", "unguarded", "budget", "require"]),
 }
 

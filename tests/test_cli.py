@@ -20,6 +20,8 @@ import attar
 from attar.cli import app
 from attar.cli.display import Display
 from attar.progress import Event
+from attar.searched import board
+from attar.testing.searches import small_search
 
 RECIPE = """\
 data: table("rows.csv", label="y")
@@ -114,6 +116,16 @@ def test_an_error_is_two_lines_on_stderr_and_exit_code_one(folder: Path, argumen
     assert "Traceback" not in result.stderr
     for text in said:
         assert text in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "show", "distill"])
+@pytest.mark.parametrize("space", ["student.width=integer(8, 64)", "student=auto()", "objective.weight=between(0, 1)"])
+def test_a_recipe_that_leaves_a_choice_is_for_a_search(folder: Path, verb: str, space: str) -> None:
+    result = call(verb, "toy.yaml", "--set", space)
+    assert result.exit_code == 1
+    assert " is a space, of which a search takes one value" in result.stderr
+    assert result.stderr.endswith("hint: attar search toy.yaml\n")
+    assert not (folder / "runs").exists()
 
 
 def test_debug_shows_where_an_error_was_raised(folder: Path) -> None:
@@ -307,3 +319,32 @@ def test_a_live_display_of_what_failed_claims_no_success() -> None:
         display(Event("teach", 1, 5, "member 1 of 5"))
         raise ValueError("no")
     assert "✓" not in out.getvalue()
+
+
+def test_a_search_shows_its_front_in_place_of_the_one_before_and_the_time_that_is_left() -> None:
+    search = small_search(40)
+    rows = [board(search.trials[:k], search.metric, search.better) for k in (10, 40)]
+    told = [
+        Event("search", 10, 40, seconds_left=90.2, rows=rows[0]),
+        Event("search", 40, 40, "5 on the front", seconds_left=61.0, rows=rows[1]),
+    ]
+    live, plain = io.StringIO(), io.StringIO()
+    with Display(Console(file=live, width=100, force_terminal=True, color_system=None, legacy_windows=False)) as display:
+        for event in told:
+            display(event)
+        display._show.bars.refresh()  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue]
+    with Display(Console(file=plain, width=100)) as display:
+        for event in told:
+            display(event)
+    assert "AUROC" in live.getvalue() and "temperature" in live.getvalue()
+    assert str(rows[1][0]["student"]) in live.getvalue()
+    assert "0:01:01 left of the time allowed" in live.getvalue()
+    assert "✓ search: 5 on the front" in live.getvalue()
+    assert plain.getvalue().split(" s  ")[-1] == "search: 5 on the front  0:01:01 left of the time allowed\n"
+
+
+def test_of_a_search_with_only_a_time_the_bar_is_the_time() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=100)) as display:
+        display(Event("search", 3, seconds_left=2.0, numbers={"best": 0.9}))
+    assert out.getvalue().split(" s  ")[1] == "search 3: best 0.9  0:00:02 left of the time allowed\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,3 +285,37 @@ def test_a_constant_that_is_no_buffer_is_traced_as_well() -> None:
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
     common, own = next(stack.steps(1, 0))
     assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+
+
+class Twice(nn.Module):
+    """A layer whose product has two readers: a ReLU written over it would change what the other one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = self.linear(x)
+        return torch.relu(product) + torch.relu(-product) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("layer", "readers"), [(lambda: nn.Sequential(nn.Linear(16, 16), nn.ReLU()), 1), (Twice, 2)], ids=["one reader", "two readers"]
+)
+def test_a_trace_writes_over_a_product_that_has_one_reader(layer: Callable[[], nn.Module], readers: int) -> None:
+    def made(seed: int) -> Distiller:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return distiller(seed, 0.9, 2.0, torch.float32, layer())
+
+    members, apart = ([Member(made(seed), seed) for seed in (1, 2)] for _ in range(2))
+    cohort.train(members, lesson(), fit=FIT, traced=True)
+    cohort.train(apart, lesson(), fit=FIT)
+    assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
+    stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage]
+    common, own = next(stack.steps(1, 0))
+    replay = stack._trace(common, own)  # pyright: ignore[reportPrivateUsage]
+    assert replay is not None
+    there = [str(node.target) for node in replay.graph.nodes]  # pyright: ignore[reportFunctionMemberAccess]
+    assert ("aten.relu_.default" in there) == (readers == 1)
+    assert ("aten.threshold_backward.grad_input" in there) == (readers == 1)

@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
@@ -89,6 +89,8 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     traced: bool = False,
+    stop: Callable[[int, Mapping[int, float]], Collection[int]] | None = None,
+    forgiving: bool = False,
 ) -> tuple[Trained, ...]:
     """Train all modules in place, each as `attar.loop.train` would: same rows in the same order, steps, schedule, best epoch, patience.
 
@@ -101,6 +103,9 @@ def train(
         `resume` the training goes on from it bit for bit.
     traced: the program is traced once for each size of step and replayed, which saves a fifth of small steps and costs about a
         second; not for a loss that moves.
+    stop: asked after each epoch but the last with (epoch, the score of each member that still learns, by its place in `members`); the
+        members whose places it returns are done as those are whose patience has ended. It needs `validate`.
+    forgiving: a member whose loss or score is not finite is done likewise, as it was best, and its score is NaN; the others go on.
 
     Raises StudentError for modules of different build and where a loss or score is not finite, RunError where the checkpoint is of
     another training, Stopped on SIGINT or SIGTERM.
@@ -115,7 +120,7 @@ def train(
     >>> [round(line.weight.item(), 1) for line in lines]
     [3.0, 3.0, 3.0]
     """
-    return _Training(members, lesson, fit, validate, listen, record, stage, checkpoint, traced).run(resume)
+    return _Training(members, lesson, fit, validate, listen, record, stage, checkpoint, traced, stop, forgiving).run(resume)
 
 
 def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
@@ -257,16 +262,17 @@ class _Stack:
         self.moments = moments or _Moments(self.weights)
         self.optimizers = self._optimizers()
         self.replays: dict[int, Callable[..., Any] | None] = {}
+        self.ordered: tuple[int, list[tuple[Tensor, ...]]] = (0, [])
 
     # ---- steps
 
-    def steps(self, epoch: int, done: int) -> Iterator[tuple[Tree, Tree]]:
-        """What the steps of an epoch show, the first `done` left out: rows of several steps are brought at once."""
-        orders = [order_of(self.lesson.rows, self.all_steps, seed, epoch) for seed in self.seeds]
-        at, reach = done, 1
-        while at < self.all_steps:
+    def steps(self, epoch: int, done: int, until_step: int | None = None) -> Iterator[tuple[Tree, Tree]]:
+        """What the steps of an epoch show, from the one after `done` to `until_step`: rows of several steps are brought at once."""
+        orders = self._orders(epoch)
+        at, reach, end = done, 1, self.all_steps if until_step is None else min(until_step, self.all_steps)
+        while at < end:
             until = at + 1
-            while until < min(at + reach, self.all_steps) and len(orders[0][until]) == len(orders[0][at]):
+            while until < min(at + reach, end) and len(orders[0][until]) == len(orders[0][at]):
                 until += 1
             index = torch.stack([order[step] for step in range(at, until) for order in orders])  # (M K, B)
             shape = (until - at, len(self.seeds), index.shape[1])
@@ -283,18 +289,22 @@ class _Stack:
             reach = max(1, _SHELF * (until - at) // max(1, _bytes(common) + _bytes(own)))
             at = until
 
+    def _orders(self, epoch: int) -> list[tuple[Tensor, ...]]:
+        """The order of each seed, kept for the epoch that is asked again and again while steps are timed."""
+        if self.ordered[0] != epoch:
+            self.ordered = (epoch, [self.index(seed, epoch) for seed in self.seeds])
+        return self.ordered[1]
+
     def index(self, seed: int, epoch: int) -> tuple[Tensor, ...]:
         return order_of(self.lesson.rows, self.all_steps, seed, epoch)
 
     def some(self, count: int, traced: bool) -> int:
         """A few steps that are timed; the learning rate is too small to matter."""
         made = 0
-        for common, own in self.steps(1, 0):
+        for common, own in self.steps(1, 0, count):  # as an epoch's steps cost: no rows are brought that no step shows
             self.gradients(common, own, 0.0, traced=traced)
             self.update(0, math.inf)
             made += 1
-            if made == count:
-                break
         return made
 
     def gradients(self, common: Tree, own: Tree, progress: float, *, traced: bool = False) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -406,6 +416,7 @@ class _Stack:
         except _UNMAPPED:
             return None
         _without_idle(replay)
+        _in_place(replay)
         others = (pair for pair in self.steps(1, 0) if _rows(pair[0]) == _rows(common))
         for batch in ((common, own), *islice(others, 2)):  # on other rows, too: what the trace took for a constant must not be of the rows
             totals, held, wanted = self._untraced(*batch)
@@ -494,6 +505,7 @@ class _Standing:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     done: bool = False
+    lost: bool = False  # its loss or score was not finite
 
 
 class _Training:
@@ -510,6 +522,8 @@ class _Training:
         stage: str,
         checkpoint: Path | None,
         traced: bool,
+        stop: Callable[[int, Mapping[int, float]], Collection[int]] | None,
+        forgiving: bool,
     ) -> None:
         if lesson.rows < 1:
             raise StudentError(f"{stage}: there are no rows to train on", hint="look at the training split")
@@ -518,6 +532,7 @@ class _Training:
         self.members = sorted(members, key=lambda m: (m.arm, m.seed))
         self.lesson, self.fit, self.validate, self.listen, self.record = lesson, fit, validate, listen, record
         self.stage, self.checkpoint, self.traced = stage, checkpoint, traced and not lesson.moving
+        self.stop, self.forgiving = stop, forgiving
         self.steps = _steps(lesson, fit)
         self.epoch, self.step = 0, 0  # finished
         self.standings = [_Standing() for _ in self.members]
@@ -562,8 +577,14 @@ class _Training:
             if standing.done:
                 continue
             own = {name: values[:, row] for name, values in parts.items()}
+            if self.forgiving and not bool(totals[:, row].isfinite().all()):
+                standing.done = standing.lost = True
+                continue
             loss, means = averages(totals[:, row], own, stage=member.stage, epoch=epoch, checkpoint=self.checkpoint)
             score = self._score(member, epoch)
+            if score is not None and not math.isfinite(score):
+                standing.done = standing.lost = True
+                continue
             if score is not None and score >= standing.best_score:
                 standing.best_epoch, standing.best_score = epoch, score
                 standing.best = copied(member.module.state_dict())
@@ -580,7 +601,8 @@ class _Training:
         if self.validate is None:
             return None
         with torch.no_grad():
-            return finite(float(self.validate(member.module)), stage=member.stage, epoch=epoch)
+            score = float(self.validate(member.module))
+        return score if self.forgiving else finite(score, stage=member.stage, epoch=epoch)
 
     def _share(self, seconds: float) -> None:
         learning = [standing for standing in self.standings if not standing.done]
@@ -593,6 +615,8 @@ class _Training:
             self.standings[at].history.append(line)
             if self.record:
                 self.record(self.members[at], line)
+        if not lines:
+            return
         numbers = {"loss": statistics.mean(line["loss"] for _, line in lines)}
         if self.validate is not None:
             numbers["valid"] = statistics.mean(line["valid"] for _, line in lines)
@@ -604,6 +628,7 @@ class _Training:
             return
         for standing in self.standings:
             standing.done = standing.done or self.epoch - standing.best_epoch >= self.fit.patience
+        self._ask_to_stop()
         stay = [row for row, at in enumerate(self.live) if not self.standings[at].done]
         if not stay or len(stay) > _DROP * len(self.live):
             return
@@ -612,6 +637,14 @@ class _Training:
                 self._leave(at)
         self.stack = self.stack.keep(stay)
         self.live = [self.live[row] for row in stay]
+
+    def _ask_to_stop(self) -> None:
+        if self.stop is None or self.epoch == self.fit.epochs:
+            return
+        learning = [at for at in self.live if not self.standings[at].done]
+        places = {self.asked.index(self.members[at]): at for at in learning}
+        for place in self.stop(self.epoch, {place: self.standings[at].history[-1]["valid"] for place, at in places.items()}):
+            self.standings[places[place]].done = True
 
     def _leave(self, at: int) -> None:
         """Gives a member its weights back, those of its best epoch."""
@@ -624,7 +657,7 @@ class _Training:
     def _trained(self, at: int) -> Trained:
         standing, epochs = self.standings[at], len(self.standings[at].history)
         best = standing.best_epoch if self.validate else epochs
-        score = standing.best_score if self.validate else math.nan
+        score = standing.best_score if self.validate and not standing.lost else math.nan
         return Trained(tuple(standing.history), best, score, epochs, standing.seconds)
 
     def _heed(self, signals: Signals) -> None:
@@ -677,6 +710,33 @@ def _without_idle(replay: Any) -> None:
         if same or (node.target == aten.mul.Scalar and node.args[1] == 1):
             node.replace_all_uses_with(node.args[0])
             replay.graph.erase_node(node)
+    replay.recompile()
+
+
+def _in_place(replay: Any) -> None:
+    """Lets a traced step write a layer's bias, its ReLU and the gradient of that into the product they are applied to.
+
+    Nobody else reads these products, and a stack of them is larger than the caches: memory that is not touched anew is time saved.
+    """
+    aten = torch.ops.aten
+    made = (aten.bmm.default, aten.mm.default, aten.add_.Tensor)
+    seen = (aten.view.default, aten._unsafe_view.default)
+
+    def own(node: Any) -> bool:
+        """Whether the node is a product, or a view of one, that has one reader."""
+        while getattr(node, "target", None) in seen and len(node.users) == 1:
+            node = node.args[0]
+        return getattr(node, "target", None) in made and len(node.users) == 1
+
+    for node in replay.graph.nodes:
+        if node.target == aten.add.Tensor and not node.kwargs and all(hasattr(arg, "target") for arg in node.args):
+            into, other = (node.args[1], node.args[0]) if own(node.args[1]) else node.args
+            if own(into) and _shape(into) is not None and _shape(into) == _shape(node):
+                node.target, node.args = aten.add_.Tensor, (into, other)
+        elif node.target == aten.relu.default and own(node.args[0]):
+            node.target = aten.relu_.default
+        elif node.target == aten.threshold_backward.default and own(node.args[0]):
+            node.target, node.kwargs = aten.threshold_backward.grad_input, {"grad_input": node.args[0]}
     replay.recompile()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Event", "Listener", "silent"]
@@ -16,6 +16,8 @@ class Event:
     done, total: units of work finished and in all; total 0 where nobody knows.
     text: one short sentence for people, or "".
     numbers: figures by name (losses, metrics), already plain floats.
+    seconds_left: of the time that was allowed; None where it has no limit.
+    rows: a small table as it stands now, each row by the names of its columns; a live display shows it in place of the one before.
     """
 
     stage: str
@@ -23,6 +25,8 @@ class Event:
     total: int = 0
     text: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
+    seconds_left: float | None = None
+    rows: Sequence[Mapping[str, float | str]] = ()
 
 
 Listener = Callable[[Event], None]

@@ -4,6 +4,9 @@
     teacher:   taught(lightgbm(trees=600), at="teacher.txt")
     student:   mlp(width=64, depth=3)
 
+Student, objective and fit may hold spaces, mlp(width=integer(8, 128)): then it is a recipe of a search, and each point of the search makes
+a plain one of it.
+
 Nothing in it has an implicit type, and nothing in it can execute code. Every error begins with the file, the line and the key.
 """
 
@@ -15,16 +18,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
-from attar.notation import Call, List, Name, Node, Value, map_paths, override, parse, resolve, write
+from attar.notation import Call, List, Name, Node, Space, Value, calls, map_paths, override, parse, resolve, write
 
-__all__ = ["KEYS", "Entry", "Recipe", "Resolved", "judged_by", "load", "vocabulary"]
+__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "of_texts", "prefixed", "vocabulary"]
 
+NO_FILE = Path()  # of a recipe that is no file
 MAX_BYTES = 256 * 1024
 PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
 
@@ -33,8 +38,8 @@ PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted
 class _Key:
     """What may stand under a key.
 
-    says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all. also: words of
-    another module, by its name.
+    says: what it is for. rooms: modules whose words it knows, the first wins. words: only these of them; () for all. but: not these. also:
+    words of another module, by its name.
     wants: "module:name" of the type that it must come to, hint: what to say if it does not. need: must be there.
     many: it is a list of these. plain: the annotation of a text, a number or a list of texts, where no words stand.
     choices: these texts, each with what it means.
@@ -50,6 +55,7 @@ class _Key:
     hint: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    but: tuple[str, ...] = ()
 
 
 Control = Literal["labels", "smooth", "hard", "shuffled"]
@@ -60,6 +66,10 @@ CONTROLS = {
     "shuffled": "on the teacher's answers, dealt among rows or outcomes that they do not belong to",
 }
 DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
+
+SEARCHED = ("student", "objective", "fit")  # keys that may hold spaces
+SPACES = {"attar.notation.spaces": ("choice", "between", "log", "integer")}
+AUTO = "auto"  # a space that data settle
 
 KEYS: Mapping[str, _Key] = {
     "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
@@ -73,13 +83,20 @@ KEYS: Mapping[str, _Key] = {
         "whose answers are learned",
         ("attar.sources", "attar.students"),
         also={"attar.loop": ("fit",)},
+        but=(AUTO,),
         wants="attar.signal:Source",
         need=True,
         hint='taught(..., at="teacher") teaches one',
     ),
-    "student": _Key("what learns them", ("attar.students",), wants="attar.signal:Student", need=True),
-    "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective"),
-    "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit"),
+    "student": _Key(
+        "what learns them; left out, a run with a budget searches for one",
+        ("attar.students",),
+        wants="attar.signal:Student",
+        need=True,
+        also=SPACES,
+    ),
+    "objective": _Key("what is compared", ("attar.objective",), wants="attar.objective:as_objective", also=SPACES),
+    "fit": _Key("how long and how fast it learns", ("attar.loop",), ("fit",), "attar.loop:Fit", also=SPACES),
     "controls": _Key("what the student is compared with, a list", plain=list[Control], choices=CONTROLS),
     "guard": _Key("when the student answers by itself", ("attar.guards",), ("guard", "unguarded"), "attar.guards:Rule"),
     "deploy": _Key("which exported file is certified", plain=Literal["float", "int8"], choices=DEPLOY),
@@ -117,6 +134,8 @@ def vocabulary(key: str, trust: Sequence[str] = ()) -> dict[str, Callable[..., A
     for room in KEYS[key].rooms:
         module = importlib.import_module(room)
         for name in KEYS[key].words or [n for n in module.__all__ if n[0].islower() and n not in FROM_PYTHON]:
+            if name in KEYS[key].but:
+                continue
             words.setdefault(name, vars(module)[name])
     for room, names in KEYS[key].also.items():
         words |= {name: vars(importlib.import_module(room))[name] for name in names}
@@ -183,8 +202,10 @@ class Recipe:
     trust: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
-        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"."""
+        """Where a key stands, to begin an error with: "recipes/credit.yaml:3 (objective)"; of texts from Python the key alone."""
         entry = self.entries.get(key)
+        if self.path == NO_FILE:
+            return key
         if entry is None:
             return f"{self.path} ({key})"
         line = f":{entry.line}" if entry.line else ""
@@ -194,7 +215,7 @@ class Recipe:
         """The recipe changed by `--set` texts such as "student.width=32" or "objective=kl()", in order."""
         recipe = self
         for setting in settings:
-            with _prefixed(f"--set {setting}"):
+            with prefixed(f"--set {setting}"):
                 recipe = recipe._overridden(setting)
         return recipe
 
@@ -215,6 +236,61 @@ class Recipe:
         changed = replace(entry, node=_texts(node) if KEYS[key].plain is not None else node, settings=(*entry.settings, setting))
         return replace(self, entries={**self.entries, key: changed})
 
+    def spaces(self) -> dict[str, Space]:
+        """What a search may choose, by key: of student, objective and fit those that are named, `empty` where one holds no space.
+
+        Every bound and every item is tried, see `Space.check`: what a word refuses whatever else is chosen is refused now.
+        Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
+        """
+        for key, space in self._spaces.items():
+            with prefixed(self.where(key)):
+                space.check(lambda node, key=key: self._value(replace(self.entries[key], node=node), Path()))
+        return dict(self._spaces)
+
+    @cached_property
+    def _spaces(self) -> Mapping[str, Space]:
+        spaces: dict[str, Space] = {}
+        for key in SEARCHED:
+            if key in self.entries:
+                with prefixed(self.where(key)):
+                    spaces[key] = Space.of(self.entries[key].node, key, vocabulary(key, self.trust))
+        return spaces
+
+    def at(self, point: Mapping[str, Any]) -> Recipe:
+        """The plain recipe at a point of its spaces: {"student.width": 32, "objective.kl.temperature": 2.0}, of a choice the item's text.
+
+        Raises RecipeError for a hole that the point leaves out, a value outside, and a name that is no hole.
+        """
+        spaces = self._spaces
+        names = {hole.name for space in spaces.values() for hole in space.holes}
+        if strange := next((name for name in point if name not in names), None):
+            file = "" if self.path == NO_FILE else f"{self.path}: "
+            raise RecipeError(f"{file}there is no space {strange!r}", hint=near(strange, names) or "nothing is to be chosen here")
+        entries = dict(self.entries)
+        for key, space in spaces.items():
+            with prefixed(self.where(key)):
+                entries[key] = replace(entries[key], node=space.at(point))
+        return replace(self, entries=entries)
+
+    def text(self, out: str | Path) -> str:
+        """The recipe with its spaces as they are and every other default written out, its paths relative to the run folder `out`.
+
+        What a search leaves in its folder: read from there it has the same spaces and gives the same objects.
+        """
+        lines = ["# As it was searched, every default written out; paths are relative to this folder."]
+        for key in (key for key in KEYS if key in self.entries):
+            if key in SEARCHED:
+                with prefixed(self.where(key)):
+                    node = map_paths(self.entries[key].node, vocabulary(key, self.trust), lambda path, of: self._from(path, of, out))
+            else:
+                node = Resolved(self, Path(out), {key: self.value(key, out)})._node(key)
+            lines.append(f"{key}: {_scalar(write(node))}")
+        return "\n".join(lines) + "\n"
+
+    def _from(self, path: str, of: Literal["recipe", "run"], out: str | Path) -> str:
+        """A path as a recipe in `out` writes it."""
+        return path if of == "run" else os.path.relpath(os.path.normpath(self.path.parent / path), out)
+
     def resolve(self, out: str | Path) -> Resolved:
         """Every word looked up and called; nothing is read, taught or written by that.
 
@@ -223,6 +299,9 @@ class Recipe:
         fills them in.
         """
         entries = dict(self.entries)
+        for key, entry in entries.items():  # before a teacher's file is read
+            with prefixed(self.where(key)):
+                _refuse_space(entry, self.path)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
             raise RecipeError(f"{self.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
         entries |= {key: Entry(key, 0, _texts(parse(text))) for key, text in DEFAULTS.items() if key not in entries}
@@ -235,9 +314,10 @@ class Recipe:
         return self._value(self.entries[key], Path(out)) if key in self.entries else None
 
     def _value(self, entry: Entry, out: Path) -> Any:
-        with _prefixed(self.where(entry.key)), self._trusting():
+        with prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
             words = {} if plain else vocabulary(entry.key, self.trust)
+            _refuse_space(entry, self.path)
             return resolve(
                 entry.node, words, base=self.path.parent, out=out, hint=_type_of(entry.key), what=entry.key, says=KEYS[entry.key].hint
             )
@@ -296,10 +376,29 @@ def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = t
             raise RecipeError(f"{path}:{line}: there is no key {key!r}", hint=near(key, KEYS))
         if key in entries:
             raise RecipeError(f"{path}:{line} ({key}): the key stands already in line {entries[key].line}", hint="leave one of them out")
-        with _prefixed(f"{path}:{line} ({key})"):
+        with prefixed(f"{path}:{line} ({key})"):
             node = parse(text)
         entries[key] = Entry(key, line, _texts(node) if KEYS[key].plain is not None else node)
     return Recipe(path, entries, tuple(trust))
+
+
+def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
+    """A recipe of texts by key that is no file, for `Recipe.spaces`, `Recipe.at` and `Recipe.value`; paths are relative to where it runs.
+
+    Raises RecipeError for an unknown key, or a text that does not read.
+
+    >>> recipe = of_texts({"student": "mlp(width=integer(8, 128))"})
+    >>> recipe.at({"student.width": 16}).value("student", "run")
+    mlp(width=16, depth=3, dropout=0.0, embed=4)
+    """
+    entries: dict[str, Entry] = {}
+    for key, text in texts.items():
+        if key not in KEYS:
+            raise RecipeError(f"there is no key {key!r}", hint=near(key, KEYS))
+        with prefixed(key):
+            node = parse(text)
+        entries[key] = Entry(key, 0, _texts(node) if KEYS[key].plain is not None else node)
+    return Recipe(NO_FILE, entries, tuple(trust))
 
 
 def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -317,6 +416,21 @@ def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     return {key: recipe.value(key, run) for key in JUDGED_BY}
 
 
+def _refuse_space(entry: Entry, path: Path) -> None:
+    """Raise NotationError where a plain value is wanted and a space stands."""
+    space = next(calls(entry.node, (*SPACES["attar.notation.spaces"], AUTO)), None)
+    if space is None:
+        return
+    if entry.key not in SEARCHED:
+        raise NotationError(
+            f"{write(space)} is a space, and {entry.key} takes none\n{space.at}", hint=f"spaces are for {', '.join(SEARCHED)}"
+        )
+    raise NotationError(
+        f"{write(space)} is a space, of which a search takes one value\n{space.at}",
+        hint="attar.search" if path == NO_FILE else f"attar search {path}",
+    )
+
+
 def _texts(node: Node) -> Node:
     """Where only texts can stand, quotes may be left out: `deploy: int8`, `controls: [labels, hard]`."""
     if isinstance(node, Name):
@@ -325,7 +439,7 @@ def _texts(node: Node) -> Node:
 
 
 @contextmanager
-def _prefixed(where: str) -> Iterator[None]:
+def prefixed(where: str) -> Iterator[None]:
     """Begin an error with where it is."""
     try:
         yield

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.certificate.figures import Figure
+from attar.certificate.figures import Figure, metric_name
 from attar.certificate.plain import plain, whole
 from attar.errors import RunError
 from attar.files import write_json
 
-__all__ = ["SCHEMA_VERSION", "Competitor", "Finalist", "Priced", "Pricing", "Searched", "SizeCurve", "Trial"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Competitor",
+    "Finalist",
+    "Priced",
+    "Pricing",
+    "Searched",
+    "SizeCurve",
+    "Trial",
+    "board",
+    "front",
+    "temperature",
+]
 
 SCHEMA_VERSION = 1
 
@@ -92,13 +104,16 @@ class Finalist:
     within: bool
     before: float
     arm: Arm = "student"
+    difference: Figure | None = None  # to the teacher on the same rows, more is better; paired
 
 
 @dataclass(frozen=True)
 class Competitor:
     """What could be put in place without a search: the teacher, its int8 file, a part of it, a student on labels alone.
 
-    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure.
+    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure. difference: to the teacher
+        on the same rows, more is better; paired. first: its score on the first half, which trials are scored on, so that both can be
+        drawn in one picture; None: not asked.
     """
 
     name: str
@@ -106,6 +121,8 @@ class Competitor:
     price: Priced
     within: bool
     why: str = ""
+    difference: Figure | None = None
+    first: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,8 @@ class SizeCurve:
 
     points: (parameters, error) it was fitted to. line: (parameters, error, low, high): 90 % prediction intervals of one more student.
     goal: the error that the margin allows. smallest: parameters of the smallest student that meets the goal with 90 %, None if none does.
-    chance: by parameters of each point, how probably it meets the goal. words: what is recommended, and why.
+    chance: by parameters of each size of the line, how probably it meets the goal. words: what is recommended, and why.
+    family: of students, the only one on the curve. reach: the least and most parameters that the curve speaks about.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -142,6 +160,8 @@ class SizeCurve:
     smallest: int | None
     chance: tuple[tuple[int, float], ...] = ()
     words: str = ""
+    family: str = ""
+    reach: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -155,6 +175,8 @@ class Searched:
     correlations: (share of training, Spearman's correlation of the rung's scores with the final ones, trials behind it).
     seconds: by part ("teacher", "pricing", "training", "finalists", "competitors"). serial_seconds: what the trials would take one after
         another with the teacher asked in each, extrapolated from a sample; None where that was not measured.
+    importances: by hole of a space, its share in what makes a trial one of the best tenth (PED-ANOVA); empty where trials are too few.
+    study: what optuna-dashboard opens: "sqlite:///study.db", relative to the folder, or a URL without its password; "" if nothing.
     """
 
     metric: str
@@ -178,6 +200,8 @@ class Searched:
     data: str = ""
     machine: str = ""
     recipe: str = ""
+    importances: Mapping[str, Figure] = field(default_factory=dict)
+    study: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, path: str | Path) -> None:
@@ -201,3 +225,51 @@ class Searched:
             return whole(cls, content)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}", hint="attar search makes it anew") from None
+
+
+def front(trials: Iterable[Trial], better: int, costs: Sequence[str] = ("latency_ms", "size_bytes")) -> tuple[Trial, ...]:
+    """The trained students that no other beats: none is at least as good and as cheap, and better or cheaper; the cheapest first.
+
+    better: as in Searched. costs: fields of Priced, less of each is better; who lacks one, or a score, is left out, and so is what learnt
+    from labels alone. Of equals the first trial stays.
+    """
+
+    def known(trial: Trial) -> bool:
+        return trial.score is not None and all(getattr(trial.price, name) is not None for name in costs)
+
+    def of(trial: Trial) -> tuple[float, ...]:
+        return (*(getattr(trial.price, name) for name in costs), -better * (trial.score or 0.0))
+
+    found: list[tuple[tuple[float, ...], Trial]] = []
+    candidates = [(of(t), t) for t in trials if t.state == "trained" and t.arm == "student" and known(t)]
+    for values, trial in sorted(candidates, key=lambda c: (c[0], c[1].number)):  # who beats another stands before it
+        if not any(all(a <= b for a, b in zip(other, values, strict=True)) for other, _ in found):
+            found.append((values, trial))
+    return tuple(trial for _, trial in found)
+
+
+def board(trials: Iterable[Trial], metric: str, better: int, most: int = 8) -> tuple[dict[str, float | str], ...]:
+    """The front so far as rows for a live display (`Event.rows`), the best first.
+
+    most: so many at most; of those that keep the budget, where any does.
+    """
+    shown = front(trials, better)
+    shown = tuple(t for t in shown if t.within) or shown
+    best = sorted(shown, key=lambda t: -better * (t.score or 0.0))[:most]
+    return tuple(
+        {
+            "trial": t.number,
+            metric_name(metric): t.score or 0.0,
+            "p95 ms": t.price.latency_ms or 0.0,
+            "kB": (t.price.size_bytes or 0) / 1e3,
+            **({"temperature": value} if (value := temperature(t)) is not None else {}),
+            "student": t.student,
+        }
+        for t in best
+    )
+
+
+def temperature(trial: Trial) -> float | None:
+    """The temperature that the search chose for a trial; None where it was not searched."""
+    found = [v for name, v in trial.point.items() if name.split(".")[-1].startswith("temperature") and isinstance(v, int | float)]
+    return float(found[0]) if found else None

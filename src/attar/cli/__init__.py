@@ -17,6 +17,8 @@ import attar
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
+    from attar.recipe import Recipe
+    from attar.searched import Searched
     from attar.verbs.run import Job, Step
 
 __all__ = ["app", "main"]
@@ -75,10 +77,57 @@ def attar_command(
 
 @app.command(epilog=EXIT_CODES)
 def run(
-    recipe: RecipeFile, settings: Settings = None, out: Out = None, resume: Resume = False, trust: Trust = None, debug: Debug = False
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    trust: Trust = None,
+    debug: Debug = False,
+    winner_of: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="Build what the search in this folder recommends.", show_default=False),
+    ] = None,
 ) -> None:
-    """Do the whole job: teach, annotate, distill, export, evaluate."""
-    _work(recipe, settings, out, trust, debug, resume=resume, only=None)
+    """Do the whole job: teach, annotate, distill, export, evaluate; with a budget and no student, search for one first."""
+    _work(recipe, settings, out, trust, debug, resume=resume, only=None, winner_of=winner_of)
+
+
+@app.command(epilog=EXIT_CODES)
+def search(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="The search's folder; runs/search/NAME by default.", show_default=False)
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="30m", help="Stop after this time: 90s, 30m, 1h30m.", show_default=False)
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", metavar="N", min=1, help="Candidates to train of each arm; 100 without --time.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Processes at a time.")] = 1,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            "--join", metavar="URL", help="Share a study: postgresql://…, or a .journal file on a shared disk.", show_default=False
+        ),
+    ] = None,
+    resume: Resume = False,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """Search for the smallest student that keeps the budget: its architecture, temperature, weights and learning rate."""
+    from attar.cli.search import exit_code, say_searched, seconds_of
+
+    limits = {"--time": time, "--trials": trials, "--workers": workers if workers > 1 else None, "--join": join}
+    given = [part for name, value in limits.items() if value is not None for part in (name, str(value))]
+    seconds = None if time is None else seconds_of(time)
+    folder = out or _search_folder(recipe)
+    with _explained(debug, resume=_again("search", recipe, settings, out, trust, given)):
+        found = _searched(_loaded(recipe, settings, trust), folder, seconds, trials, workers, join, resume=resume)
+        say_searched(found, folder, recipe)
+    raise typer.Exit(exit_code(found))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -195,13 +244,30 @@ def words(
 
 
 def _work(
-    path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None, debug: bool, *, resume: bool, only: Step | None
+    path: Path,
+    settings: list[str] | None,
+    out: Path | None,
+    trust: list[str] | None,
+    debug: bool,
+    *,
+    resume: bool,
+    only: Step | None,
+    winner_of: Path | None = None,
 ) -> None:
     """Do a job or one step of it, show it, and leave with its exit code."""
-    again = ["attar", only or "run", str(path), *(["--out", str(out)] if out else [])]
-    again += [part for option, values in (("--set", settings), ("--trust", trust)) for value in values or [] for part in (option, value)]
-    with _explained(debug, resume=shlex.join([*again, "--resume"])):
-        folder, job = _resolved(path, settings, out, trust)
+    given = [] if winner_of is None else ["--from", str(winner_of)]
+    with _explained(debug, resume=_again(only or "run", path, settings, out, trust, given)):
+        from attar.cli.search import carried, parted, with_winner
+
+        folder = out or _folder(path)
+        asked, chosen = (settings or [], []) if winner_of is None else parted(settings or [])
+        recipe = _loaded(path, asked, trust)
+        if only is None and winner_of is None and "student" not in recipe.entries and "budget" in recipe.entries:
+            winner_of = _searched_first(recipe, folder, resume)
+        if winner_of is not None:
+            recipe = with_winner(recipe, winner_of, folder).with_overrides(chosen)
+            resume = carried(winner_of, folder, recipe, resume=resume)
+        job = _job(recipe, folder)
         from attar.cli.display import Display, say_result
         from attar.verbs.run import run_job
 
@@ -209,23 +275,74 @@ def _work(
             result = run_job(job, out=folder, only=only, resume=resume, listen=display)
         if _first():
             say_result(result)
+            if winner_of is not None:
+                print(f"search       {winner_of / 'search.html'}")
     raise typer.Exit(result.exit_code)
 
 
-def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None) -> tuple[Path, Job]:
+def _searched_first(recipe: Recipe, folder: Path, resume: bool) -> Path:
+    """The folder of the search that a run begins with, where no student is named; leaves where none is recommended."""
+    from attar.cli.search import complete, exit_code, refuse_begun, say_searched
+
+    search = folder / "search"
+    refuse_begun(folder, resume=resume)
+    if not complete(search):
+        found = _searched(recipe, search, None, None, 1, None, resume=search.exists())
+        if code := exit_code(found):
+            say_searched(found, search, recipe.path)
+            raise typer.Exit(code)
+    return search
+
+
+def _searched(
+    recipe: Recipe, folder: Path, seconds: float | None, trials: int | None, workers: int, join: str | None, *, resume: bool
+) -> Searched:
+    from attar.cli.search import job_of
+
+    job = job_of(recipe, folder)
+    from attar.cli.display import Display
+    from attar.progress import Event
+    from attar.verbs.search import search_job
+
+    with Display() as display:
+        if job.budget is not None:
+            display(Event("search", text=repr(job.budget)))
+        return search_job(job, out=folder, time=seconds, trials=trials, workers=workers, study=join, resume=resume, listen=display)
+
+
+def _again(verb: str, path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None, given: list[str]) -> str:
+    """The command that goes on with what was stopped."""
+    again = ["attar", verb, str(path), *(["--out", str(out)] if out else []), *given]
+    again += [part for option, values in (("--set", settings), ("--trust", trust)) for value in values or [] for part in (option, value)]
+    return shlex.join([*again, "--resume"])
+
+
+def _loaded(path: Path, settings: list[str] | None, trust: list[str] | None) -> Recipe:
     from attar.recipe import load
 
-    recipe = load(path, trust=trust or []).with_overrides(settings or [])
+    return load(path, trust=trust or []).with_overrides(settings or [])
+
+
+def _resolved(path: Path, settings: list[str] | None, out: Path | None, trust: list[str] | None) -> tuple[Path, Job]:
     folder = out or _folder(path)
+    return folder, _job(_loaded(path, settings, trust), folder)
+
+
+def _job(recipe: Recipe, folder: Path) -> Job:
     resolved = recipe.resolve(folder)
     from attar.verbs.run import Job
 
-    return folder, Job(**resolved.values, text=resolved.text(), where=recipe.where)
+    return Job(**resolved.values, text=resolved.text(), where=recipe.where)
 
 
 def _folder(path: Path) -> Path:
     """runs/NAME; a recipe that lies in a run's folder already goes on there."""
     return path.parent if (path.parent / "manifest.json").exists() else Path("runs") / path.stem
+
+
+def _search_folder(path: Path) -> Path:
+    """runs/search/NAME; a recipe that lies in a search's folder already goes on there."""
+    return path.parent if (path.parent / "search.json").exists() else Path("runs") / "search" / path.stem
 
 
 # --- errors ------------------------------------------------------------------------------------------------------------------------

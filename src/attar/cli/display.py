@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from attar.progress import Event
@@ -48,11 +49,14 @@ class _Bars(Progress):
     """A bar, and below it the figures or words that go with it."""
 
     said = ""
+    rows: Sequence[Mapping[str, float | str]] = ()
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.said:
             yield Text(f"  {self.said}", "dim", no_wrap=True, overflow="ellipsis")
+        if self.rows:
+            yield _board(self.rows[: max(1, self.console.height - 6)])
 
 
 class _Live:
@@ -91,21 +95,31 @@ class _Live:
                 stage.parts = True
             self.stages.append(_Stage(self.bars.add_task(event.stage, total=event.total or None, count=""), Event(event.stage)))
         stage = self.stages[-1]
-        if event.text and not event.total:
-            self.bars.console.print(Text.assemble("  ", (f"{event.stage}: {event.text}", "dim")))
-        elif event.total:
+        if event.rows:
+            self.bars.rows = event.rows
+        if event.total:
             stage.last = event
             self.bars.said = _said(event)
             self.bars.update(stage.bar, completed=event.done, total=event.total, count=f"{event.done:,}/{event.total:,}")
+        elif event.seconds_left is not None:  # the time allowed is what there is to be done
+            stage.last = event
+            self.bars.said = _said(event)
+            passed = time.monotonic() - stage.began
+            self.bars.update(stage.bar, completed=passed, total=passed + event.seconds_left, count=f"{event.done:,} done")
+        elif event.text:
+            self.bars.console.print(Text.assemble("  ", (f"{event.stage}: {event.text}", "dim")))
 
     def _settle(self, stage: _Stage, *, words: str = "", whole: bool = True) -> None:
         """Let the line of a stage that ends stay, with its last figures and its seconds."""
         self.bars.remove_task(stage.bar)
         self.bars.said = ""
+        if stage.last.rows:
+            self.bars.rows = ()
         seconds = time.monotonic() - stage.began
-        if not whole or (seconds < 0.5 and not stage.last.total):
+        if not whole or (seconds < 0.5 and not _measured(stage.last)):
             return
-        last = replace(stage.last, text="", numbers={}) if stage.parts else stage.last
+        last = replace(stage.last, seconds_left=None)
+        last = replace(last, text="", numbers={}) if stage.parts else last
         line = Text.assemble(("✓", "green"), f" {words or _told(last)}")
         clock = f"{seconds:,.1f} s"
         line.truncate(self.console.width - len(clock) - 2, overflow="ellipsis", pad=True)
@@ -131,6 +145,23 @@ def _ends(event: Event, part: str) -> bool:
     return f"{event.stage} {event.text}".startswith(f"{part}: ")
 
 
+def _measured(event: Event) -> bool:
+    """Whether an event says how far its stage has come, rather than one thing more."""
+    return bool(event.total) or event.seconds_left is not None
+
+
+def _board(rows: Sequence[Mapping[str, float | str]]) -> Table:
+    """The rows of an event as a table: numbers at the right, texts cut where there is no room."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        text = any(isinstance(row.get(name), str) for row in rows)
+        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(value if isinstance(value, str) else f"{value:.4g}") for value in (row.get(n, "") for n in names)))
+    return table
+
+
 class _Plain:
     """A line for each thing said, at most one in ten seconds while a stage goes on, and the last of each stage."""
 
@@ -149,11 +180,11 @@ class _Plain:
         new, ends = event.stage != self.stage, _ends(event, self.stage)
         if ends or (new and _within(event.stage, self.stage)):
             self.waiting = None  # said better by the event, or of a whole whose next part begins
-        elif new or not event.total:
+        elif new or not _measured(event):
             self._flush()
         if ends:
             self._say(Event(f"{event.stage} {event.text}"))
-        elif not event.total or time.monotonic() - self.spoke >= QUIET_SECONDS:
+        elif not _measured(event) or time.monotonic() - self.spoke >= QUIET_SECONDS:
             self._say(event)
         else:
             self.waiting = event
@@ -171,13 +202,16 @@ class _Plain:
 def _told(event: Event) -> str:
     """Stage, count, words or figures on one line."""
     count = f" {event.done:,}/{event.total:,}" if event.total and not event.text else ""
+    count = f" {event.done:,}" if event.done and event.seconds_left is not None and not event.total else count
     said = _said(event)
     return f"{event.stage}{count}{': ' if said else ''}{said}"
 
 
 def _said(event: Event) -> str:
     """The words of an event, else its figures."""
-    return event.text or "  ".join(f"{name} {value:.4g}" for name, value in event.numbers.items())
+    said = event.text or "  ".join(f"{name} {value:.4g}" for name, value in event.numbers.items())
+    left = "" if event.seconds_left is None else f"{timedelta(seconds=round(max(0.0, event.seconds_left)))} left of the time allowed"
+    return "  ".join(part for part in (said, left) if part)
 
 
 def say(title: str, lines: Iterable[str]) -> None:

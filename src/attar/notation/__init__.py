@@ -7,6 +7,8 @@
     call     = word "(" [argument ("," argument)*] ")"    argument = sum | name "=" sum
     list     = "[" [sum ("," sum)*] "]"                   literal  = number | "text" | True | False | None
 
+A call may be a space, `integer(8, 128)`, for a search to choose from: see `attar.notation.spaces`.
+
 `parse` gives a tree of Nodes, which `override` changes and `write` prints; `resolve` looks its words up, checks their arguments against
 the annotations of what they find, and calls it; `read` is both. `say` writes a call: it is what a word's `__repr__` returns.
 """
@@ -18,10 +20,12 @@ from attar.notation.change import map_paths, override
 from attar.notation.parse import parse
 from attar.notation.places import in_package, located
 from attar.notation.resolve import Vocabulary, read, resolve
+from attar.notation.spaces import Hole, Space, calls, changed
 from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, Sum, Value, say, write
 
 __all__ = [
     "Call",
+    "Hole",
     "InPath",
     "List",
     "Minus",
@@ -30,9 +34,12 @@ __all__ = [
     "OutPath",
     "Place",
     "Product",
+    "Space",
     "Sum",
     "Value",
     "Vocabulary",
+    "calls",
+    "changed",
     "in_package",
     "located",
     "map_paths",

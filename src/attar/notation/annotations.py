@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,11 +115,21 @@ class Folders:
 
 def parameters_of(callee: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Parameters by name, in order."""
+    return _parameters(callee) if isinstance(callee, types.FunctionType) else _parameters.__wrapped__(callee)
+
+
+def hints_of(callee: Callable[..., Any]) -> Mapping[str, Any]:
+    """Annotations by parameter, `InPath` and `OutPath` kept apart from `str`."""
+    return _hints(callee) if isinstance(callee, types.FunctionType) else _hints.__wrapped__(callee)
+
+
+@lru_cache(maxsize=1024)  # a search resolves the same few words thousands of times
+def _parameters(callee: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(callee).parameters
 
 
-def hints_of(callee: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations by parameter, `InPath` and `OutPath` kept apart from `str`."""
+@lru_cache(maxsize=1024)
+def _hints(callee: Callable[..., Any]) -> Mapping[str, Any]:
     return typing.get_type_hints(callee.__init__ if isinstance(callee, type) else callee, include_extras=True)
 
 

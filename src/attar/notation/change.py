@@ -119,6 +119,8 @@ def _map_paths(node: Node, vocabulary: Vocabulary, change: Callable[[str, Litera
             return replace(node, items=tuple(within(i) for i in items))
         case Minus(item=item):
             return replace(node, item=within(item))
+        case Call(name="choice", args=args):  # its items stand where it stands
+            return replace(node, args=tuple(within(a) for a in args))
         case Call(name=name, args=args, kwargs=kwargs):
             parameters, hints = parameters_of(vocabulary[name]), hints_of(vocabulary[name])
             names = [n for n, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]

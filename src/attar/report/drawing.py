@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-__all__ = ["CHARACTER", "Axis", "Drawing", "Point", "shorten"]
+__all__ = ["CHARACTER", "LEFT", "WIDTH", "Axis", "Drawing", "Point", "decimals_of", "ladder", "legend", "plain_ticks", "shorten"]
 
 Point = tuple[float, float]
+WIDTH = 380.0  # of a picture
+LEFT = 58.0  # where the frame of a picture with numbers at its left begins
 CHARACTER = 6.2  # mean width of a letter of the 11 pixel type that drawings use
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
@@ -105,25 +107,32 @@ class Drawing:
     def text(self, x: float, y: float, words: str, look: str = "", anchor: str = "start", hover: str = "") -> None:
         self.add("text", look, words, hover, x=x, y=y, text_anchor="" if anchor == "start" else anchor)
 
-    def path(self, points: Sequence[Point], look: str, clip_path: str = "") -> None:
+    def path(self, points: Sequence[Point], look: str, clip_path: str = "", hover: str = "", trial: str = "") -> None:
         """A line through the points."""
-        self.add("path", look, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), clip_path=clip_path)
+        d = "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+        self.add("path", look, hover=hover, d=d, clip_path=clip_path, data_trial=trial)
 
     def cloud(self, points: Iterable[Point], look: str) -> None:
         """Many equal points, as one path: the style sheet's round line ends make them discs."""
         self.add("path", look, d="".join(f"M{_number(x)} {_number(y)}h0" for x, y in points))
 
-    def mark(self, x: float, y: float, shape: str, look: str, size: float = 4, hover: str = "") -> None:
-        """A disc, square, triangle or diamond: who it is can be told without colour."""
+    def mark(self, x: float, y: float, shape: str, look: str, size: float = 4, hover: str = "", trial: str = "") -> None:
+        """A disc, square, triangle or diamond: who it is can be told without colour. trial: the number of the one that it stands for."""
         if shape == "disc":
-            self.add("circle", look, hover=hover, cx=x, cy=y, r=size)
+            self.add("circle", look, hover=hover, cx=x, cy=y, r=size, data_trial=trial)
             return
         corners = {
             "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
             "triangle": ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
             "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
         }[shape]
-        self.add("polygon", look, hover=hover, points=" ".join(f"{_number(x + size * a)},{_number(y + size * b)}" for a, b in corners))
+        self.add(
+            "polygon",
+            look,
+            hover=hover,
+            points=" ".join(f"{_number(x + size * a)},{_number(y + size * b)}" for a, b in corners),
+            data_trial=trial,
+        )
 
     def svg(self) -> str:
         """The picture as text to put into a page."""
@@ -141,6 +150,39 @@ def shorten(text: str, pixels: float) -> str:
     letters = max(5, int(pixels / CHARACTER))
     tail = letters // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+
+
+def ladder(d: Drawing, down: Axis, left: float, right: float, name: str) -> None:
+    """Horizontal grid lines with their numbers, and the name of the axis along it."""
+    ticks = down.ticks(5)
+    for tick, label in zip(ticks, plain_ticks(ticks), strict=True):
+        d.line(left, down(tick), right, down(tick), "grid")
+        d.text(left - 6, down(tick) + 4, label, "tick", "end")
+    d.add("text", "small", name, transform=f"translate(9 {(down.start + down.end) / 2:g}) rotate(-90)", text_anchor="middle")
+
+
+def legend(names: Sequence[str]) -> tuple[list[tuple[float, float]], float]:
+    """Where the entries of a legend begin, each with 20 pixels for its mark, and how high the legend is."""
+    places, x, y = [], LEFT, 8.0
+    for name in names:
+        width = 26 + CHARACTER * len(name) + 12
+        if x + width > WIDTH and x > LEFT:
+            x, y = LEFT, y + 18
+        places.append((x, y))
+        x += width
+    return places, y + 14
+
+
+def plain_ticks(ticks: Sequence[float]) -> list[str]:
+    """The ticks as texts, all with the same decimals."""
+    if ticks and max(map(abs, ticks)) >= 1e5:
+        return [f"{t:.3g}" for t in ticks]
+    return [f"{t:.{decimals_of(ticks)}f}".replace("-", "−") for t in ticks]
+
+
+def decimals_of(ticks: Sequence[float]) -> int:
+    """As many decimals as tell all ticks apart and exactly."""
+    return next((n for n in range(7) if all(abs(round(t, n) - t) < 1e-9 * max(1.0, abs(t)) for t in ticks)), 7)
 
 
 def _number(value: float | str) -> str:

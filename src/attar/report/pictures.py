@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from attar.certificate import Certificate, Figure, Quality, digits, metric_name, signed
-from attar.report.drawing import CHARACTER, Axis, Drawing, shorten
+from attar.report.drawing import LEFT, WIDTH, Axis, Drawing, decimals_of, ladder, legend, plain_ticks, shorten
 from attar.report.history import Curve
 from attar.report.words import by_class, bytes_of, control, milliseconds, one, percent, unit_row
 from attar.statistics import wilson
@@ -31,9 +31,7 @@ __all__ = [
     "shift",
 ]
 
-WIDTH = 380.0
 LABELS = 132.0  # pixels for the names of rows
-LEFT = 58.0  # where the frame of a picture with numbers at its left begins
 ROW = 24.0
 FEW = 10  # a bin of fewer decisions is drawn faintly, and no line goes through it
 CLASSES = 24  # drawn at most, those with the least agreement
@@ -145,13 +143,13 @@ def shift(c: Certificate) -> Drawing | None:
     axis = Axis.around([x for _, every in marks for *_, figure in every for x in _known(figure)], LABELS, WIDTH - 12)
     named = {"teacher": "teacher", "student": "student, as it ships", "control": "controls, before export"}
     looks = {look: shape for _, every in marks for look, shape, _ in every}
-    places, top = _legend([named[look] for look in looks])
+    places, top = legend([named[look] for look in looks])
     tall = 34.0
     bottom = top + tall * len(marks)
     told = "; ".join(f"{name}: " + ", ".join(f"{look} {digits(_value(f))}" for look, _, f in every) for name, every in marks)
     d = Drawing("shift", f"At home and elsewhere: {title}", told + ".", WIDTH, bottom + 40)
     ticks = axis.ticks(4)
-    _grid(d, axis, top, bottom, _plain_ticks(ticks), ticks)
+    _grid(d, axis, top, bottom, plain_ticks(ticks), ticks)
     for (look, shape), (x, y) in zip(looks.items(), places, strict=True):
         d.mark(x + 13, y, shape, f"point c-{_colour(look)}", 4)
         d.text(x + 24, y + 4, named[look], "name")
@@ -232,7 +230,7 @@ def learning(curves: Sequence[Curve], metric: str, better: int) -> Drawing | Non
         return None
     arms = [name for name, _ in groupby(curve.arm for curve in curves)]
     names = [shorten(control(arm), 180) for arm in arms]
-    places, top = _legend(names)
+    places, top = legend(names)
     bottom = top + 200
     last = max(curve.epochs[-1] for curve in curves)
     down, clipped = _score_axis(curves, better, bottom, top + 6)
@@ -240,7 +238,7 @@ def learning(curves: Sequence[Curve], metric: str, better: int) -> Drawing | Non
     across = Axis(1 - room, last + room, LEFT, WIDTH - 6)
     said = "; ".join(f"{control(arm)} {digits(_best(curves, arm, better))}" for arm in arms)
     d = Drawing("learning", "Learning curves", f"Best validation {metric_name(metric)}, mean over seeds: {said}.", WIDTH, bottom + 40)
-    _ladder(d, down, LEFT, WIDTH - 6, metric_name(metric))
+    ladder(d, down, LEFT, WIDTH - 6, metric_name(metric))
     whole = [t for t in across.ticks(6) if t == int(t) and t >= 1]
     for tick in whole or [1.0]:
         d.text(across(tick), bottom + 16, f"{tick:.0f}", "tick", "middle")
@@ -291,13 +289,13 @@ def cost(c: Certificate) -> Drawing | None:
         return None
     metric = metric_name(c.claim["metric"])
     unit, factor = unit_row([x for p in points for x in (p.time.value, p.time.low)], "ms", 1.0)
-    places, top = _legend([p.name for p in points])
+    places, top = legend([p.name for p in points])
     bottom = top + 200
     across = Axis.around([x * factor for p in points for x in _known(p.time) if x > 0], LEFT, WIDTH - 12, pad=0.1, log=True)
     down = Axis.around([x for p in points for x in _known(p.score)], bottom, top, pad=0.08)
     said = "; ".join(f"{p.name}: {milliseconds(_value(p.time))}, {metric} {digits(_value(p.score))}" for p in points)
     d = Drawing("cost-picture", "Cost against quality", said + ".", WIDTH, bottom + 40)
-    _ladder(d, down, LEFT, WIDTH - 6, metric + ("" if q.better > 0 else ", less is better"))
+    ladder(d, down, LEFT, WIDTH - 6, metric + ("" if q.better > 0 else ", less is better"))
     for tick in across.ticks(5):
         d.line(across(tick), top, across(tick), bottom, "grid")
         d.text(across(tick), bottom + 16, f"{tick:g}", "tick", "middle")
@@ -342,7 +340,7 @@ def numbers(c: Certificate) -> Drawing | None:
     what, counted = ("cosines", "pairs of texts") if similar else ("numbers", "test rows")
     d = Drawing("numbers", f"The student’s {what} against the teacher’s", f"{len(pairs):,} {counted}.", WIDTH, side + 48)
     ticks = across.ticks(5)
-    for tick, label in zip(ticks, _plain_ticks(ticks), strict=True):
+    for tick, label in zip(ticks, plain_ticks(ticks), strict=True):
         d.line(across(tick), 8, across(tick), 8 + side, "grid")
         d.line(52, down(tick), 52 + side, down(tick), "grid")
         d.text(across(tick), side + 24, label, "tick", "middle")
@@ -420,32 +418,12 @@ def _directions(d: Drawing, axis: Axis, y: float) -> None:
         d.text(zero + 8, y, "better →", "small")
 
 
-def _ladder(d: Drawing, down: Axis, left: float, right: float, name: str) -> None:
-    """Horizontal grid lines with their numbers, and the name of the axis along it."""
-    ticks = down.ticks(5)
-    for tick, label in zip(ticks, _plain_ticks(ticks), strict=True):
-        d.line(left, down(tick), right, down(tick), "grid")
-        d.text(left - 6, down(tick) + 4, label, "tick", "end")
-    d.add("text", "small", name, transform=f"translate(9 {(down.start + down.end) / 2:g}) rotate(-90)", text_anchor="middle")
-
-
-def _decimals(ticks: Sequence[float]) -> int:
-    """As many decimals as tell all ticks apart and exactly."""
-    return next((n for n in range(7) if all(abs(round(t, n) - t) < 1e-9 * max(1.0, abs(t)) for t in ticks)), 7)
-
-
-def _plain_ticks(ticks: Sequence[float]) -> list[str]:
-    if ticks and max(map(abs, ticks)) >= 1e5:
-        return [f"{t:.3g}" for t in ticks]
-    return [f"{t:.{_decimals(ticks)}f}".replace("-", "−") for t in ticks]
-
-
 def _percent_ticks(ticks: Sequence[float]) -> list[str]:
-    return [f"{label} %" for label in _plain_ticks([round(t * 100, 9) for t in ticks])]
+    return [f"{label} %" for label in plain_ticks([round(t * 100, 9) for t in ticks])]
 
 
 def _signed_ticks(ticks: Sequence[float]) -> list[str]:
-    decimals = _decimals(ticks)
+    decimals = decimals_of(ticks)
     return ["0" if t == 0 else f"{'+' if t > 0 else '−'}{abs(t):.{decimals}f}" for t in ticks]
 
 
@@ -471,18 +449,6 @@ def _mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:
     tables = [dict(zip(curve.epochs, curve.scores, strict=True)) for curve in curves]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     return [(epoch, sum(table[epoch] for table in tables) / len(tables)) for epoch in shared]
-
-
-def _legend(names: Sequence[str]) -> tuple[list[tuple[float, float]], float]:
-    """Where the entries of a legend begin, each with 20 pixels for its mark, and how high the legend is."""
-    places, x, y = [], LEFT, 8.0
-    for name in names:
-        width = 26 + CHARACTER * len(name) + 12
-        if x + width > WIDTH and x > LEFT:
-            x, y = LEFT, y + 18
-        places.append((x, y))
-        x += width
-    return places, y + 14
 
 
 def _reliability(who: str, points: Mapping[str, Sequence[float]], heading: str) -> Drawing:

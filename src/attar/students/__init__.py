@@ -8,8 +8,23 @@ from attar.students.hf import hf
 from attar.students.mlp import mlp
 from attar.students.ngrams import ngrams
 from attar.students.shrink import shrink
+from attar.students.spaces import auto
 from attar.students.static_embedding import static_embedding
 from attar.students.trees import Trees, forest, lightgbm
 from attar.students.vision import timm, torchvision
 
-__all__ = ["Trees", "cnn", "forest", "graft", "hf", "lightgbm", "mlp", "ngrams", "shrink", "static_embedding", "timm", "torchvision"]
+__all__ = [
+    "Trees",
+    "auto",
+    "cnn",
+    "forest",
+    "graft",
+    "hf",
+    "lightgbm",
+    "mlp",
+    "ngrams",
+    "shrink",
+    "static_embedding",
+    "timm",
+    "torchvision",
+]

@@ -9,12 +9,12 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -44,7 +44,23 @@ from attar.verbs.evaluate import corruptor, evaluate, fitted, strangers
 from attar.verbs.export import export
 from attar.verbs.teach import teach
 
-__all__ = ["STEPS", "Job", "Result", "read", "read_foreign", "read_shift", "run", "run_job", "settled_job"]
+__all__ = [
+    "STEPS",
+    "Job",
+    "Result",
+    "Teacher",
+    "amend",
+    "difference",
+    "manifest",
+    "read",
+    "read_data",
+    "read_foreign",
+    "read_shift",
+    "run",
+    "run_job",
+    "same_data",
+    "settled_job",
+]
 
 Step = Literal["teach", "annotate", "distill", "export", "evaluate"]
 KEYS = (
@@ -61,6 +77,18 @@ JUDGED_BY = (
 )  # what a certificate is held against: it may change when one is made anew
 BLAMED = ((ObjectiveError, "objective"), (TeacherError, "teacher"), (DataError, "data"))
 STEPS: tuple[Step, ...] = ("teach", "annotate", "distill", "export", "evaluate")
+
+
+class Reading(Protocol):
+    """What says which data are read, for which task, and which line an error is about."""
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def task(self) -> Task | None: ...
+
+    def about(self, key: str) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -246,7 +274,7 @@ def run_job(
 
 
 @dataclass(frozen=True)
-class _Company:
+class Company:
     """The processes that torchrun started together, or the only one there is. All annotate and distil; the first does the rest."""
 
     rank: int
@@ -263,14 +291,14 @@ class _Company:
 
 
 @contextmanager
-def _together() -> Iterator[_Company]:
+def _together() -> Iterator[Company]:
     rank, world = processes()
     mine = world > 1 and not torch.distributed.is_initialized()
     if mine:  # a teacher may be taught for a day while the others wait
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        yield _Company(rank, world)
+        yield Company(rank, world)
     finally:
         if mine and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -280,16 +308,22 @@ def read(job: Job) -> tuple[Data, Task]:
     """The data of a job, read, and its task, bound to them; raises now what a later step would refuse."""
     with job.about("show_rows"):
         check_rows(job.show_rows)
+    data, task = read_data(job)
+    with job.about_training():
+        precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
+    with job.about("guard"):
+        if isinstance(job.guard, Guard):
+            job.guard.check(task.kind, {name: split.labelled for name, split in data.splits.items()}, list(data.calibration.groups))
+    return data, task
+
+
+def read_data(job: Reading) -> tuple[Data, Task]:
+    """The data of a job, read, and its task, bound to them."""
     with job.about("data"):
         kind = job.task.kind if job.task is not None else "auto"
         data = job.data.read(kind) if isinstance(job.data, Description) else as_data(job.data)
     with job.about("task"):
         task = (job.task or task_for(data.schema, data.kind)).bind(data.schema)
-    with job.about_training():
-        precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
-    with job.about("guard"):
-        if isinstance(job.guard, Guard):
-            job.guard.check(task.kind)
     return data, task
 
 
@@ -349,10 +383,66 @@ def _named(others: Mapping[str, Any] | Sequence[Any], key: str = "shift") -> Ite
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), part
 
 
+class Teacher:
+    """The teacher of a job in its folder: taught where it is to be taught, and its answers stored; each is done once.
+
+    data, task: as `read` gave them. The job's objective says which taps are stored, so that it has to be settled.
+    """
+
+    def __init__(
+        self, job: Job, out: Path, data: Data, task: Task, company: Company | None = None, *, resume: bool, listen: Listener
+    ) -> None:
+        self.job, self.out, self.data, self.task = job, out, data, task
+        self.company, self.resume, self.listen = company or Company(0, 1), resume, listen
+        self._source: Source | None = None
+        self._answers: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        """The teacher itself, once `teach` has been called."""
+        assert self._source is not None
+        return self._source
+
+    @property
+    def answers(self) -> Source:
+        """The teacher with its answers, once `annotate` has been called."""
+        assert self._answers is not None
+        return self._answers
+
+    def teach(self) -> None:
+        """The teacher, taught if it is to be taught; as it is otherwise."""
+        if self._source is not None:
+            return
+        teacher = self.job.teacher
+        with self.job.about("teacher"):
+            if isinstance(teacher, Taught):
+                if not self.company.first:
+                    self.company.wait()  # then it is there, and only opened
+                with alone():
+                    teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
+                if self.company.first:
+                    self.company.wait()
+            self._source = told(teacher, self.data.train)
+
+    def annotate(self) -> None:
+        """The teacher's answers to every split, in the folder's store."""
+        self.teach()
+        if self._answers is not None:
+            return
+        if isinstance(self.source, Ema):
+            self.listen(Event("annotate", text="the teacher follows the student, so that nothing of it can be stored"))
+            self._answers = self.source
+            return
+        with self.job.about("teacher"):
+            assert self.job.objective is not None  # it is settled
+            taps = self.job.objective.teacher_taps
+            self._answers = annotate(self.source, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
+
+
 class _Steps:
     """The steps of one job in one folder; each makes what it needs of the earlier ones, which is quick where they are done."""
 
-    def __init__(self, job: Job, out: Path, company: _Company, *, resume: bool, listen: Listener) -> None:
+    def __init__(self, job: Job, out: Path, company: Company, *, resume: bool, listen: Listener) -> None:
         self.out, self.company, self.resume, self.listen = out, company, resume, listen
         self.data, self.task = read(job)
         self.shift = read_shift(job, self.data)
@@ -360,10 +450,9 @@ class _Steps:
         self.job = job = settled_job(job, self.data, self.task)
         for note in self.data.notes:
             listen(Event("data", text=note))
-        self._teacher: Source | None = None
-        self._answers: Source | None = None
+        self.teacher = Teacher(job, out, self.data, self.task, company, resume=resume, listen=listen)
         self._distilled: Distilled | None = None
-        _same_data(out, self.data)
+        same_data(out, self.data)
         if _begun(out):
             _same_recipe(out, job, free=JUDGED_BY)  # whether those may change has been seen to
         company.wait()
@@ -371,7 +460,7 @@ class _Steps:
             out.mkdir(parents=True, exist_ok=True)
             if job.text:
                 write_atomic(out / "recipe.yaml", job.text)
-            _manifest(out, self.data, job)
+            manifest(out, self.data, job.text)
         company.wait()
 
     def do(self, step: Step) -> Certificate | None:
@@ -391,42 +480,21 @@ class _Steps:
 
     def teach(self) -> None:
         """The teacher, taught if it is to be taught; as it is otherwise."""
-        if self._teacher is not None:
-            return
-        teacher = self.job.teacher
-        with self.job.about("teacher"):
-            if isinstance(teacher, Taught):
-                if not self.company.first:
-                    self.company.wait()  # then it is there, and only opened
-                with alone():
-                    teacher = teach(teacher, self.data, self.task, at=self.out / teacher.at, resume=self.resume, listen=self.listen)
-                if self.company.first:
-                    self.company.wait()
-            teacher = self._teacher = told(teacher, self.data.train)
-        self._amend(teacher=teacher.fingerprint)
+        self.teacher.teach()
+        self._amend(teacher=self.teacher.source.fingerprint)
 
     def annotate(self) -> None:
         """The teacher's answers to every split, in the folder's store."""
         self.teach()
-        if self._answers is None:
-            assert self._teacher is not None
-            if isinstance(self._teacher, Ema):
-                self.listen(Event("annotate", text="the teacher follows the student, so that nothing of it can be stored"))
-                self._answers = self._teacher
-                return
-            with self.job.about("teacher"):
-                assert self.job.objective is not None  # it is settled
-                taps = self.job.objective.teacher_taps
-                self._answers = annotate(self._teacher, self.data, at=self.out / "answers", taps=taps, task=self.task, listen=self.listen)
+        self.teacher.annotate()
 
     def distill(self) -> None:
         """The student and its controls, trained over the seeds."""
         self.annotate()
         if self._distilled is None:
-            assert self._answers is not None
             with self.job.about_training():
                 self._distilled = distill(
-                    self._answers,
+                    self.teacher.answers,
                     self.job.student,
                     self.data,
                     self.job.objective,
@@ -442,7 +510,7 @@ class _Steps:
 
     def _amend(self, **facts: object) -> None:
         if self.company.first:
-            _amend(self.out, **facts)
+            amend(self.out, **facts)
 
     def export(self) -> None:
         """The folder that ships."""
@@ -477,8 +545,8 @@ class _Steps:
     def _judging_teacher(self) -> Source:
         """The teacher as it is asked when the student is judged: by its stored answers, or as it ended."""
         assert self._distilled is not None
-        assert self._answers is not None
-        teacher = self._distilled.teacher if isinstance(self._answers, Ema) else self._answers
+        answers = self.teacher.answers
+        teacher = self._distilled.teacher if isinstance(answers, Ema) else answers
         assert teacher is not None
         return teacher
 
@@ -543,7 +611,7 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
     recipe = out / "recipe.yaml"
     if not recipe.exists() or not job.text:
         return
-    if changes := _difference(recipe.read_text(encoding="utf-8"), job.text, free):
+    if changes := difference(recipe.read_text(encoding="utf-8"), job.text, free):
         hint = "--out names another folder, or remove this one"
         hint += "" if "budget" in free else f"; {', '.join(JUDGED_BY)} alone may change: attar evaluate"
         if changes.startswith(f"  guard: was {Unguarded()!r}\n") and changes.count("\n") == 1:
@@ -551,7 +619,7 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
         raise RunError(f"{out} belongs to another recipe:\n{changes}", hint=hint)
 
 
-def _difference(was: str, now: str, free: Sequence[str] = ()) -> str:
+def difference(was: str, now: str, free: Sequence[str] = ()) -> str:
     """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
     old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
@@ -581,7 +649,7 @@ def _need(step: Step, out: Path, job: Job) -> None:
         raise RunError(f"{step} needs {needs[1]}, which is not there", hint=f"attar {needs[0]} makes it; attar run does every step")
 
 
-def _same_data(out: Path, data: Data) -> None:
+def same_data(out: Path, data: Data) -> None:
     """Raise RunError where the folder was made from other rows than those that are read now."""
     path = out / "manifest.json"
     if not path.exists() or not _begun(out):
@@ -594,14 +662,14 @@ def _same_data(out: Path, data: Data) -> None:
         )
 
 
-def _manifest(out: Path, data: Data, job: Job) -> None:
+def manifest(out: Path, data: Data, text: str) -> None:
     """What this run was made of, for whoever wants to make it again; what is known of earlier steps stays."""
-    _amend(
+    amend(
         out,
         attar=attar.__version__,
         data=data.fingerprint,
         rows={name: len(split) for name, split in data.splits.items()},
-        recipe=digest(job.text),
+        recipe=digest(text),
         code=_code(),
         python=sys.version.split()[0],
         versions={name: metadata.version(name) for name in ("torch", "numpy", "scipy", "safetensors")},
@@ -610,7 +678,7 @@ def _manifest(out: Path, data: Data, job: Job) -> None:
     )
 
 
-def _amend(out: Path, **facts: object) -> None:
+def amend(out: Path, **facts: object) -> None:
     path = out / "manifest.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {**known, **facts})

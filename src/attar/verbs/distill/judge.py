@@ -50,6 +50,11 @@ class Judge:
         figure = self._figures(self._answers(answer, self.device))[self.metric]
         return float(figure(self.weight)) * self.task.better(self.metric)
 
+    def of(self, source: Source) -> float:
+        """The metric of a source on these rows, as it is."""
+        figures = self._figures(self._asked(lambda batch: source(batch).output))
+        return float(figures[self.metric](self.weight))
+
     def told(self, arm: str, line: Mapping[str, Any]) -> dict[str, Any]:
         """A line of history with the arm's name, and the metric as it is called and counted."""
         return {"arm": arm, **line, "metric": self.metric, "valid": line["valid"] * self.task.better(self.metric)}

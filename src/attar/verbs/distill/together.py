@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean
 
+import torch
 from torch import Tensor, nn
 
 from attar.cohort import Lesson, Member, Tree, bytes_for, measure, refusal
 from attar.loop import Fit, half
-from attar.objective import Objective
+from attar.objective import Distiller, Objective
 from attar.signal import Batch, Signal
+from attar.task import Task
 from attar.verbs.distill.processes import can_fork, cores, shared
 from attar.verbs.distill.rows import Rows
 
-__all__ = ["ONE", "ROOM", "SHORT", "Group", "Way", "lesson_of", "obstacle", "quickest", "shares_of", "split", "why_not"]
+__all__ = ["ONE", "ROOM", "SHORT", "Group", "Way", "lesson_of", "obstacle", "quickest", "ready", "shares_of", "split", "why_not"]
 
 ROOM = 1 << 30
 """Bytes that a cohort may take: weights, gradients, moments, best epochs, and what a step saves, of all its students. More are several."""
@@ -73,6 +75,14 @@ def lesson_of(arms: Sequence[Rows], objective: Objective, rows: int) -> Lesson:
 
     moving = any(len(set(weight.extremes)) > 1 for weight in objective.weights)
     return Lesson(rows, loss, common, own, moving)
+
+
+def ready(model: nn.Module, objective: Objective, task: Task, rows: Rows, first: Tensor, seed: int) -> Distiller:
+    """The module that trains, where its rows are, its projectors made. first: (B,) positions of a step's rows. seed: of the projectors."""
+    distiller = Distiller(model, objective, task).to(rows.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return distiller.build(*rows(first, 1)).to(rows.device)
 
 
 def obstacle(rows: Rows, objective: Objective, fit: Fit) -> str | None:

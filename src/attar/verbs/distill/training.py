@@ -29,7 +29,7 @@ from attar.verbs.distill.judge import Judge
 from attar.verbs.distill.plan import Plan
 from attar.verbs.distill.processes import shared
 from attar.verbs.distill.rows import Rows
-from attar.verbs.distill.together import ONE, SHORT, Group, Way, lesson_of, obstacle, quickest, split, why_not
+from attar.verbs.distill.together import ONE, SHORT, Group, Way, lesson_of, obstacle, quickest, ready, split, why_not
 
 __all__ = ["Training"]
 
@@ -368,7 +368,4 @@ class Training:
 
     def _distiller(self, arm: str, model: nn.Module, seed: int, rows: Rows) -> Distiller:
         """The module that trains, its projectors made."""
-        distiller = Distiller(model, self.plan.goal(arm), self.plan.task).to(rows.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # of the projectors
-            return distiller.build(*rows(self._first_step(arm), 1)).to(rows.device)
+        return ready(model, self.plan.goal(arm), self.plan.task, rows, self._first_step(arm), seed)

@@ -40,7 +40,7 @@ from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, gather, ju
 from attar.verbs.evaluate.scoring import drawn, quality
 from attar.verbs.evaluate.verdicts import against, helped, non_inferior, requirements
 
-__all__ = ["corruptor", "evaluate", "fitted", "strangers"]
+__all__ = ["corruptor", "evaluate", "fitted", "margin_of", "strangers"]
 
 MANY = 256  # rows of the second cost figure
 COST_SECONDS = 1.0  # for each model
@@ -91,7 +91,7 @@ def evaluate(
     judged = judge(student)
     listen(Event("evaluate", text="fixing decision rules on the validation rows"))
     models = gather(judged, teacher, arms, data, task)
-    margin = _margin(require, models[TEACHER], data, task)
+    margin = margin_of(require, models[TEACHER], data, task)
 
     # from here on the test split is open
     look = None if out is None else _open_test(Path(out) / "manifest.json", data, judged)
@@ -162,7 +162,7 @@ def _check(task: Task, teacher: Source, data: Data, require: Require | None) -> 
             )
 
 
-def _margin(require: Require | None, teacher: Model, data: Data, task: Task) -> float:
+def margin_of(require: Require | None, teacher: Model, data: Data, task: Task) -> float:
     """What was asked for; else the default, which for an error with a unit is a share of the teacher's on validation rows."""
     if require is not None and require.margin is not None:
         return require.margin

@@ -1,0 +1,505 @@
+"""Search for the smallest student that fits: its architecture, temperature, weights and learning rate, under a budget."""
+
+from __future__ import annotations
+
+import math
+import random
+import time as clock
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from attar.certificate import Require
+from attar.cost import Budget, machine
+from attar.data import Data
+from attar.errors import MissingExtra, RunError
+from attar.files import write_atomic
+from attar.loop import Fit
+from attar.notation import write
+from attar.progress import Event, Listener, silent
+from attar.recipe import Recipe, of_texts
+from attar.report.search import write_leaderboard, write_search_page
+from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
+from attar.signal import Source
+from attar.sources.cached import Cached
+from attar.task import Task
+from attar.verbs.distill import precheck
+from attar.verbs.distill.judge import labelled_rows
+from attar.verbs.distill.processes import shared
+from attar.verbs.evaluate import margin_of
+from attar.verbs.evaluate.models import Model
+from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
+from attar.verbs.search.competitors import beside
+from attar.verbs.search.defaults import opened
+from attar.verbs.search.design import LINES, Spaces
+from attar.verbs.search.final import Final, name_of
+from attar.verbs.search.importances import importances
+from attar.verbs.search.pricing import Prices
+from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
+from attar.verbs.search.rungs import Rungs
+from attar.verbs.search.storage import shown
+from attar.verbs.search.study import Told, told
+from attar.verbs.search.training import Classroom
+from attar.verbs.search.worker import Limits, Place, Worker, over
+
+__all__ = ["SearchJob", "search", "search_job"]
+
+TRIALS = 100  # of each arm, where neither trials nor time are named
+SHARE = 0.25  # of the epochs of a whole training, that a trial has
+BATCH, BATCHES = 16, 12  # candidates asked at a time at most, and batches at least: each batch is one architecture
+SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
+SEEDS = 5  # of a finalist at least
+DRAWN = 256  # students by which it is seen what the space costs
+PAUSE = 5.0  # seconds between two writings of search.json while candidates train
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """What a search is made of: what a recipe with spaces comes to, but for student, objective and fit, which it chooses.
+
+    recipe: the recipe itself; what it leaves out of student, objective and fit is filled in by the data. All else as in
+    `attar.verbs.run.Job`. text: as it will lie in the folder; left out, what the recipe says itself.
+    """
+
+    recipe: Recipe
+    data: Any
+    teacher: Source
+    task: Task | None = None
+    budget: Budget | None = None
+    require: Require | None = None
+    deploy: Literal["float", "int8"] = "float"
+    text: str = ""
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: str | Path) -> SearchJob:
+        """The job of a recipe. out: the folder of the search."""
+        keys = ("data", "teacher", "task", "budget", "require", "deploy")
+        return cls(recipe, **{key: value for key in keys if (value := recipe.value(key, out)) is not None})
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Begin an error with the line of the recipe that it is about."""
+        with Job(self.data, self.teacher, nn.Identity(), where=self.recipe.where).about(key):
+            yield
+
+
+def search(
+    teacher: Source,
+    student: str,
+    data: Any,
+    objective: str | None = None,
+    *,
+    task: Task | None = None,
+    fit: str | Fit | None = None,
+    budget: Budget | None = None,
+    require: Require | None = None,
+    deploy: Literal["float", "int8"] = "float",
+    trials: int | None = None,
+    time: float | None = None,
+    workers: int = 1,
+    out: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    listen: Listener = silent,
+) -> Searched:
+    """The smallest student that keeps `budget` and is worse than the teacher by less than the margin of `require`, and all that was tried.
+
+    student, objective, fit: texts of the notation, with spaces in them: "mlp(width=integer(8, 128), depth=choice(1, 2, 3))". Left out,
+        objective and fit are searched over the task's own.
+    trials: candidates to train, in each of two arms: those that learn from the teacher, and those that learn from labels alone. time:
+        seconds in all; whichever ends first. Neither: 100 trials.
+    workers: processes at a time, of this machine. out: the folder of the search, by default `runs/search`; it is never overwritten:
+        `resume` goes on with it.
+    seed: of what is drawn.
+
+    The teacher is asked once. Epochs and candidates are chosen on one half of the validation rows, finalists are trained anew over five
+    seeds and compared on the other half; test rows are not read.
+    Raises RunError for a folder of another search and for a budget that no student of the space keeps, NotationError for spaces that are
+    none, Stopped on a signal, after which `resume` goes on; and the errors of teaching, training and exporting.
+
+    >>> found = attar.search(teacher, "mlp(width=integer(4, 64))", data, time=300)     # doctest: +SKIP
+    >>> print(*found.recommendation)                                                   # doctest: +SKIP
+    """
+    lines = {"student": student, "objective": objective, "fit": fit if fit is None or isinstance(fit, str) else repr(fit)}
+    texts = {key: text for key, text in lines.items() if text is not None}
+    said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
+    all_said = {key: " ".join(repr(value).split()) for key, value in said.items() if value is not None} | texts
+    job = SearchJob(
+        of_texts(texts),
+        data,
+        teacher,
+        task,
+        budget,
+        require,
+        deploy,
+        text="# A search from Python, as it was asked.\n" + "".join(f"{key}: {text}\n" for key, text in all_said.items()),
+    )
+    folder = Path(out or "runs/search")
+    return search_job(job, out=folder, trials=trials, time=time, workers=workers, resume=resume, seed=seed, listen=listen)
+
+
+def search_job(
+    job: SearchJob,
+    *,
+    out: Path,
+    trials: int | None = None,
+    time: float | None = None,
+    workers: int = 1,
+    study: str | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    listen: Listener = silent,
+) -> Searched:
+    """`search` for a job already resolved. study: where it is kept; left out, in the folder."""
+    if trials is None and time is None:
+        trials = TRIALS
+    return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
+
+
+def _need_libraries() -> None:
+    """Raise MissingExtra before a search begins, not when it ends."""
+    for library, extra in (("optuna", "search"), ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("jinja2", "report")):
+        if find_spec(library) is None:
+            raise MissingExtra(library, extra)
+
+
+class _Searching:
+    """One call of `search`."""
+
+    def __init__(
+        self,
+        job: SearchJob,
+        out: Path,
+        trials: int | None,
+        time: float | None,
+        workers: int,
+        study: str | None,
+        resume: bool,
+        seed: int,
+        listen: Listener,
+    ) -> None:
+        self.job, self.out, self.trials, self.time, self.workers = job, out, trials, time, workers
+        self.resume, self.seed, self.heard = resume, seed, listen
+        self.study = study or str(out / "study.db")
+        self.begun = self.written = clock.monotonic()
+        self.text = job.text or job.recipe.text(out)
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.finalists: tuple[Finalist, ...] = ()
+        self.shipped: dict[str, Path] = {}
+        self.students: dict[str, list[nn.Module]] = {}
+        self.teacher = Competitor("teacher", None, Priced(None), False)
+        self.competitors: tuple[Competitor, ...] = ()
+        self.winner: int | None = None
+        self.prices: Prices | None = None
+        self.words: tuple[str, ...] = ()
+        self.told: dict[Arm, list[Told]] = {}
+
+    def run(self) -> Searched:
+        _need_libraries()
+        self._claim()
+        with self._part("teacher"):
+            self._begin()
+        with self._part("pricing"):
+            self.prices = self._price()
+            self._need_some_within()
+        with self._part("training"):
+            self._search()
+        with self._part("finalists"):
+            self._final()
+        with self._part("competitors"):
+            self._compete()
+        self._ship()
+        found = self._write()
+        self._tell(found)
+        return found
+
+    # ---- the folder
+
+    def _claim(self) -> None:
+        """Refuse a folder that is there already, or that belongs to another search."""
+        out, recipe = self.out, self.out / "recipe.yaml"
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
+        begun = out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
+        if begun and not self.resume:
+            raise RunError(
+                f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another"
+            )
+        if begun and recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
+        before = out / "search.json"
+        if self.resume and before.exists():
+            self.seconds = dict(Searched.read(before).seconds)
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """One part of the search, its seconds counted over all starts; search.json is written at its end."""
+        start = clock.monotonic()
+        self.listen(Event(name, text=""))
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
+        self._write()
+
+    # ---- before candidates are tried
+
+    def _begin(self) -> None:
+        """Data, spaces and teacher; its answers stored."""
+        job, out = self.job, self.out
+        self.data, self.task, self.spaces, plain = self._read()
+        same_data(out, self.data)
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "recipe.yaml", self.text)
+        manifest(out, self.data, self.text)
+        for note in self.data.notes:
+            self.listen(Event("data", text=note))
+        self.halves = halved(self.data)
+        teacher = Teacher(plain, out, self.data, self.task, resume=self.resume, listen=self.listen)
+        teacher.annotate()
+        amend(out, teacher=teacher.source.fingerprint)
+        self.room = Classroom(self.halves.first, self.task, teacher.answers)
+        self.margin = margin_of(job.require, Model("the teacher", teacher.answers, self.task), self.data, self.task)
+        self.arms: tuple[Arm, ...] = ("student", "labels") if bool(labelled_rows(self.task, self.data.train).any()) else ("student",)
+        lines = {key: write(getattr(self.spaces, key).node) for key in LINES}
+        lines |= {"task": repr(self.task), "budget": repr(self.budget), "data": self.data.fingerprint}
+        self.place = Place(self.study, {**lines, "teacher": teacher.source.fingerprint})
+
+    def _read(self) -> tuple[Data, Task, Spaces, Job]:
+        """The data, their task, the spaces, and the job of a run in their middle, which says what none of them can do."""
+        job = self.job
+        data, task = read_data(job)
+        labelled = bool(labelled_rows(task, data.train).any())
+        spaces = Spaces(opened(job.recipe, data.schema, task, labelled=labelled, teacher=job.teacher), self.out)
+        middle = spaces.design(spaces.middle())
+        plain = Job(job.data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.recipe.where)
+        with plain.about_training():
+            precheck(plain.teacher, plain.student, data, plain.objective, task=task, fit=plain.fit, controls=())
+        return data, task, spaces, plain
+
+    @property
+    def budget(self) -> Budget:
+        return self.job.budget or Budget()
+
+    def _price(self) -> Prices:
+        """What students of the space will cost, learnt from some of them."""
+        chance = random.Random(self.seed)
+        students = [self.spaces.design(self.spaces.drawn(chance)).student for _ in range(DRAWN)]
+        how = {"precision": self.job.deploy, "seed": self.seed, "listen": self.listen}
+        return Prices.learn(students, self.data, self.task, bounds=self.job.budget, **how)
+
+    def _need_some_within(self) -> None:
+        """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
+        drawn = random.Random(self.seed)
+        designs = {d.text: d for d in (self.spaces.design(self.spaces.drawn(drawn)) for _ in range(DRAWN))}
+        assert self.prices is not None
+        prices = {text: self.prices.price(design.student) for text, design in designs.items()}
+        excess = {text: over(self.budget, price) for text, price in prices.items()}
+        if all(any(value > 0 for value in each.values()) for each in excess.values()):
+            text = min(excess, key=lambda text: max(excess[text].values()))
+            worst = ", ".join(f"{name} {getattr(self.budget, name) * (1 + value):.3g}" for name, value in excess[text].items() if value > 0)
+            raise RunError(
+                f"none of {len(designs)} students drawn from the space keeps {self.budget!r}; the one nearest to it, {text}, has {worst}",
+                hint="a larger budget, or a space that reaches smaller students",
+            )
+
+    # ---- candidates
+
+    @cached_property
+    def limits(self) -> Limits:
+        epochs = self.spaces.design(self.spaces.middle()).fit.epochs
+        batch = BATCH if self.trials is None else max(1, min(BATCH, self.trials // BATCHES))
+        return Limits(self.trials, None if self.time is None else self._left(SEARCHING), batch, max(1, math.ceil(SHARE * epochs)))
+
+    def _left(self, share: float = 1.0) -> float:
+        """Seconds that are left of a share of the time allowed."""
+        assert self.time is not None
+        return max(1.0, share * self.time - (clock.monotonic() - self.begun))
+
+    def _search(self) -> None:
+        assert self.prices is not None
+        _ = self.room.judge, self.limits  # before processes part
+        workers = [
+            Worker(self.place, self.spaces, self.room, self.prices, self.budget, self.limits, self.arms, self.seed + at, self.listen)
+            for at in range(self.workers)
+        ]
+        if self.workers == 1:
+            workers[0].run()
+        else:
+            shared([lambda say, worker=worker: replace(worker, listen=say).run() for worker in workers], self.listen, losses=True)
+        self._look()
+
+    def listen(self, event: Event) -> None:
+        """What is said goes on to who listens; while candidates train search.json follows every few seconds."""
+        self.heard(event)
+        if event.stage == "search" and clock.monotonic() - self.written > PAUSE:
+            self._look()
+            self._write()
+
+    def _look(self) -> None:
+        """What the studies know by now."""
+        for arm in self.arms:
+            with self.place.open(arm, trials=None, seconds=None) as ledger:
+                self.told[arm] = told(ledger, arm, self.told.get(arm, ()))
+
+    # ---- finalists
+
+    def _final(self) -> None:
+        """The best candidates trained anew, measured and compared; the winner, and why."""
+        trials, better = self._trials(), self.task.better(self.room.judge.metric)
+        second = Second(self.halves.second, self.task, self.room.answers)
+        asked = finalists_of(trials, better, self._goal(better))
+        folder = self.out / "finalists"
+        fit = self.spaces.design(self.spaces.middle()).fit
+        final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), self._epochs(asked, fit), self.workers, self.listen)
+        models = self.students = final.train(asked)
+        there = [trial for trial in asked if name_of(trial) in models]
+        drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
+        assert self.prices is not None
+        found = []
+        for trial in there:
+            name = name_of(trial)
+            self.shipped[name] = final.shipped(trial, models[name][0], self.data, self.task, self.job.deploy)
+            price = self.prices.measured(self.shipped[name], macs=trial.price.macs)
+            within = all(value <= 0 for value in over(self.budget, price).values())
+            found.append(
+                Finalist(
+                    trial.number,
+                    trial.student,
+                    trial.objective,
+                    repr(final.design(trial).fit),
+                    scores=drawn.scores(name),
+                    score=drawn.score(name),
+                    price=price,
+                    within=within,
+                    before=trial.score if trial.score is not None else math.nan,
+                    arm=trial.arm,
+                    difference=drawn.difference(name),
+                )
+            )
+        self.finalists = tuple(found)
+        verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds())
+        self.winner, self.words = verdict.winner, verdict.words
+
+    def _compete(self) -> None:
+        """What could be put in place without a search, measured beside the finalists; and what that says of the winner."""
+        answers = self.room.answers
+        found = beside(
+            answers.source if isinstance(answers, Cached) else answers,
+            self.data,
+            self.task,
+            self.halves.second,
+            bounds=self.budget,
+            at=self.out / "competitors",
+            labels=next(iter(self.students.get("labels", ())), None),
+            listen=self.listen,
+        )
+        judge = self.room.judge
+        first = None if judge.teacher is not None else judge.of(answers)
+        self.teacher, self.competitors = replace(found.teacher, first=first), found.competitors
+
+    def _tell(self, found: Searched) -> None:
+        """The page and the table of what was found."""
+        write_search_page(found, self.out)
+        write_leaderboard(found, self.out)
+
+    def _epochs(self, asked: Sequence[Trial], fit: Fit) -> int:
+        """Of a finalist: those of a whole training, or as many as there is time for."""
+        if self.time is None or not asked:
+            return fit.epochs
+        each = sum(trial.seconds / max(1, trial.epochs) for trial in asked) * max(SEEDS, fit.seeds) / self.workers
+        epochs = max(self.limits.epochs, min(fit.epochs, int(self._left() / max(each, 1e-6))))
+        if epochs < fit.epochs:
+            self.notes.append(f"finalists were trained for {epochs} of {fit.epochs} epochs, for the time that was left")
+        return epochs
+
+    def _goal(self, better: int) -> float | None:
+        """The score on the first half that the margin allows: the teacher's there, less the margin."""
+        judge = self.room.judge
+        if judge.teacher is not None:
+            return None
+        score = judge.of(self.room.answers)
+        return score - better * self.margin
+
+    def _ship(self) -> None:
+        """winner.yaml: the recipe at the winner's point, without spaces."""
+        trial = next((t for t in self._trials() if t.number == self.winner and t.arm == "student"), None)
+        if trial is None:
+            (self.out / "winner.yaml").unlink(missing_ok=True)
+            return
+        design = self.spaces.design(trial.point)
+        lines = {"student": design.text, "objective": repr(design.objective), "fit": repr(design.fit)}
+        kept = [line for line in self.text.splitlines() if line.split(":", 1)[0] not in lines and not line.startswith("#")]
+        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}."
+        write_atomic(self.out / "winner.yaml", "\n".join([head, *kept, *(f"{key}: {text}" for key, text in lines.items())]) + "\n")
+
+    # ---- what is written
+
+    def _trials(self) -> list[Trial]:
+        return [each.trial for arm in self.told for each in self.told[arm]]
+
+    def _bounds(self) -> dict[str, float]:
+        names = ("latency_ms", "size_mb", "parameters", "memory_mb", "rows_per_second")
+        return {name: bound for name in names if (bound := getattr(self.budget, name, None)) is not None}
+
+    def _write(self) -> Searched:
+        self.written = clock.monotonic()
+        trials = self._trials()
+        metric = self.room.judge.metric
+        better = self.task.better(metric)
+        student = self.told.get("student", [])
+        found = Searched(
+            metric=metric,
+            better=better,
+            bounds=self._bounds(),
+            margin=self.margin,
+            teacher=self.teacher,
+            trials=tuple(trials),
+            finalists=self.finalists,
+            competitors=self.competitors,
+            curve=None,
+            pricing=self.prices.pricings if self.prices is not None else (),
+            winner=self.winner,
+            recommendation=self.words,
+            notes=tuple(dict.fromkeys([*self.notes, *self._counted(trials)])),
+            correlations=Rungs(self.limits.epochs).correlations(student, better) if student else (),
+            seconds=self.seconds,
+            workers=self.workers,
+            rows={name: len(split) for name, split in self.data.splits.items()}
+            | {"half A": len(self.halves.first.valid), "half B": len(self.halves.second)},
+            data=self.data.fingerprint,
+            machine=machine(),
+            importances=importances(trials, better, log=[hole.name for hole in self.spaces.holes("student") if hole.log])
+            if self.finalists
+            else {},
+            recipe=self.text,
+            study=self._named(),
+        )
+        found.write(self.out / "search.json")
+        return found
+
+    def _named(self) -> str:
+        """The study as optuna-dashboard opens it: relative to the folder where it lies there, never with a password."""
+        if self.study == str(self.out / "study.db"):
+            return "sqlite:///study.db"
+        text = shown(self.study)
+        if "://" in text:
+            return text
+        path = Path(text).resolve()
+        return str(path) if path.suffix == ".journal" else f"sqlite:///{path}"
+
+    def _counted(self, trials: Sequence[Trial]) -> list[str]:
+        """How many candidates went which way, where that is not plain training."""
+        count = {state: sum(trial.state == state for trial in trials) for state in ("dear", "stopped", "failed")}
+        said = {
+            "dear": "candidates were dropped before training, for their price",
+            "stopped": "candidates stopped at a rung, behind the others of their batch",
+            "failed": "candidates failed",
+        }
+        why = next((f", such as: {trial.why}" for trial in trials if trial.state == "failed"), "")
+        return [f"{number:,} {said[state]}{why * (state == 'failed')}" for state, number in count.items() if number]

@@ -1,0 +1,111 @@
+"""The final: a few candidates trained anew over seeds, exported and measured, and read again where that was done before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from attar.data import Data
+from attar.errors import RunError
+from attar.identity import digest
+from attar.progress import Event, Listener
+from attar.searched import Trial
+from attar.task import Task
+from attar.verbs.distill.folder import save
+from attar.verbs.distill.processes import shared
+from attar.verbs.export import export
+from attar.verbs.search.design import Design, Spaces
+from attar.verbs.search.training import Candidate, Classroom
+
+__all__ = ["Final", "name_of"]
+
+Precision = Literal["float", "int8"]
+
+
+def name_of(trial: Trial) -> str:
+    """What a finalist is called: the number of its trial; who learnt from labels alone has another study, and is called by that."""
+    return str(trial.number) if trial.arm == "student" else "labels"
+
+
+@dataclass(frozen=True)
+class Final:
+    """Trains finalists in a folder. fit: of a whole training; of it each finalist has its own learning rate. processes: at a time."""
+
+    folder: Path
+    spaces: Spaces
+    room: Classroom
+    seeds: int
+    epochs: int
+    processes: int
+    listen: Listener
+
+    def train(self, trials: Sequence[Trial]) -> dict[str, list[nn.Module]]:
+        """The students of each finalist, seed by seed; those that lie in the folder are read. One that fails is left out."""
+        waiting = [trial for trial in trials if not all(self._file(trial, seed).exists() for seed in range(self.seeds))]
+        pieces = [self._piece(trial) for trial in waiting]
+        if self.processes > 1 and len(pieces) > 1:
+            deals = [pieces[at :: self.processes] for at in range(self.processes)]
+            shared([lambda say, deal=deal: [piece(say) for piece in deal] for deal in deals if deal], self.listen)
+        else:
+            for piece in pieces:
+                piece(self.listen)
+        return {name_of(trial): models for trial in trials if (models := self._read(trial)) is not None}
+
+    def _piece(self, trial: Trial) -> Callable[[Listener], None]:
+        def work(say: Listener) -> None:
+            design = self.design(trial)
+            outcomes = self.room.train([Candidate(design, seed) for seed in range(self.seeds)], listen=say)
+            folder = self._file(trial, 0).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            for seed, outcome in enumerate(outcomes):
+                if outcome.model is None:
+                    say(Event("finalists", text=f"trial {trial.number} was trained anew and failed with seed {seed}: {outcome.why}"))
+                    return
+                save(outcome.model, self._file(trial, seed), {"identity": self._identity(design, seed), "score": outcome.score})
+
+        return work
+
+    def design(self, trial: Trial) -> Design:
+        """What a finalist is trained by: its point, for as many epochs as finalists have."""
+        design = self.spaces.design(trial.point, trial.arm)
+        return replace(design, fit=replace(design.fit, epochs=self.epochs))
+
+    def _identity(self, design: Design, seed: int) -> str:
+        return digest(self.room.data.fingerprint, self.room.answers.fingerprint, *design.form, repr(design.objective), design.fit.lr, seed)
+
+    def _read(self, trial: Trial) -> list[nn.Module] | None:
+        design = self.design(trial)
+        models = []
+        for seed in range(self.seeds):
+            path = self._file(trial, seed)
+            if not path.exists():
+                return None
+            try:
+                with safe_open(path, "pt") as file:
+                    facts: dict[str, Any] = json.loads(file.metadata()["attar"])
+                state = load_file(path)
+            except SafetensorError as error:
+                raise RunError(f"{path} is damaged: {error}", hint="remove it, and --resume trains it again") from error
+            if facts["identity"] != self._identity(design, seed):
+                raise RunError(f"{path} is of another training", hint=f"remove {path.parent}, and --resume trains it again")
+            model = design.student(self.room.data.schema, seed)
+            model.load_state_dict(state)
+            models.append(model.eval())
+        return models
+
+    def _file(self, trial: Trial, seed: int) -> Path:
+        return self.folder / name_of(trial) / f"seed-{seed}.safetensors"
+
+    def shipped(self, trial: Trial, model: nn.Module, data: Data, task: Task, deploy: Precision) -> Path:
+        """The folder of a finalist that would ship."""
+        at = self.folder / name_of(trial) / "student"
+        if not (at / "student.json").exists():
+            export(model, data, task, at=at, deploy=deploy, listen=self.listen)
+        return at

@@ -1,0 +1,245 @@
+"""What keeps a search honest: two halves of the validation rows, one that chooses and one that no choice has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from attar.certificate import Figure, digits, metric_name, signed
+from attar.data import Data, Split
+from attar.errors import DataError
+from attar.identity import uniform
+from attar.searched import Finalist, Trial, front
+from attar.signal import Source
+from attar.sources import module
+from attar.statistics import Draws, Effect, bootstrap, seed_effect
+from attar.task import Task
+from attar.verbs.evaluate.models import Model, Rows
+from attar.verbs.evaluate.scoring import figure, resamples
+
+__all__ = ["Halves", "Second", "Verdict", "chosen", "finalists_of", "halved"]
+
+SALT = "search"
+FEWEST = 20  # rows of a half: fewer choose by chance
+MOST = 3  # finalists that learnt from the teacher; a fourth learnt from labels alone
+SURE = 0.9  # how probably a student must meet the margin to be recommended
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The data with one half of the validation rows in place of all: `first` chooses epochs and candidates, `second` compares finalists."""
+
+    first: Data
+    second: Split
+
+
+def halved(data: Data) -> Halves:
+    """The validation rows in two, by a hash of each row's id: adding rows moves none from one half to the other.
+
+    Raises DataError where a half has fewer than twenty rows.
+    """
+    part = torch.from_numpy(uniform(data.valid.ids.numpy(), SALT)) < 0.5
+    first, second = (data.valid.take(where.nonzero().squeeze(1)) for where in (part, ~part))
+    if min(len(first), len(second)) < FEWEST:
+        what = f"{len(data.valid):,} validation rows make halves of {len(first):,} and {len(second):,}, and {FEWEST} are needed"
+        raise DataError(what, hint="give the validation split more rows: a search chooses on one half and compares on the other")
+    return Halves(replace(data, valid=first), second)
+
+
+# ---- who comes to the final
+
+
+def finalists_of(trials: Sequence[Trial], better: int, goal: float | None) -> list[Trial]:
+    """The trials that are trained anew: of those on the front that keep the budget the best, the cheapest that comes to the goal and one
+    between; and the best that learnt from labels alone, whose price is bounded alike.
+
+    goal: the score on the first half that the margin allows; None: nobody knows, and the cheapest is the one between. Where no trial
+    keeps the budget there are none.
+    """
+    costs = ("latency_ms", "size_bytes") if all(t.price.latency_ms is not None for t in trials if t.state == "trained") else ("size_bytes",)
+    there = [trial for trial in front(trials, better, costs) if trial.within]
+    if not there:
+        return []
+    best = max(there, key=lambda trial: better * (trial.score or 0.0))
+    enough = [trial for trial in there if goal is None or better * ((trial.score or 0.0) - goal) >= 0]
+    found = [best]
+    if enough:
+        cheapest = min(enough, key=_dear)
+        span = [trial for trial in there if _dear(cheapest) < _dear(trial) < _dear(best) and trial in enough]
+        found += [cheapest, *([sorted(span, key=_dear)[len(span) // 2]] if span else [])]
+    rest = sorted((t for t in there if t not in found), key=lambda t: -better * (t.score or 0.0))
+    found = [*dict.fromkeys(t.number for t in [*found, *rest])][:MOST]
+    chosen_ones = sorted((t for t in there if t.number in found), key=_dear)
+    labels = [t for t in trials if t.arm == "labels" and t.state == "trained" and t.within and t.score is not None]
+    return chosen_ones + [max(labels, key=lambda t: better * (t.score or 0.0))] * bool(labels)
+
+
+def _dear(trial: Trial | Finalist) -> tuple[float, float]:
+    """What is compared where one candidate is called cheaper than another: latency, then bytes."""
+    return trial.price.latency_ms or 0.0, float(trial.price.size_bytes or 0)
+
+
+# ---- the second half
+
+
+class Second:
+    """The second half of the validation rows: who answers them how well, on the same resamples of rows.
+
+    Where none of them has a label, how like the teacher.
+    """
+
+    def __init__(self, split: Split, task: Task, teacher: Source) -> None:
+        self.split, self.task = split, task
+        self.rows = Rows.of(split, task)
+        self.theirs = Model("the teacher", teacher, task).ask(split)
+        self.metric = task.metric if self.rows.n else task.alike_by
+        self.better = task.better(self.metric)
+
+    def drawn(self, students: Mapping[str, Sequence[nn.Module]]) -> Drawn:
+        """Asks the students of each name, one of each seed."""
+        each = [(name, seed, model) for name, models in students.items() for seed, model in enumerate(models)]
+        asked = {(name, seed): Model(name, module(model), self.task).ask(self.split) for name, seed, model in each}
+        statistics = {key: self._statistic(answer) for key, answer in asked.items()}
+        if self.rows.n:
+            statistics["teacher", 0] = self._statistic(self.theirs)
+        count = self.rows.n or self.rows.count
+        weight = self.rows.labelled_weight if self.rows.n else self.rows.weight
+        return Drawn(bootstrap(statistics, count, resamples=resamples(count), weight=weight), self.better, count)
+
+    def _statistic(self, answer: Tensor):
+        if not self.rows.n:
+            return self.task.likeness(self.theirs, answer, self.rows.mask)[self.metric]
+        rows = self.rows
+        return self.task.figures(answer[rows.labelled], rows.labels_known, rows.texts_known)[self.metric]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws by (name, seed), paired; more is better where `better` is 1."""
+
+    draws: Mapping[tuple[str, int], Draws]
+    better: int
+    rows: int
+
+    def of(self, name: str) -> list[Draws]:
+        """Those of a name, seed by seed."""
+        return [self.draws[key] for key in sorted(key for key in self.draws if key[0] == name)]
+
+    @cached_property
+    def teacher(self) -> Draws | None:
+        return self.draws.get(("teacher", 0))
+
+    def scores(self, name: str) -> tuple[float, ...]:
+        return tuple(each.value for each in self.of(name))
+
+    def score(self, name: str) -> Figure:
+        """The mean over seeds, with its interval over seeds and rows; of the teacher over rows."""
+        each = self.of(name)
+        if name == "teacher":
+            return figure(each[0])
+        found = self._over_seeds(each, 0.95)
+        how = "mean over seeds; t over seeds and rows of the second half"
+        return Figure.of(found.difference, found.low, found.high, n=len(each), how=how)
+
+    def difference(self, name: str) -> Figure | None:
+        """What a student gains over the teacher on the same rows, more is better, with its 95 % interval over seeds and rows."""
+        if self.teacher is None:
+            return None
+        found = self.against(name, "teacher", 0.95)
+        return Figure.of(found.difference, found.low, found.high, n=found.seeds, how="paired; t over seeds and rows of the second half")
+
+    def against(self, one: str, other: str, level: float = 0.9) -> Effect:
+        """one − other, more is better, paired by seeds and rows; the teacher has one seed."""
+        ours, theirs = self.of(one), self.of(other)
+        if len(theirs) == 1:
+            theirs = theirs * len(ours)
+        return self._over_seeds([(a - b) * self.better for a, b in zip(ours, theirs, strict=False)], level)
+
+    def _over_seeds(self, each: Sequence[Draws], level: float) -> Effect:
+        values, ses = [d.value for d in each], [d.se for d in each]
+        return seed_effect(values, Draws.average(each).se, ses, margin=math.inf, rows=self.rows, level=level)
+
+
+# ---- who wins
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """winner: number of the trial that is recommended; None where none is. words: in sentences, why."""
+
+    winner: int | None
+    words: tuple[str, ...]
+
+
+def chosen(finalists: Sequence[Finalist], drawn: Drawn, margin: float, metric: str, bounds: Mapping[str, float]) -> Verdict:
+    """The cheapest finalist that meets the margin with 90 %; else the best one, or a cheaper one that is as good within half the margin.
+
+    The last is the stop rule: where the 90 % interval of a difference lies within ± margin / 2, the cheaper of the two is chosen.
+    """
+    ours = [each for each in finalists if each.arm == "student" and each.within and each.score.value is not None]
+    if not ours:
+        return Verdict(None, _nobody(finalists, bounds))
+    best = max(ours, key=lambda each: drawn.better * (each.score.value or 0.0))
+    cheap_first = sorted(ours, key=_dear)
+    gaps = {each.trial: drawn.against(str(each.trial), "teacher") for each in ours} if drawn.teacher is not None else {}
+    meets = [each for each in cheap_first if each.trial in gaps and drawn.against(str(each.trial), "teacher", 2 * SURE - 1).low > -margin]
+    winner = meets[0] if meets else next(each for each in cheap_first if each is best or _alike(drawn, best, each, margin))
+    said = f"Trial {winner.trial}, {winner.student}, is recommended: {metric_name(metric)} {digits(winner.score.value or 0.0)}"
+    words = [f"{said} on rows that no choice had seen."]
+    if winner.trial in gaps:
+        span = _span(gaps[winner.trial], drawn.better)
+        shown = f"is shown with {SURE:.0%}" if meets else f"is not shown with {SURE:.0%}"
+        cheapest = "; it is the cheapest finalist of which that is so" if meets else ""
+        words.append(f"That it is worse than the teacher by less than {margin:.3g} {shown}: {span}{cheapest}.")
+    if winner is not best and not meets:
+        span = _span(drawn.against(str(winner.trial), str(best.trial)), drawn.better)
+        words.append(f"Trial {best.trial} is dearer, and as good within half the margin: {span}.")
+    words += [*_labels(finalists, winner, drawn), _bias(winner, metric, drawn.better)]
+    return Verdict(winner.trial, tuple(words))
+
+
+def _alike(drawn: Drawn, best: Finalist, other: Finalist, margin: float) -> bool:
+    gap = drawn.against(str(best.trial), str(other.trial), 0.9)
+    return gap.low > -margin / 2 and gap.high < margin / 2
+
+
+def _labels(finalists: Sequence[Finalist], winner: Finalist, drawn: Drawn) -> list[str]:
+    """Whether the teacher was needed at all: against the best that learnt from labels alone, searched as long."""
+    other = next((each for each in finalists if each.arm == "labels"), None)
+    if other is None:
+        return []
+    gap = drawn.against(str(winner.trial), "labels", 0.95)
+    dearer = " It is also the cheaper of the two." if _dear(other) > _dear(winner) else ""
+    span = _span(gap, drawn.better)
+    if gap.low > 0:
+        return [f"It is better than the best student on labels alone, which was searched as long: {span}.{dearer}"]
+    if gap.high < 0:
+        return [f"A student on labels alone, {other.student}, is better ({span}): no teacher is needed, and none should be used here."]
+    return [f"Whether it is better than the best student on labels alone, which was searched as long, is not shown: {span}.{dearer}"]
+
+
+def _bias(winner: Finalist, metric: str, better: int) -> str:
+    now = winner.score.value or 0.0
+    lost = better * (winner.before - now)
+    way = "worse: that is what choosing flattered by" if lost > 0 else "better: choosing did not flatter it"
+    first = f"It was chosen by {metric_name(metric)} {digits(winner.before)} on the first half of the validation rows"
+    return f"{first}; trained anew it has {digits(now)} on the second, {digits(abs(lost))} {way}."
+
+
+def _nobody(finalists: Sequence[Finalist], bounds: Mapping[str, float]) -> tuple[str, ...]:
+    said = ", ".join(f"{name} ≤ {bound:g}" for name, bound in bounds.items())
+    if finalists:
+        return (f"No finalist keeps the budget when its exported file is measured: {said}.",)
+    return (f"No trained candidate keeps the budget: {said}." if said else "No candidate was trained to its end.",)
+
+
+def _span(gap: Effect, better: int) -> str:
+    low, high = sorted((better * gap.low, better * gap.high))
+    if not math.isfinite(high - low):
+        return signed(better * gap.difference).strip()
+    return f"{signed(better * gap.difference).strip()} [{signed(low).strip()}, {signed(high).strip()}]"
