@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
 
-__all__ = ["Draft", "Drafts", "Precision", "identity"]
+__all__ = ["GROWN", "Draft", "Drafts", "Precision", "identity"]
 
 Precision = Literal["float", "int8"]
 

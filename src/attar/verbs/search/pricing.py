@@ -27,7 +27,7 @@ from attar.signal import Batch, Student
 from attar.sources.onnx import Onnx
 from attar.task import Task
 from attar.verbs.export.rows import Feed, take
-from attar.verbs.search.drafts import Draft, Drafts, Precision, identity
+from attar.verbs.search.drafts import GROWN, Draft, Drafts, Precision, identity
 from attar.verbs.search.shapes import Shape, Shapes, family_of
 
 __all__ = ["Law", "Prices", "spread"]
@@ -103,7 +103,7 @@ class _Laws:
     memory: Law | None = None
 
     def needed(self, bounds: Budget) -> dict[str, Law]:
-        """Those that bounds are held against, by what they say."""
+        """Those that must hold: of latency and bytes, and of what else is bounded."""
         laws = {
             "latency_ms": self.p95,
             "rows_per_second": self.row_s,
@@ -112,7 +112,7 @@ class _Laws:
             "memory_mb": self.memory,
         }
         asked = {name: law for name, law in laws.items() if law is not None and getattr(bounds, name) is not None}
-        return {"latency_ms": self.p95} | asked
+        return {"latency_ms": self.p95, "size_mb": self.size} | asked
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Prices:
         bounds = bounds or Budget()
         task = task.bind(data.schema)
         drafts = Drafts(data, task, precision=precision, guard=guard, seed=seed, threads=bounds.threads)
-        prices = cls(data, task, bounds, drafts, Shapes(data.schema, task), exports)
+        prices = cls(data, task, bounds, drafts, Shapes(data.schema, task, min(GROWN, len(data.train))), exports)
         by_family: dict[str, dict[str, Student]] = {}
         for student in students:
             by_family.setdefault(family_of(student), {})[repr(student)] = student

@@ -57,10 +57,14 @@ def family_of(student: Student) -> str:
 
 @dataclass
 class Shapes:
-    """Shapes of students for one schema and task. `of` takes microseconds: what a family shares is found once."""
+    """Shapes of students for one schema and task. `of` takes microseconds: what a family shares is found once.
+
+    rows: of the training split, which bound how far trees can grow.
+    """
 
     schema: Schema
     task: Task
+    rows: int = 10_000
     _ends: dict[int, tuple[int, int, int]] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, student: Student) -> Shape | None:
@@ -71,9 +75,9 @@ class Shapes:
             case CNN():
                 return self._cnn(student)
             case LightGBM():
-                return self._trees(student.trees, student.leaves, student.leaves)
+                return self._trees(student.trees, student.leaves, student.min_rows)
             case Forest():
-                return self._trees(student.trees, 2**student.depth, 2**student.depth)
+                return self._trees(student.trees, 2.0**student.depth, student.min_rows)
             case _:
                 return None
 
@@ -123,8 +127,9 @@ class Shapes:
         counts, stored = (1, how.depth, direct, products, made, weighing, turned), (1, how.depth, weighing, units)
         return Shape(tuple(map(float, counts)), tuple(map(float, stored)), how.depth, weighing + 2 * units + outputs, macs)
 
-    def _trees(self, trees: int, leaves: float, most: float) -> Shape:
+    def _trees(self, trees: int, leaves: float, min_rows: int) -> Shape:
+        """Trees: how many, how deep, and how many nodes. Leaves become fewer than allowed where rows run out, each wanting `min_rows`."""
         outputs = self.task.labels if self.task.kind == "multilabel" else 1 if self.task.outcomes <= 2 else self.task.outcomes
-        count = trees * outputs
-        nodes = float(count * min(most, 1e4))
-        return Shape((1.0, float(count), count * math.log2(leaves), nodes), (1.0, float(count), nodes))
+        count = float(trees * outputs)
+        grown = 1 / (1 / leaves + 2 * min_rows / self.rows)
+        return Shape((1.0, count, count * math.log2(1 + grown), count * grown), (1.0, count, count * grown))
