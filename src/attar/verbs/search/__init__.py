@@ -54,6 +54,7 @@ LEAST, BATCH, BATCHES = 4, 16, 8  # candidates asked at a time, from and to; and
 SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
 SEEDS = 5  # of a finalist at least
 DRAWN = 256  # students by which it is seen what the space costs
+MEASURED = 2.0  # seconds of measuring, for each of those that are measured side by side
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
 
 
@@ -391,6 +392,7 @@ class _Searching:
             bounds=self.budget,
             at=self.out / "competitors",
             labels=next(iter(self.students.get("labels", ())), None),
+            seconds=MEASURED,
             listen=self.listen,
         )
         judge = self.room.judge
