@@ -34,7 +34,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
 ANYTHING = ["testing"]  # may import everything and is imported by nothing
 OPTIONAL = {
     "accelerate", "jinja2", "lightgbm", "matplotlib", "mlxtend", "onnx", "onnxmltools", "optuna", "onnxruntime", "onnxscript",
-    "pandas", "PIL", "pyarrow", "skl2onnx", "sklearn", "xgboost",
+    "pandas", "PIL", "psycopg", "pyarrow", "skl2onnx", "sklearn", "sqlalchemy", "xgboost",
 }  # fmt: skip
 
 

@@ -47,6 +47,9 @@ Call = Callable[[], Any]
 SLOW_S = 0.05  # of a call so long the neighbour's caches are the least part: it need not be called twice
 ROUND_S = 0.004  # what one candidate is called for in one round: long against the clock, short against the machine's moods
 WARM_S = 0.03
+BLOCK_S = 0.0003  # calls between two looks at the clock of the processor: short against a slice of it, some 4 ms
+AWAY, AWAY_S = 1.1, 20e-6  # times its computing, and seconds beside, that a block may take
+TRIES = 20
 ENOUGH = 0.01  # half the width of the median's interval, relative, at which measuring stops
 ROUNDS = (12, 400)  # at least, at most
 FEWEST = 5  # rounds of calls so slow that even these take twice the time there is
@@ -205,11 +208,13 @@ def measure(
     return compare({"": candidate}, seconds=seconds).costs[""]
 
 
-def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0, threads: int = 1) -> Compared:
+def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0, threads: int = 1, undisturbed: bool = False) -> Compared:
     """The costs of all candidates, measured in rounds in which each is called in turn, collector off.
 
     seconds: for each candidate, at most about this long; but at least twelve rounds, and of calls so slow that these take far longer, five.
     threads: that each may use. PyTorch is told; a graph of ONNX Runtime was opened with its own number.
+    undisturbed: calls during which the processor was given to another program, so that they took longer than they computed, are made
+        again: what a model needs on a machine that is busy with other things, not what these do to it.
     Memory is measured first, each in a forked child, before warming fills the allocators.
     An interval is a bootstrap over rounds, not calls: neighbouring calls share the mood of the machine.
     """
@@ -222,8 +227,8 @@ def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0, thread
         memory = {n: working_memory_mb(c.memory) if c.memory else None for n, c in candidates.items()}
         gc.collect()
         gc.disable()
-        one = _interleaved({n: c.one for n, c in candidates.items()}, seconds / 2)
-        many = _interleaved({n: [c.many] for n, c in candidates.items()}, seconds / 2)
+        one = _interleaved({n: c.one for n, c in candidates.items()}, seconds / 2, undisturbed)
+        many = _interleaved({n: [c.many] for n, c in candidates.items()}, seconds / 2, undisturbed)
     finally:
         torch.set_num_threads(before)
         if collecting:
@@ -416,8 +421,9 @@ def _kept(name: str, value: float, limit: float) -> bool:
     return value >= limit if name in LEAST else value <= limit
 
 
-def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[str, np.ndarray]:
+def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float, undisturbed: bool = False) -> dict[str, np.ndarray]:
     """Seconds of each call, (rounds, calls per round) by name; rounds go on until the medians are known or time is up."""
+    clock = _time_undisturbed if undisturbed else _time
     spans = {name: _seconds_a_call(them) for name, them in calls.items()}
     each = {name: max(1, min(500, round(ROUND_S / span))) for name, span in spans.items()}
     taken: dict[str, list[np.ndarray]] = {name: [] for name in calls}
@@ -431,20 +437,21 @@ def _interleaved(calls: Mapping[str, Sequence[Call]], seconds: float) -> dict[st
         if done >= FEWEST and over > whole:
             break
         for name in names[done % len(names) :] + names[: done % len(names)]:  # nobody always comes after the same neighbour
-            taken[name].append(_time(calls[name], done * each[name], each[name], warm=spans[name] < SLOW_S))
+            taken[name].append(clock(calls[name], done * each[name], each[name], warm=spans[name] < SLOW_S))
     return {name: np.stack(rounds) for name, rounds in taken.items()}
 
 
 def _seconds_a_call(calls: Sequence[Call]) -> float:
-    """The mean over a short while, after which everything is warm."""
+    """The median over a short while, after which everything is warm."""
     calls[0]()
-    start, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - start < WARM_S:
-        calls[count % len(calls)]()
-        count += 1
+    start, taken = time.perf_counter(), []
+    while len(taken) < 3 or time.perf_counter() - start < WARM_S:
+        before = time.perf_counter()
+        calls[len(taken) % len(calls)]()
+        taken.append(time.perf_counter() - before)
         if time.perf_counter() - start > 1:  # a call of a second needs no more warming
             break
-    return (time.perf_counter() - start) / count
+    return float(np.median(taken))
 
 
 def _time(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.ndarray:
@@ -459,6 +466,20 @@ def _time(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.nd
         call()
         taken[i] = clock() - start
     return taken * 1e-9
+
+
+def _time_undisturbed(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.ndarray:
+    """The same, in short blocks, each made again while another program ran in between; after some tries it is taken as it is."""
+    taken, span = np.empty(0), 0.0
+    while len(taken) < count:
+        size = min(count - len(taken), max(1, round(BLOCK_S / span))) if span else 1
+        for _ in range(TRIES):
+            computed, start = time.thread_time(), time.perf_counter()
+            block = _time(calls, first + len(taken), size, warm=warm and not len(taken))
+            if time.perf_counter() - start <= AWAY * (time.thread_time() - computed) + AWAY_S:
+                break
+        taken, span = np.concatenate((taken, block)), float(np.median(block))
+    return taken
 
 
 def _known(rounds: list[np.ndarray]) -> bool:

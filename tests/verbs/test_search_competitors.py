@@ -204,6 +204,8 @@ def test_trees_stand_beside_their_parts_and_the_finalists(taught: TaughtTrees, d
     assert batch.labels is not None
     # the rows of calibration are none of the teacher's training rows: it answers them as a whole
     assert teacher.score.value == pytest.approx(task.measure(taught(batch).output, batch.labels)["auroc"], abs=1e-3)
+    halves = data.valid.batch(torch.arange(len(data.valid)))
+    assert teacher.first == pytest.approx(task.measure(taught(halves).output, halves.labels)["auroc"], abs=1e-3)  # type: ignore[arg-type]
     assert teacher.price.parameters == numbers_of(taught) > 200
     assert not teacher.within and teacher.difference is None
     int8, *parts, labels = found.competitors

@@ -297,9 +297,8 @@ def _searched_first(recipe: Recipe, folder: Path, resume: bool) -> Path:
 def _searched(
     recipe: Recipe, folder: Path, seconds: float | None, trials: int | None, workers: int, join: str | None, *, resume: bool
 ) -> Searched:
-    from attar.cli.search import job_of, need_libraries
+    from attar.cli.search import job_of
 
-    need_libraries()
     job = job_of(recipe, folder)
     from attar.cli.display import Display
     from attar.progress import Event

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from attar.errors import MissingExtra, RecipeError, RunError
+from attar.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -27,7 +27,6 @@ __all__ = [
     "complete",
     "exit_code",
     "job_of",
-    "need_libraries",
     "parted",
     "refuse_begun",
     "say_searched",
@@ -54,15 +53,6 @@ def seconds_of(text: str) -> float:
     if seconds <= 0:
         raise typer.BadParameter(f"{text!r} leaves no time: 30m, 90s or 1h30m")
     return seconds
-
-
-def need_libraries() -> None:
-    """Raise MissingExtra before a search begins, not when it ends."""
-    from importlib.util import find_spec
-
-    for library, extra in (("optuna", "search"), ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("jinja2", "report")):
-        if find_spec(library) is None:
-            raise MissingExtra(library, extra)
 
 
 def job_of(recipe: Recipe, out: Path) -> SearchJob:

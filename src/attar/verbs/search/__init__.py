@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import nn
 from attar.certificate import Require
 from attar.cost import Budget, machine
 from attar.data import Data
-from attar.errors import RunError
+from attar.errors import MissingExtra, RunError
 from attar.files import write_atomic
 from attar.loop import Fit
 from attar.notation import write
@@ -35,6 +36,7 @@ from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
 from attar.verbs.search.competitors import beside
+from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
 from attar.verbs.search.importances import importances
@@ -130,7 +132,7 @@ def search(
     said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
     lines = {key: value if isinstance(value, str) else " ".join(repr(value).split()) for key, value in said.items() if value is not None}
     job = SearchJob(
-        of_texts(texts, teacher=teacher),
+        of_texts(texts),
         data,
         teacher,
         task,
@@ -159,6 +161,13 @@ def search_job(
     if trials is None and time is None:
         trials = TRIALS
     return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
+
+
+def _need_libraries() -> None:
+    """Raise MissingExtra before a search begins, not when it ends."""
+    for library, extra in (("optuna", "search"), ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("jinja2", "report")):
+        if find_spec(library) is None:
+            raise MissingExtra(library, extra)
 
 
 class _Searching:
@@ -194,6 +203,7 @@ class _Searching:
         self.told: dict[Arm, list[Told]] = {}
 
     def run(self) -> Searched:
+        _need_libraries()
         self._claim()
         with self._part("teacher"):
             self._begin()
@@ -268,7 +278,7 @@ class _Searching:
         job = self.job
         data, task = read_data(job)
         labelled = bool(labelled_rows(task, data.train).any())
-        spaces = Spaces(job.recipe.opened(data.schema, task, labelled=labelled), self.out)
+        spaces = Spaces(opened(job.recipe, data.schema, task, labelled=labelled, teacher=job.teacher), self.out)
         middle = spaces.design(spaces.middle())
         plain = Job(job.data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.recipe.where)
         with plain.about_training():
@@ -479,10 +489,20 @@ class _Searching:
             if self.finalists
             else {},
             recipe=self.text,
-            study=shown(self.study) if "://" in self.study else f"sqlite:///{Path(self.study).name}",
+            study=self._named(),
         )
         found.write(self.out / "search.json")
         return found
+
+    def _named(self) -> str:
+        """The study as optuna-dashboard opens it: relative to the folder where it lies there, never with a password."""
+        if self.study == str(self.out / "study.db"):
+            return "sqlite:///study.db"
+        text = shown(self.study)
+        if "://" in text:
+            return text
+        path = Path(text).resolve()
+        return str(path) if path.suffix == ".journal" else f"sqlite:///{path}"
 
     def _counted(self, trials: Sequence[Trial]) -> list[str]:
         """How many candidates went which way, where that is not plain training."""

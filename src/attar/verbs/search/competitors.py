@@ -37,7 +37,6 @@ __all__ = ["LABELS", "TEACHER", "Beside", "beside"]
 TEACHER, LABELS = "teacher", "labels alone"
 INT8_TEACHER, PART = "teacher in int8", "part of the teacher"
 
-MANY = 256  # rows in one call, as everywhere where costs are told
 SECONDS = 2.0  # for each candidate
 GLANCE = 0.3  # for one tree and for all of them, by which it is told how many keep the budget
 PARTS = 3  # of trees: the most that keep the budget, half of these, a quarter
@@ -98,16 +97,17 @@ def beside(
       attar's mlp and cnn the strongest half of the channels; of a model of texts half of the layers. Nothing is trained
       afterwards, so that of nets little may be left;
     - a student that learnt from labels alone.
-    What cannot be made is there without a figure, and says why. Costs are of one row and of 256, as `attar.cost.compare` measures.
+    What cannot be made is there without a figure, and says why. Costs are of calls such as the budget names, as
+    `attar.cost.compare` measures them.
     """
     at = Path(at)
     listen(Event("competitors", text="making what could be put in place without a search"))
-    some = rows.batch(torch.arange(MANY) % len(rows))
+    some = rows.batch(torch.arange(bounds.many) % len(rows))
     forms = list(_forms(teacher, data, task, some, bounds, at, labels))
-    candidates = {f"{form.name}, {how}": _candidate(face, some) for form in forms for how, face in form.faces.items()}
-    candidates |= {name: _candidate(source, some) for name, source in (finalists or {}).items()}
+    candidates = {f"{form.name}, {how}": _candidate(face, some, bounds) for form in forms for how, face in form.faces.items()}
+    candidates |= {name: _candidate(source, some, bounds) for name, source in (finalists or {}).items()}
     listen(Event("competitors", text=f"measuring {len(candidates)} models side by side"))
-    compared = compare(candidates, seconds=seconds)
+    compared = compare(candidates, seconds=seconds, threads=bounds.threads)
     fastest = {form.name: _fastest(form, compared) for form in forms if form.faces}
     asked = {name: Model(name, form_face[1], task) for name, form_face in fastest.items()}
     quality = _Quality.of(asked, data, task, rows)
@@ -121,7 +121,8 @@ def beside(
         why = form.why if len(form.faces) == 1 else f"{form.why}; {how}, the faster way to ask it"
         score, difference = quality.of_one(form.name)
         difference = None if form.name == TEACHER else difference
-        found.append(Competitor(form.name, score, priced(cost, form.precision), _within(bounds, cost), why, difference))
+        price, within = priced(cost, form.precision), _within(bounds, cost)
+        found.append(Competitor(form.name, score, price, within, why, difference, quality.first[form.name]))
     names = {f"{form.name}, {how}": form.name for form in forms if form.faces for how in [fastest[form.name][0]]}
     kept = {names.get(key, key): key for key in candidates if key in names or key in (finalists or {})}
     told = Compared(
@@ -160,7 +161,7 @@ def _forms(
     if isinstance(teacher, LightGBM | XGBoost | TaughtTrees):
         yield from _forms_of_trees(teacher, some, bounds)
     elif (net := _net_of(teacher, some)) is not None:
-        yield from _forms_of_net(teacher, net, data, task, at)
+        yield from _forms_of_net(teacher, net, data, task, bounds.threads, at)
     elif isinstance(teacher, Onnx):
         yield _Form(TEACHER, "as it is", {"as it is": teacher})
         yield _int8_beside(teacher)
@@ -170,10 +171,10 @@ def _forms(
         yield _Form(TEACHER, "as it is", {"as it is": teacher})
         yield _Form(INT8_TEACHER, f"no int8: a {kind} is no net that can be exported", {})
         yield _Form(PART, f"nobody knows which part of a {kind} would answer by itself", {})
-    yield _form_of_labels(labels, data, task, at)
+    yield _form_of_labels(labels, data, task, bounds.threads, at)
 
 
-def _form_of_labels(labels: nn.Module | Source | None, data: Data, task: Task, at: Path) -> _Form:
+def _form_of_labels(labels: nn.Module | Source | None, data: Data, task: Task, threads: int, at: Path) -> _Form:
     if labels is None:
         return _Form(LABELS, "no student learnt from labels alone", {})
     why = "the best student of those that learnt from labels alone, tuned as the others were"
@@ -183,17 +184,19 @@ def _form_of_labels(labels: nn.Module | Source | None, data: Data, task: Task, a
         exported = export(labels, data, task, at=at / "labels")
     except AttarError as error:
         return _Form(LABELS, error.message, {})
-    return _Form(LABELS, why, {"exported": exported.source})
+    return _Form(LABELS, why, {"exported": Onnx(str(exported.folder), threads=threads)})
 
 
 def _forms_of_trees(teacher: Trees, some: Batch, bounds: Budget) -> Iterator[_Form]:
     cuts = cuts_of(teacher)
     whole = cuts(1 << 40)
-    yield _Form(TEACHER, f"as it is, {whole.whole:,} trees", _faces(teacher, some))
+    yield _Form(TEACHER, f"as it is, {whole.whole:,} trees", _faces(teacher, some, bounds))
     yield _Form(INT8_TEACHER, "trees have no int8 form: their thresholds and leaves are compared and added, not multiplied", {})
     parts = _affordable(cuts, whole, some, bounds)
     for cut in parts:
-        yield _Form(f"{TEACHER}, {cut.trees:,} of {cut.whole:,} trees", f"{cut.words}, without distillation", _faces(cut.make(), some))
+        yield _Form(
+            f"{TEACHER}, {cut.trees:,} of {cut.whole:,} trees", f"{cut.words}, without distillation", _faces(cut.make(), some, bounds)
+        )
     if not parts:
         yield _Form(PART, "the teacher is a single tree", {})
 
@@ -203,29 +206,35 @@ def _affordable(cuts: Callable[[int], Cut], whole: Cut, some: Batch, bounds: Bud
     if whole.rounds == 1:
         return []
     most, one = whole.rounds, cuts(1)
-    costs = compare({str(cut.rounds): _glanced(cut, some) for cut in (one, whole)}, seconds=GLANCE).costs
+    glanced = {str(cut.rounds): _glanced(cut, some, bounds) for cut in (one, whole)}
+    costs = compare(glanced, seconds=GLANCE, threads=bounds.threads).costs
     least, all_of_it = (_values(costs[str(cut.rounds)]) for cut in (one, whole))
     for limit in bounds.hold(all_of_it):
-        here, there = least[limit.name], limit.value
-        if not limit.ok and here is not None and there is not None and there > here:  # what a tree costs is a straight line
-            share = (SAFE * limit.limit - here) / (there - here)
+        here, there, bound = least[limit.name], limit.value, limit.limit
+        if limit.ok or here is None or there is None:
+            continue
+        if limit.name == "rows_per_second":
+            here, there, bound = 1 / here, 1 / there, 1 / bound
+        if there > here:  # what a tree costs is a straight line
+            share = (SAFE * bound - here) / (there - here)
             most = min(most, one.rounds + int(max(0.0, share) * (whole.rounds - one.rounds)))
     most = most if most < whole.rounds else whole.rounds // 2
     return list({(cut := cuts(max(1, most >> step))).rounds: cut for step in range(PARTS)}.values())
 
 
-def _glanced(cut: Cut, some: Batch) -> Candidate:
+def _glanced(cut: Cut, some: Batch, bounds: Budget) -> Candidate:
     """A part as it is most probably asked fastest, its memory left out."""
-    face = list(_faces(cut.make(), some).values())[-1]
-    return replace(_candidate(face, some), memory=None)
+    face = list(_faces(cut.make(), some, bounds).values())[-1]
+    return replace(_candidate(face, some, bounds), memory=None)
 
 
 def _values(cost: Cost) -> dict[str, float | None]:
-    return {"latency_ms": cost.latency_ms.p95.value, "size_mb": cost.size_mb, "parameters": cost.parameters}
+    named = {"latency_ms": cost.latency_ms.p95.value, "size_mb": cost.size_mb, "parameters": cost.parameters}
+    return {**named, "rows_per_second": cost.rows_per_second.value}
 
 
-def _faces(trees: Trees, some: Batch) -> Mapping[str, Source]:
-    graph = tree_graph(trees, some)
+def _faces(trees: Trees, some: Batch, bounds: Budget) -> Mapping[str, Source]:
+    graph = tree_graph(trees, some, bounds.threads)
     by = "XGBoost" if isinstance(trees, XGBoost) else "LightGBM"
     native: dict[str, Source] = {f"by {by}": trees}
     return native if isinstance(graph, str) else {**native, "by ONNX Runtime": graph}
@@ -245,8 +254,8 @@ def _net_of(teacher: Source, some: Batch) -> nn.Module | None:
     return None
 
 
-def _forms_of_net(teacher: Source, net: nn.Module, data: Data, task: Task, at: Path) -> Iterator[_Form]:
-    graph, small = _exported(net, data, task, at / "teacher")
+def _forms_of_net(teacher: Source, net: nn.Module, data: Data, task: Task, threads: int, at: Path) -> Iterator[_Form]:
+    graph, small = _exported(net, data, task, threads, at / "teacher")
     yield _Form(TEACHER, "as it is", {"by PyTorch": teacher} | ({} if isinstance(graph, str) else {"by ONNX Runtime": graph}))
     if isinstance(small, str):
         yield _Form(INT8_TEACHER, small, {})
@@ -255,7 +264,7 @@ def _forms_of_net(teacher: Source, net: nn.Module, data: Data, task: Task, at: P
     first = net
     if isinstance(net, Mean):
         first, count = net.members[0], len(net.members)
-        graph, small = _exported(first, data, task, at / "one-net")
+        graph, small = _exported(first, data, task, threads, at / "one-net")
         name = f"{TEACHER}, one of its {count} nets"
         why = f"the first of the {count} nets whose mean the teacher is, without distillation"
         yield _Form(name, graph, {}) if isinstance(graph, str) else _Form(name, why, {"by ONNX Runtime": graph})
@@ -263,28 +272,29 @@ def _forms_of_net(teacher: Source, net: nn.Module, data: Data, task: Task, at: P
             yield _Form(f"{name}, in int8", f"{why}, quantised", {"by ONNX Runtime": small}, "int8")
     if (thin := narrowed(first, HALF)) is not None:
         what = "the strongest half of each layer's channels" + (" of one of its nets" if first is not net else "")
-        yield _part(f"{TEACHER}, half as wide", f"{what}, without any training afterwards", thin, data, task, at / "half-width")
+        yield _part(f"{TEACHER}, half as wide", f"{what}, without any training afterwards", thin, data, task, threads, at / "half-width")
     elif (shallow := fewer_layers(first, HALF)) is not None:
         low, count, of = shallow
         why = f"{count} of its {of} layers, evenly spread, without any training afterwards"
-        yield _part(f"{TEACHER}, {count} of {of} layers", why, low, data, task, at / "half-depth")
+        yield _part(f"{TEACHER}, {count} of {of} layers", why, low, data, task, threads, at / "half-depth")
     elif first is net:
         yield _Form(PART, f"nobody knows which part of a {type(net).__name__} would answer by itself", {})
 
 
-def _part(name: str, why: str, net: nn.Module, data: Data, task: Task, at: Path) -> _Form:
-    graph, _ = _exported(net, data, task, at)
+def _part(name: str, why: str, net: nn.Module, data: Data, task: Task, threads: int, at: Path) -> _Form:
+    graph, _ = _exported(net, data, task, threads, at)
     return _Form(name, graph, {}) if isinstance(graph, str) else _Form(name, why, {"by ONNX Runtime": graph})
 
 
-def _exported(net: nn.Module, data: Data, task: Task, at: Path) -> tuple[Onnx | str, Onnx | str]:
+def _exported(net: nn.Module, data: Data, task: Task, threads: int, at: Path) -> tuple[Onnx | str, Onnx | str]:
     """The net's graph in float and in int8, or why there is none."""
     try:
         exported = export(net, data, task, at=at)
     except AttarError as error:
         return error.message, f"no int8: {error.message}"
     why = next((note for note in exported.notes if note.startswith(f"no {INT8}")), f"no {INT8}")
-    return Onnx(str(at / FLOAT)), Onnx(str(at / INT8)) if INT8 in exported.files else why
+    small = Onnx(str(at / INT8), threads=threads) if INT8 in exported.files else why
+    return Onnx(str(at / FLOAT), threads=threads), small
 
 
 def _int8_beside(teacher: Onnx) -> _Form:
@@ -298,11 +308,11 @@ def _int8_beside(teacher: Onnx) -> _Form:
 # --------------------------------------------------------------------------------------------------------------------- what it costs
 
 
-def _candidate(source: Source, some: Batch) -> Candidate:
+def _candidate(source: Source, some: Batch, bounds: Budget) -> Candidate:
     size, parameters = (source.size_bytes, source.parameters) if isinstance(source, Weighed) else (None, None)
     if isinstance(source, LightGBM | XGBoost | TaughtTrees):
         parameters = numbers_of(source)
-    return Candidate.of(source, some, some, size_bytes=size, parameters=parameters)
+    return Candidate.of(source, some, some, size_bytes=size, parameters=parameters, batch=bounds.batch)
 
 
 def _fastest(form: _Form, compared: Compared) -> tuple[str, Source]:
@@ -324,25 +334,35 @@ def _precision(source: Source) -> Precision:
 class _Quality:
     """The metric of everyone on the same resamples of the rows; where no row has a label, likeness to the teacher.
 
-    right: (n,) whether each labelled row is decided rightly, by name; None where no share of right answers is the metric.
+    right: (n,) whether each labelled row is decided rightly, by name; None where no share of right answers is the metric. first: the same
+    metric on the validation rows that were given to choose by, where they have labels.
     """
 
     draws: Mapping[str, Draws]
     better: int
     right: Mapping[str, Tensor] | None
+    first: Mapping[str, float | None]
 
     @classmethod
     def of(cls, models: Mapping[str, Model], data: Data, task: Task, rows: Split) -> _Quality:
-        ruled = models
-        labels = data.valid.labels
-        if task.recall_at_fpr is not None and labels is not None:
-            ruled = {n: replace(m, task=task.fix(m.ask(data.valid), labels, data.valid.weight)) for n, m in models.items()}
+        ruled, first = dict(models), dict.fromkeys(models)
+        labels, weight = data.valid.labels, data.valid.weight
+        if data.valid.labelled and labels is not None:
+            for name, model in models.items():
+                answer = model.ask(data.valid)
+                ruled[name] = replace(model, task=task.fix(answer, labels, weight))
+                first[name] = task.measure(answer, labels, weight)[task.metric]
         answers = {name: model.ask(rows) for name, model in ruled.items()}
         asked = Rows.of(rows, task)
         if not asked.n:
             metric = task.alike_by
             figures = {name: task.likeness(answers[TEACHER], answer, asked.mask)[metric] for name, answer in answers.items()}
-            return cls(bootstrap(figures, asked.count, resamples=resamples(asked.count), weight=asked.weight), task.better(metric), None)
+            return cls(
+                bootstrap(figures, asked.count, resamples=resamples(asked.count), weight=asked.weight),
+                task.better(metric),
+                None,
+                dict.fromkeys(models),
+            )
         figures = {
             name: model.task.figures(answers[name][asked.labelled], asked.labels_known, asked.texts_known)[task.metric]
             for name, model in ruled.items()
@@ -351,7 +371,7 @@ class _Quality:
         if task.metric == "accuracy" and task.kind == "classification" and asked.weight is None:
             right = {n: model.task.decide(answers[n][asked.labelled]) == asked.labels_known for n, model in ruled.items()}
         draws = bootstrap(figures, asked.n, resamples=resamples(asked.n), weight=asked.labelled_weight)
-        return cls(draws, task.better(task.metric), right)
+        return cls(draws, task.better(task.metric), right, first)
 
     def of_one(self, name: str) -> tuple[Figure, Figure]:
         """The metric, and its difference to the teacher, more is better."""

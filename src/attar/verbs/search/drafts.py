@@ -37,6 +37,7 @@ Precision = Literal["float", "int8"]
 
 TEMPERATURE = 1.5  # any but 1: a fitted temperature is hardly ever 1, and divides
 LIMIT = 0.5  # of a guard: any threshold costs the same
+FOLDED = "_bias"  # behind a weight's name, what a batch normalisation has added to it
 IR = 9  # of the identity graph: any ONNX Runtime that reads the opset reads it
 GROWN = 4096  # rows on which trees of chance grow
 
@@ -206,15 +207,18 @@ class Drafts:
 def _refilled(template: ModelProto, model: nn.Module) -> ModelProto | None:
     """The graph of `model`, made of another's with the same nodes: each initialiser that is named after a weight becomes that weight.
 
-    None where a weight is not told by its name and size. What the exporter has worked into a weight (a batch normalisation into the
-    convolution before it) is left out: sizes, not values, are what is priced.
+    None where a weight is not told by its name and size. A batch normalisation, which the exporter works into the convolution before it
+    and that one's new bias, is left out of the values: sizes are what is priced.
     """
     from onnx import numpy_helper
 
     weights = {f"student.{name}": tensor for name, tensor in model.state_dict().items()}
     made = copy.deepcopy(template)
     for tensor in made.graph.initializer:
-        if (weight := weights.get(tensor.name)) is None:
+        if (weight := weights.get(tensor.name)) is None and tensor.name.endswith(FOLDED):
+            whole = weights.get(tensor.name.removesuffix(FOLDED))
+            weight = None if whole is None else whole.flatten(1)[:, 0]
+        if weight is None:
             continue
         array = weight.detach().cpu().numpy()
         if array.ndim != len(tensor.dims):

@@ -141,6 +141,7 @@ class TreeGraph:
     trees: LightGBM
     content: bytes
     parameters: int
+    threads: int = 1
     opened: dict[int, InferenceSession] = field(default_factory=dict, repr=False)  # by process: the runtime's threads survive no fork
 
     training_ids = None
@@ -162,20 +163,20 @@ class TreeGraph:
         return Signal(self.trees.logits(np.asarray(scores, np.float64)[:, 0], batch))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
-        """The bare call of the runtime on a float32 matrix made beforehand, one thread."""
+        """The bare call of the runtime on a float32 matrix made beforehand."""
         return partial(self.session.run, None, {"matrix": self._matrix(batch)})
 
     @property
     def session(self) -> InferenceSession:
         if os.getpid() not in self.opened:
-            self.opened[os.getpid()] = open_graph(self.content, 1, self.trees.path)
+            self.opened[os.getpid()] = open_graph(self.content, self.threads, self.trees.path)
         return self.opened[os.getpid()]
 
     def _matrix(self, batch: Batch) -> np.ndarray:
         return self.trees.matrix(batch).astype(np.float32)
 
 
-def tree_graph(trees: Trees, rows: Batch) -> TreeGraph | str:
+def tree_graph(trees: Trees, rows: Batch, threads: int = 1) -> TreeGraph | str:
     """The trees as a graph, or why there is none: ONNX Runtime answers one row in less time than LightGBM's own predict.
 
     rows: by which the graph is compared with the trees; one that parts them otherwise is not the same model, and is not taken.
@@ -189,7 +190,7 @@ def tree_graph(trees: Trees, rows: Batch) -> TreeGraph | str:
     if "\naverage_output\n" in text or "is_linear=1" in text:
         return "averaged and linear trees are not made a graph"
     try:
-        graph = TreeGraph(model, from_lightgbm(model.booster, len(model.features)).SerializeToString(), numbers_of(model))
+        graph = TreeGraph(model, from_lightgbm(model.booster, len(model.features)).SerializeToString(), numbers_of(model), threads)
     except MissingExtra as error:
         return error.message
     theirs, ours = model(rows).output, graph(rows).output

@@ -190,7 +190,7 @@ class Prices:
         candidate = Candidate.of(
             source, rows, rows, size_bytes=source.size_bytes, parameters=source.parameters, batch=self.bounds.batch, singles=SINGLES
         )
-        cost = compare({"": candidate}, seconds=4 * SECONDS, threads=self.bounds.threads).costs[""]
+        cost = compare({"": candidate}, seconds=4 * SECONDS, threads=self.bounds.threads, undisturbed=True).costs[""]
         p95 = cost.latency_ms.p95
         precision: Precision = "int8" if source.manifest["files"][source.file.name]["precision"] == "int8" else "float"
         return Priced(
@@ -248,7 +248,7 @@ class Prices:
         candidates[REFERENCE] = self._candidate(self._reference, rows)
         if first:
             candidates[IDENTITY] = self._candidate(identity(self._reference, rows), rows)
-        compared = compare(candidates, seconds=SECONDS, threads=self.bounds.threads)
+        compared = compare(candidates, seconds=SECONDS, threads=self.bounds.threads, undisturbed=True)
         level = compared.costs[REFERENCE].latency_ms.p50.value
         if first:
             self._level = level
