@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from torch import nn
@@ -25,7 +26,7 @@ from attar.notation import write
 from attar.progress import Event, Listener, silent
 from attar.recipe import Recipe, of_texts
 from attar.report.search import write_leaderboard, write_search_page
-from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
+from attar.searched import Arm, Competitor, Finalist, Priced, Searched, SizeCurve, Trial
 from attar.signal import Source
 from attar.sources.cached import Cached
 from attar.task import Task
@@ -35,6 +36,7 @@ from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
+from attar.verbs.search.advice import advice
 from attar.verbs.search.competitors import beside
 from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
@@ -43,6 +45,7 @@ from attar.verbs.search.importances import importances
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
+from attar.verbs.search.smallest import Smallest, smallest
 from attar.verbs.search.storage import shown
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
@@ -193,6 +196,9 @@ class _Searching:
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.finalists: tuple[Finalist, ...] = ()
+        self.curve: SizeCurve | None = None
+        self.rows_sd = 0.0  # of a difference to the teacher, from the sampling of rows
+        self.seed_sd: float | None = None
         self.shipped: dict[str, Path] = {}
         self.students: dict[str, list[nn.Module]] = {}
         self.teacher = Competitor("teacher", None, Priced(None), False)
@@ -255,7 +261,8 @@ class _Searching:
         same_data(out, self.data)
         self.text = self._said(self.spaces.recipe)
         recipe = out / "recipe.yaml"
-        if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
+        free = () if "\nguard:" in self.text else ("guard",)  # which a run would have
+        if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text, free)):
             raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "recipe.yaml", self.text)
@@ -358,7 +365,8 @@ class _Searching:
         """The best candidates trained anew, measured and compared; the winner, and why."""
         trials, better = self._trials(), self.task.better(self.room.judge.metric)
         second = Second(self.halves.second, self.task, self.room.answers)
-        asked = finalists_of(trials, better, self._goal(better))
+        curve = self._smallest().record
+        asked = finalists_of(trials, better, self._goal(better), None if curve is None else curve.smallest)
         folder = self.out / "finalists"
         fit = self.spaces.design(self.spaces.middle()).fit
         final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), self._epochs(asked, fit), self.workers, self.listen)
@@ -388,6 +396,10 @@ class _Searching:
                 )
             )
         self.finalists = tuple(found)
+        if drawn.teacher is not None and there:
+            effects = [drawn.against(name_of(trial), "teacher") for trial in there]
+            self.rows_sd = math.sqrt(2) * fmean(effect.row_se for effect in effects)  # the trials' rows are half, the claim's as many
+            self.seed_sd = fmean(effect.seed_sd for effect in effects)
         verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds())
         self.winner, self.words = verdict.winner, verdict.words
 
@@ -405,9 +417,38 @@ class _Searching:
             seconds=MEASURED,
             listen=self.listen,
         )
+        self.teacher, self.competitors = replace(found.teacher, first=self._first), found.competitors
+        winner = next((each for each in self.finalists if each.arm == "student" and each.trial == self.winner), None)
         judge = self.room.judge
-        first = None if judge.teacher is not None else judge.of(answers)
-        self.teacher, self.competitors = replace(found.teacher, first=first), found.competitors
+        told = self._smallest()
+        self.curve = told.record
+        said = advice(
+            winner,
+            self.words,
+            self.teacher,
+            self.competitors,
+            told=told,
+            trials=self._trials(),
+            bounds=self._bounds(),
+            metric=judge.metric,
+            better=self.task.better(judge.metric),
+            margin=self.margin,
+            rows_sd=self.rows_sd,
+        )
+        self.winner, self.words = said.winner, said.sentences
+
+    @cached_property
+    def _first(self) -> float | None:
+        """The teacher's score on the first half; None where candidates are scored by their likeness to it."""
+        judge = self.room.judge
+        return None if judge.teacher is not None else judge.of(self.room.answers)
+
+    def _smallest(self) -> Smallest:
+        """How small it can be, by the trials so far."""
+        metric = self.room.judge.metric
+        better = self.task.better(metric)
+        how = {"metric": metric, "better": better, "teacher": self._first, "margin": self.margin}
+        return smallest(self._trials(), rows_sd=self.rows_sd, seed_sd=self.seed_sd, **how)
 
     def _tell(self, found: Searched) -> None:
         """The page and the table of what was found."""
@@ -426,11 +467,7 @@ class _Searching:
 
     def _goal(self, better: int) -> float | None:
         """The score on the first half that the margin allows: the teacher's there, less the margin."""
-        judge = self.room.judge
-        if judge.teacher is not None:
-            return None
-        score = judge.of(self.room.answers)
-        return score - better * self.margin
+        return None if self._first is None else self._first - better * self.margin
 
     def _ship(self) -> None:
         """winner.yaml: the recipe at the winner's point, without spaces."""
@@ -473,7 +510,7 @@ class _Searching:
             trials=tuple(trials),
             finalists=self.finalists,
             competitors=self.competitors,
-            curve=None,
+            curve=self.curve,
             pricing=self.prices.pricings if self.prices is not None else (),
             winner=self.winner,
             recommendation=self.words,
