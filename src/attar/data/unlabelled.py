@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attar.data.augment import Views
-from attar.data.base import Asked, Data, Description, Memory, Split, fingerprint
+from attar.data.base import Asked, Data, Description, Memory, Split, Whole, fingerprint
 from attar.data.ids import text_key, texts_ids
 from attar.data.images import SUFFIXES, Files
 from attar.data.records import Records, read_records
@@ -73,6 +73,13 @@ class Joined:
     def read(self, kind: Asked = "auto") -> Data:
         """Read the data, then each that joins them. Raises DataError for whatever cannot be used."""
         data = self.data.read(kind)
+        for more in self.more:
+            data = join(data, more)
+        return data
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        data = self.data.read_whole(home) if isinstance(self.data, Whole) else self.data.read(home.kind)
         for more in self.more:
             data = join(data, more)
         return data
