@@ -62,7 +62,7 @@ CONTROLS = {
 DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
 
 KEYS: Mapping[str, _Key] = {
-    "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
+    "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data.base:Described", need=True),
     "task": _Key(
         "what is asked, and how it is judged",
         ("attar.task",),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from attar.data.deal import SPLITS
 from attar.data.groups import Group
 from attar.errors import DataError
 from attar.identity import digest
+from attar.notation import Called
 from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
 
-__all__ = ["Asked", "Data", "Description", "Kind", "Memory", "Split", "Whole", "assemble", "fingerprint", "stacked"]
+__all__ = ["Asked", "Data", "Described", "Description", "Kind", "Memory", "Split", "Whole", "assemble", "fingerprint", "stacked"]
 
 Kind = Literal["classification", "multilabel", "regression", "embedding"]
 Asked = Literal["auto", "classification", "multilabel", "regression", "embedding"]
@@ -161,6 +162,10 @@ class Description(Protocol):
     def read(self, kind: Asked = "auto") -> Data:
         """Read, check and split; kind says what the labels are where the labels alone do not."""
         ...
+
+
+Described = Annotated[Description, Called('data such as table("rows.csv", label="y")')]
+"""A description, with how a recipe's message calls it."""
 
 
 @runtime_checkable
