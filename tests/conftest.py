@@ -1,7 +1,8 @@
-"""One thread per worker, no hub, a place for runs that is not the repository, and a PostgreSQL server where one is installed."""
+"""One thread per worker, no hub, a collector that leaves the libraries alone, and a PostgreSQL server where one is installed."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -49,9 +50,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         said = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off", "shared_buffers": "16MB"}
         options = [each for name, value in said.items() for each in ("-c", f"{name}={value}")]
         with open(folder / "log", "wb") as log:
-            server: subprocess.Popen[bytes] = subprocess.Popen(
-                [programs[-1] / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **other
-            )
+            server = subprocess.Popen([programs[-1] / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **other)
         try:
             yield _databases(psycopg, server, port, folder / "log")
         finally:
@@ -61,7 +60,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _databases(psycopg: Any, server: subprocess.Popen[bytes], port: int, log: Path) -> Callable[[], str]:
+def _databases(psycopg: Any, server: subprocess.Popen[Any], port: int, log: Path) -> Callable[[], str]:
     who: dict[str, Any] = {"host": "127.0.0.1", "port": port, "user": "attar", "password": PASSWORD, "autocommit": True}
     until = time.monotonic() + 60
     while True:
@@ -79,3 +78,9 @@ def _databases(psycopg: Any, server: subprocess.Popen[bytes], port: int, log: Pa
         return f"postgresql://attar:{PASSWORD.replace(':', '%3A').replace('@', '%40')}@127.0.0.1:{port}/{name}"
 
     return made
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: measuring a cost collects garbage, in forked children as well, and need not walk through all of it."""
+    gc.collect()
+    gc.freeze()

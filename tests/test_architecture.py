@@ -34,7 +34,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
 ANYTHING = ["testing"]  # may import everything and is imported by nothing
 OPTIONAL = {
     "accelerate", "jinja2", "lightgbm", "matplotlib", "mlxtend", "onnx", "onnxmltools", "optuna", "onnxruntime", "onnxscript",
-    "pandas", "PIL", "pyarrow", "skl2onnx", "sklearn", "xgboost",
+    "pandas", "PIL", "psycopg", "pyarrow", "skl2onnx", "sklearn", "sqlalchemy", "xgboost",
 }  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_a_verb_is_a_function_whatever_was_imported_before(seed: int) -> None:
     names = [f"attar.{n}" for n in modules() if n != "__main__"]
     random.Random(seed).shuffle(names)
     code = "import importlib, attar\n" + "\n".join(f"importlib.import_module({n!r})" for n in names)
-    code += "\nfor v in ('teach','annotate','distill','export','evaluate','run'): assert callable(getattr(attar, v)), v"
+    code += "\nfor v in ('teach','annotate','distill','export','evaluate','run','search'): assert callable(getattr(attar, v)), v"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

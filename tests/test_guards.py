@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from attar.errors import EvidenceError
 from attar.guards import Guard, Promise, Rows, guard, unguarded
 
 NAMES = ("no", "yes")
+LABELLED = {"valid": 10, "calibration": 10}
 
 
 def rows(count: int, seed: int, *, prior: float = 0.5, sharpness: float = 3.0) -> Rows:
@@ -43,8 +45,8 @@ def test_an_unknown_choice_names_the_known_ones(name: str, value: str) -> None:
 @pytest.mark.parametrize("kind", ["regression", "embedding", "multilabel"])
 def test_what_decides_nothing_or_several_things_has_no_guard(kind: str) -> None:
     with pytest.raises(EvidenceError, match=kind):
-        guard().check(kind)
-    guard().check("classification")
+        guard().check(kind, LABELLED, ())
+    guard().check("classification", LABELLED, ())
 
 
 def test_a_certified_promise_says_how_many_it_answers_and_its_cells_keep_the_bound() -> None:
@@ -184,3 +186,120 @@ def test_a_promise_reads_back_from_its_json() -> None:
 def test_the_words_read_back() -> None:
     assert repr(guard(0.02)) == 'guard(epsilon=0.02, delta=0.1, target="teacher", per="decision")'
     assert repr(unguarded()) == "unguarded()"
+
+
+# ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SEXES = (("sex", "F"), ("sex", "M"))
+
+
+def parted(count: int, seed: int, *, rare: float = 0.3) -> Rows:
+    """Rows of two sexes; of the second, a share `rare` of all, the right answer is a coin where the student is less than 90 % sure."""
+    some, rng = rows(count, seed), np.random.default_rng([seed, 1])
+    sex = (rng.random(count) < rare).astype(np.int64)
+    coin = (sex == 1) & (some.confidence < 0.9)
+    right = np.where(coin, rng.integers(0, 2, count), some.right)
+    return replace(some, right=right, group=sex[:, None])
+
+
+def test_in_each_group_the_promise_is_kept_as_often_as_it_says_and_without_being_asked_it_is_not() -> None:
+    fresh = parted(40_000, 999)
+    assert fresh.group is not None
+    wrong, second = fresh.decision != fresh.right, fresh.group[:, 0] == 1
+    broken = {True: np.zeros(2, int), False: np.zeros(2, int)}
+    certified = 0
+    for seed in range(120):
+        valid, calibration = parted(1500, 2 * seed), parted(1500, 2 * seed + 1)
+        for asked in (True, False):
+            promise = guard(0.2, per="all", groups=asked).fit(valid, calibration, NAMES, groups=SEXES if asked else ())
+            certified += asked and promise.certified
+            if promise.certified:
+                here = answered(promise, fresh)
+                broken[asked] += [wrong[here & (second == g)].mean() > 0.2 for g in (False, True)]
+    assert certified > 90
+    allowed = 120 * (0.1 + 3 * math.sqrt(0.1 * 0.9 / 120))
+    assert (broken[True] <= allowed).all()
+    assert broken[False][1] > allowed
+
+
+def test_the_cells_of_groups_count_their_own_rows_beside_those_of_decisions() -> None:
+    calibration = parted(1500, 1)
+    assert calibration.group is not None
+    promise = guard(0.3, groups=True).fit(parted(1500, 0), calibration, NAMES, groups=SEXES)
+    assert promise.certified
+    assert [(cell.of, cell.name) for cell in promise.cells] == [("", "no"), ("", "yes"), *SEXES]
+    here, wrong = answered(promise, calibration), calibration.decision != calibration.right
+    for code, cell in enumerate(promise.cells[2:]):
+        mine = calibration.group[:, 0] == code
+        found = (cell.rows, cell.wrong, cell.answered, cell.answered_wrong)
+        assert found == (mine.sum(), wrong[mine].sum(), (mine & here).sum(), wrong[mine & here].sum())
+        assert cell.bound <= 0.3
+    assert "for each decision of the teacher by itself, and in each group by 'sex'" in promise.sentence
+
+
+def test_a_group_of_three_rows_says_how_many_it_takes() -> None:
+    calibration = parted(1500, 1)
+    assert calibration.group is not None
+    few = np.where(np.cumsum(calibration.group == 1)[:, None] <= 3, calibration.group, 0)
+    promise = guard(groups=True).fit(parted(1500, 0), replace(calibration, group=few), NAMES, groups=SEXES)
+    assert promise.state == "too few rows"
+    assert promise.thresholds == (None, None)
+    said = "where 'sex' is 'M' there are 3 calibration rows, and it takes at least 45 without an error"
+    assert promise.sentence.endswith(said)
+    site = np.concatenate([few, few], axis=1)
+    site[:, 1] = np.where(site[:, 1] == 1, 5, np.arange(len(site)) % 40 == 0) + 2  # 38 rows of one, 3 of another, none of two more
+    both = (*SEXES, *(("site", name) for name in "abcdef"))
+    many = guard(groups=True).fit(parted(1500, 0), replace(calibration, group=site), NAMES, groups=both)
+    assert "there are 0 calibration rows, where 'site' is 'd' 0, where 'site' is 'e' 0, in 3 more cells too few, and it" in many.sentence
+
+
+def test_a_group_that_validation_rows_lack_is_tested_all_the_same() -> None:
+    valid, calibration = parted(1500, 0, rare=0), parted(1500, 1)
+    promise = guard(0.3, groups=True).fit(valid, calibration, NAMES, groups=SEXES)
+    assert promise.certified
+    assert promise.cells[3].rows > 300
+    assert calibration.group is not None
+    never = np.where(calibration.group[:, 0] == 1, 1 - calibration.decision, calibration.right)
+    strict = guard(0.3, groups=True).fit(valid, replace(calibration, right=never), NAMES, groups=SEXES)
+    assert not strict.certified
+    assert "where 'sex' is 'M'" in strict.sentence
+
+
+def test_a_group_that_calibration_rows_lack_is_promised_nothing_and_so_nothing_is() -> None:
+    promise = guard(0.3, groups=True).fit(parted(1500, 0), parted(1500, 1, rare=0), NAMES, groups=SEXES)
+    assert promise.state == "too few rows"
+    assert "where 'sex' is 'M' there are 0 calibration rows, and it takes at least 7" in promise.sentence
+
+
+def test_rows_whose_group_is_unknown_belong_to_none() -> None:
+    calibration = parted(1500, 1)
+    assert calibration.group is not None
+    some = np.where(np.arange(1500)[:, None] < 900, calibration.group, -1)
+    promise = guard(0.3, groups=True).fit(parted(1500, 0), replace(calibration, group=some), NAMES, groups=SEXES)
+    assert sum(cell.rows for cell in promise.cells if cell.of) == 900
+    assert sum(cell.rows for cell in promise.cells if not cell.of) == 1500
+
+
+def test_groups_need_declared_ones_and_labels_need_rows_that_have_one() -> None:
+    with pytest.raises(EvidenceError, match="the data declare no groups") as found:
+        guard(groups=True).check("classification", LABELLED, [])
+    assert "age_band" in found.value.hint
+    guard(groups=True).check("classification", LABELLED, ["sex"])
+    with pytest.raises(EvidenceError, match="no row of calibration has a label") as found:
+        guard(target="labels").check("classification", {"valid": 9, "calibration": 0}, [])
+    assert 'target="teacher"' in found.value.hint
+    guard().check("classification", {"valid": 0, "calibration": 0}, [])
+    with pytest.raises(EvidenceError, match="groups only all together"):
+        guard(per="answer", groups=True)
+
+
+def test_a_promise_of_groups_reads_back_and_so_does_one_from_before_there_were_any() -> None:
+    import json
+
+    promise = guard(0.3, groups=True).fit(parted(500, 0), parted(500, 1), NAMES, groups=SEXES)
+    said = json.loads(json.dumps(promise.to_json()))
+    assert Promise.from_json(said) == promise
+    for cell in said["cells"]:
+        del cell["of"]
+    assert [cell.of for cell in Promise.from_json(said).cells] == [""] * 4
+    assert repr(guard(groups=True)) == 'guard(epsilon=0.05, delta=0.1, target="teacher", per="decision", groups=True)'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from attar.certificate import Certificate
+from attar.cli import app
 
 ROOT = Path(__file__).parent.parent
-SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch; its data stay whole
-    "credit": ["teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
+SLICES = {  # what makes a recipe quick: fewer trees, narrower nets, one epoch, a part of large data
+    "credit": ['data.path="{here}/credit.csv"', "teacher.builder.trees=20", "fit.epochs=1", "fit.seeds=1", "data.augment.rows=0.1"],
     "diagnosis": ["teacher.builder.trees=20", "fit.epochs=2", "fit.seeds=1"],
     "digits": ["teacher.builder.width=4", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1", "data.views=1", "controls=[labels]"],
     "photos": ['data=images("{here}/photos")', "teacher.builder.size=32", "teacher.folds=2", "fit.epochs=1", "fit.seeds=1"],
@@ -46,6 +49,9 @@ def test_every_recipe_has_a_slice() -> None:
 
 def prepare(here: Path) -> None:
     """Small parts of the data that are large, or that an example writes."""
+    with gzip.open(ROOT / "recipes" / "data" / "credit.csv.gz", "rt", encoding="utf-8") as file:
+        head, *rows = file.read().splitlines()
+    (here / "credit.csv").write_text("\n".join([head, *rows[::5]]) + "\n", encoding="utf-8")
     (here / "texts").mkdir()
     for name, every in (("movies", 53), ("tweets", 83)):
         head, *rows = (ROOT / "recipes" / "data" / "vader" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
@@ -58,15 +64,28 @@ def prepare(here: Path) -> None:
             Image.fromarray(pixels.astype(np.uint8)).save(here / "photos" / name / f"{i}.png")
 
 
+def call(*arguments: str) -> Result:
+    """What the command does, here: a process for each would load the libraries anew. tests/test_cli.py starts processes."""
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost is measured briefly and of small batches, and rows are resampled less often: neither is what is tested here."""
+    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
+    monkeypatch.setattr("attar.verbs.evaluate.MANY", 16)
+    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", sorted(SLICES))
 def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     prepare(tmp_path)
     settings = [part for setting in SLICES[name] for part in ("--set", setting.replace("{here}", str(tmp_path)))]
-    command = [sys.executable, "-m", "attar", "run", str(ROOT / "recipes" / f"{name}.yaml"), "--out", str(out), *settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["run", str(ROOT / "recipes" / f"{name}.yaml"), "--out", str(out), *settings]
+    done = call(*command)
+    assert done.exit_code == 0, done.stderr[-3000:]
     assert {path.name for path in out.iterdir() if not path.name.startswith("teacher")} >= FOLDER
     beside = {"tokenizer.json"} if name in TEXT else set()
     assert {path.name for path in (out / "student").iterdir()} == {"student.onnx", "student.int8.onnx", "student.json"} | beside
@@ -74,12 +93,12 @@ def test_a_recipe_runs_and_says_the_same_when_resumed(name: str, tmp_path: Path)
     assert certificate.identity["look"] == 1
     assert certificate.claim["metric"] in done.stdout.lower()
     assert len(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["openings"]) == 1
-    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=100, env=environment, check=False)
-    assert again.returncode == 0, again.stderr[-3000:]
+    again = call(*command, "--resume")
+    assert again.exit_code == 0, again.stderr[-3000:]
     assert again.stdout == done.stdout  # and the test split was not opened again
     assert len(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["openings"]) == 1
-    third = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
-    assert third.returncode == 1
+    third = call(*command)
+    assert third.exit_code == 1
     assert "never overwritten" in third.stderr
 
 

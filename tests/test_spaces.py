@@ -12,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.errors import AttarError, NotationError, RecipeError, StudentError
-from attar.notation import Call, Hole, Space, Value, parse, read, write
+from attar.notation import Hole, Space, Value, parse, read, write
 from attar.notation.spaces import SPACES, between, choice, integer, log
-from attar.recipe import KEYS, SEARCHED, Recipe, load, of_texts, vocabulary
-from attar.signal import Column, Schema
+from attar.recipe import KEYS, SEARCHED, Entry, Recipe, load, vocabulary
+from attar.signal import Schema
 from attar.students import auto
-from attar.task import OBJECTIVES, Kind, Task, classification
 
 EITHER = "choice(mlp(width=integer(8, 128, log=True), depth=choice(1, 2, 3)), lightgbm(trees=integer(20, 300)))"
 GOAL = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
+
+
+def recipe_of(texts: Mapping[str, str]) -> Recipe:
+    return Recipe(Path("search.yaml"), {key: Entry(key, 0, parse(text)) for key, text in texts.items()})
 
 
 def space(text: str, key: str = "student") -> Space:
@@ -74,7 +77,7 @@ def test_choices_within_choices_lead_on() -> None:
 
 def test_the_middle_is_by_ratio_where_ratios_count() -> None:
     texts = {"student": "mlp(width=integer(8, 128, log=True), depth=choice(1, 2, 3))", "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-1))"}
-    middle = {name: value for space in of_texts(texts).spaces().values() for name, value in space.middle().items()}
+    middle = {name: value for space in recipe_of(texts).spaces().values() for name, value in space.middle().items()}
     assert middle == {
         "student.width": 32,
         "student.depth": "2",
@@ -85,7 +88,7 @@ def test_the_middle_is_by_ratio_where_ratios_count() -> None:
 
 
 def test_a_point_makes_a_plain_recipe() -> None:
-    recipe = of_texts({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-2), epochs=3)"})
+    recipe = recipe_of({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 1e-2), epochs=3)"})
     point = {
         "student": recipe.spaces()["student"].holes[0].texts[1],
         "student.lightgbm.trees": 40,
@@ -141,8 +144,8 @@ def test_a_point_makes_a_plain_recipe() -> None:
 )  # fmt: skip
 def test_what_is_no_space_is_refused_with_its_place(key: str, text: str, said: str) -> None:
     with pytest.raises(AttarError) as caught:
-        of_texts({key: text}).spaces()
-    assert caught.value.message.startswith(key)
+        recipe_of({key: text}).spaces()
+    assert caught.value.message.startswith(f"search.yaml ({key}): ")
     assert said in str(caught.value)
     assert text[:60] in caught.value.message  # the text, with a caret below
     assert "^" in caught.value.message
@@ -150,9 +153,9 @@ def test_what_is_no_space_is_refused_with_its_place(key: str, text: str, said: s
 
 def test_a_bound_is_refused_only_where_nothing_else_goes_with_it() -> None:
     text = 'hf(config="bert", tokenizer="tokens", width=choice(64, 96), heads=choice({}))'
-    assert len(of_texts({"student": text.format("2, 3")}).spaces()["student"].holes) == 2  # 3 heads divide 96
+    assert len(recipe_of({"student": text.format("2, 3")}).spaces()["student"].holes) == 2  # 3 heads divide 96
     with pytest.raises(AttarError, match="5 heads do not divide"):
-        of_texts({"student": text.format("2, 5")}).spaces()
+        recipe_of({"student": text.format("2, 5")}).spaces()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_bound_is_refused_only_where_nothing_else_goes_with_it() -> None:
     ],
 )
 def test_a_point_that_is_none_of_the_space_is_refused(change: Mapping[str, Any], said: str) -> None:
-    recipe = of_texts({"student": "mlp(width=integer(8, 128), depth=choice(1, 2))"})
+    recipe = recipe_of({"student": "mlp(width=integer(8, 128), depth=choice(1, 2))"})
     point = {name: value for name, value in {"student.width": 8, "student.depth": "1", **change}.items() if value is not None}
     with pytest.raises(RecipeError) as caught:
         recipe.at(point)
@@ -280,7 +283,7 @@ def test_a_point_fills_every_hole_and_what_comes_out_reads_back(text: str, data:
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_point_of_a_recipe_resolves_and_reads_back(data: st.DataObject) -> None:
-    recipe = of_texts({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 2e-2))"})
+    recipe = recipe_of({"student": EITHER, "objective": GOAL, "fit": "fit(lr=log(1e-3, 2e-2))"})
     point = {name: value for space in recipe.spaces().values() for name, value in data.draw(points(space)).items()}
     for key in SEARCHED:
         said = repr(recipe.at(point).value(key, "run"))
@@ -311,127 +314,13 @@ def every(space: Space, rest: tuple[Hole, ...], point: dict[str, Any]) -> Any:
         yield from every(space, tuple(others), {**point, hole.name: value})
 
 
-# --- what data and words say of themselves
-
-
-AGE = Column("age", "number", mean=40.0, std=10.0, median=39.0)
-TABLE = Schema("table", (AGE,), classes=("no", "yes"))
-DIGITS = Schema("images", shape=(1, 28, 28), pixel_mean=(33.0,), pixel_std=(78.0,), classes=tuple("0123456789"))
-PHOTOS = Schema("images", shape=(3, 224, 224), pixel_mean=(99.0,) * 3, pixel_std=(50.0,) * 3, classes=("cat", "dog"))
-TEXTS_ = Schema("text", texts=("text",), classes=("no", "yes"))
-
-
-def opened(schema: Schema, student: str | None = "auto()", **more: str) -> Recipe:
-    return of_texts({**({"student": student} if student else {}), **more}).opened(schema, classification())
-
-
-def lines(recipe: Recipe) -> dict[str, str]:
-    return {key: write(entry.node) for key, entry in recipe.entries.items()}
-
-
-@pytest.mark.parametrize("schema", [TABLE, DIGITS, PHOTOS, TEXTS_, Schema("tensor", shape=(5,), classes=("no", "yes"))])
-def test_auto_alone_is_a_search_whose_every_first_point_builds_a_student_of_the_data(schema: Schema) -> None:
-    recipe = opened(schema)
-    spaces = recipe.spaces()
-    assert not any(space.empty for space in spaces.values())
-    priors = recipe.priors()
-    assert len(priors) == len({str(point) for point in priors}) >= 5
-    for point in priors:
-        assert all(space.contains(point) for space in spaces.values())
-    built = {}
-    for point in priors:
-        plain = recipe.at(point)
-        family = plain.entries["student"].node
-        assert isinstance(family, Call)
-        if family.name != "timm":  # seconds each
-            built[family.name] = plain.value("student", "run")(schema, 0)
-    assert built
-
-
-def test_what_a_recipe_leaves_out_is_filled_in_for_a_search_and_what_it_says_stays() -> None:
-    said = lines(opened(DIGITS, None, fit="fit(epochs=3)"))
-    assert said["student"] == "cnn(width=integer(4, 64, log=True), depth=integer(2, 3))"
-    assert said["objective"] == "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
-    assert said["fit"] == "fit(epochs=3, lr=log(0.001, 0.02))"
-    fixed = {"student": "mlp()", "objective": "kl()", "fit": "fit(lr=0.01)"}
-    assert lines(of_texts(fixed).opened(DIGITS, classification())) == fixed
-    unlabelled = of_texts({"student": "mlp()"}).opened(DIGITS, classification(), labelled=False)
-    assert lines(unlabelled)["objective"] == "kl(temperature=log(1, 8))"
-    assert lines(of_texts({"student": "forest()"}).opened(TABLE, classification()))["fit"] == "fit()"  # trees have no such rate
-
-
-@pytest.mark.parametrize("kind", OBJECTIVES)
-def test_the_default_objective_holds_what_its_space_begins_from(kind: Kind) -> None:
-    task = Task(kind, "metric")
-    for labelled, text in ((True, task.objective), (False, task.objective_without_labels)):
-        recipe = of_texts({"student": "mlp()", "objective": task.searched(labelled=labelled)})
-        assert repr(recipe.at(recipe.priors()[0] if recipe.priors() else {}).value("objective", "run")) == repr(
-            read(text, vocabulary("objective"))
-        )
-
-
-def test_a_rate_is_as_high_as_the_students_bear() -> None:
-    def rate(student: str) -> str:
-        return lines(of_texts({"student": student}).opened(TEXTS_, classification()))["fit"]
-
-    assert rate('shrink(hf("folder"), layers=2)') == "fit(lr=log(5e-05, 0.001))"
-    assert rate('static_embedding(hf("folder"))') == "fit(lr=log(0.002, 0.02))"  # its encoder does not learn
-    both = of_texts({"student": 'choice(ngrams(), shrink(hf("folder"), layers=integer(1, 3)))'}).opened(TEXTS_, classification())
-    assert lines(both)["fit"] == "fit(lr=log(5e-05, 0.05))"
-    first = {point["student"][:6]: point["fit.lr"] for point in both.priors()}
-    assert first == {"ngrams": 0.005, "shrink": 0.0002236}  # each at its own
-
-
-def test_auto_may_name_families() -> None:
-    assert lines(opened(TABLE, 'auto("forest")'))["student"].startswith("forest(trees=integer(")
-    assert lines(opened(TABLE, 'choice(auto("mlp"), forest())'))["student"].startswith("choice(mlp(width=integer(")
-    assert lines(of_texts({"student": "auto()"}, teacher=object()).opened(TEXTS_, classification()))["student"].startswith("ngrams(")
-    for schema, text, said in (
-        (TABLE, 'auto("cnn")', "auto('cnn'): there is no such student of a table"),
-        (TEXTS_, 'auto("shrink")', "without a folder that the teacher begins from"),
-        (TEXTS_, 'auto("ngram")', "did you mean 'ngrams'?"),
-        (Schema("text", texts=("text",), embeds=True), "auto()", "no student is known of texts that are to become vectors"),
-    ):
-        with pytest.raises(AttarError) as caught:
-            opened(schema, text)
-        assert said in str(caught.value)
-
-
-def test_the_first_points_are_the_defaults_of_the_words_at_the_temperatures_of_the_literature() -> None:
-    recipe = opened(TABLE, "mlp(width=integer(8, 128, log=True), depth=choice(1, 2))")
-    small, large, middle = ({"student.width": w, "student.depth": d} for w, d in ((8, "1"), (128, "2"), (64, "1")))
-    ways = [(middle, 2.0, 0.9), (middle, 1.0, 0.9), (middle, 4.0, 0.9), (middle, 2.0, 1.0), (small, 1.0, 0.9), (large, 4.0, 0.9)]
-    assert recipe.priors() == tuple(
-        {**size, "objective.kl.temperature": t, "objective.weight": w, "fit.lr": 0.005} for size, t, w in ways
-    )  # no depth 3, which is the default, but is not to be chosen
-
-
-def test_temperatures_and_weights_become_tensors_for_a_cohort() -> None:
-    text = "blend(kl(temperature=log(1, 8)), labels(smoothing=between(0, 0.2)), weight=choice(0.5, 0.9)) + between(0, 1) * jsd(beta=0.5)"
-    recipe = of_texts({"objective": text})
-    assert {hole.name.split(".", 1)[1]: hole.tensor for hole in recipe.spaces()["objective"].holes} == {
-        "blend.kl.temperature": True,
-        "blend.labels.smoothing": False,
-        "blend.weight": True,
-        "jsd.weight": True,
-    }
-    point = {
-        "objective.blend.kl.temperature": 2.5,
-        "objective.blend.labels.smoothing": 0.1,
-        "objective.blend.weight": "0.9",
-        "objective.jsd.weight": 0.25,
-    }
-    objective = recipe.tensors("objective", point, "run")
-    assert sorted(round(float(value), 6) for name, value in objective.named_buffers() if name.endswith("value")) == [0.25, 0.9, 2.5]
-    assert repr(objective) == repr(recipe.at(point).value("objective", "run"))
-    with pytest.raises(RecipeError, match="lies outside"):
-        recipe.tensors("objective", {**point, "objective.jsd.weight": 2.0}, "run")
+# --- recipes
 
 
 def test_auto_is_known_of_students_alone_and_builds_nothing() -> None:
     assert [key for key, what in KEYS.items() if what.rooms and "auto" in vocabulary(key)] == ["student"]
     with pytest.raises(StudentError, match="is a space"):
-        auto()(TABLE, 0)
+        auto()(Schema("table"), 0)
 
 
 def test_the_text_of_a_search_reads_back_from_its_folder(tmp_path: Path) -> None:
@@ -450,7 +339,7 @@ def test_the_text_of_a_search_reads_back_from_its_folder(tmp_path: Path) -> None
 
 
 def test_a_setting_may_be_a_space() -> None:
-    recipe = of_texts({"student": "mlp(width=64)", "fit": "fit()"})
+    recipe = recipe_of({"student": "mlp(width=64)", "fit": "fit()"})
     changed = recipe.with_overrides(["student.width=integer(8, 128)", "fit.lr=log(1e-3, 1e-2)", "student.width.high=64"])
     assert {key: space.holes[0].text for key, space in changed.spaces().items()} == {"student": "integer(8, 64)", "fit": "log(0.001, 0.01)"}
 

@@ -97,6 +97,7 @@ _HOME = {
         "attar.verbs.evaluate": ("evaluate",),
         "attar.verbs.export": ("export",),
         "attar.verbs.run": ("Result", "run"),
+        "attar.verbs.search": ("search",),
         "attar.verbs.teach": ("teach",),
     }.items()
     for name in names
@@ -152,6 +153,7 @@ __all__ = [
     "require",
     "reverse_kl",
     "run",
+    "search",
     "shuffled",
     "skew_kl",
     "smooth",

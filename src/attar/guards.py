@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = ["Cell", "Guard", "Promise", "Rows", "Rule", "Target", "Unguarded", "g
 Target = Literal["teacher", "labels"]
 Per = Literal["decision", "answer", "all"]
 State = Literal["certified", "too few rows", "infeasible", "not shown"]
+LISTED = 3  # cells with too few rows that a sentence names
 STATES: tuple[State, ...] = ("certified", "not shown", "infeasible", "too few rows")  # the best first
 
 
@@ -27,22 +28,25 @@ class Rows:
     """N rows that one graph was asked, and what is right.
 
     confidence: (N,) float32, as the graph says it. probability: (N, C) of each outcome. decision: (N,) what the student decides. right:
-    (N,) what the target says, both in 0..C−1.
+    (N,) what the target says, both in 0..C−1. group: (N, K) by each of K ways to part the rows, the place of each among all groups; −1
+    where nobody knows.
     """
 
     confidence: NDArray[np.float32]
     probability: NDArray[np.float64]
     decision: NDArray[np.int64]
     right: NDArray[np.int64]
+    group: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Calibration rows of which an error rate is promised: those of one decision, or all.
+    """Calibration rows of which an error rate is promised: those of one decision, of one declared group, or all.
 
-    rows: how many. wrong: of them, if the student answered all. answered, answered_wrong: of those that it answers; where nothing is
-    certified, that it would answer at the threshold that came nearest. bound: of their error rate, not exceeded with the promise's
-    confidence. needed: rows that would suffice, where they do not; None where nothing is lacking or nobody can say.
+    of: the column of a group; "" of other cells. rows: how many. wrong: of them, if the student answered all. answered, answered_wrong: of
+    those that it answers; where nothing is certified, that it would answer at the threshold that came nearest. bound: of their error rate,
+    not exceeded with the promise's confidence. needed: rows that would suffice, where they do not; None where nothing is lacking or nobody
+    can say.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Cell:
     answered_wrong: int
     bound: float
     needed: int | None = None
+    of: str = ""
 
     def abstains(self, epsilon: float) -> float:
         """The least share of these rows, 0..1, that any guard would have to leave to the teacher."""
@@ -102,14 +107,16 @@ class Promise:
             return f"{claim}. It answers {self.answered:,} of {self.rows:,} calibration rows{self._left_out}"
         goal = f"an error rate of at most {_percent(self.epsilon)} at {sure}"
         if self.state == "too few rows":
-            fewest = min(self.cells, key=lambda cell: cell.rows)
-            none = rows_needed(self.epsilon, self.delta if self.per != "answer" else self.delta / len(self.cells))
-            where = "there are" if self.per == "all" else f"where {self._subject} {fewest.name!r} there are"
-            few = f"{fewest.rows:,} calibration rows, and it takes at least {none:,} without an error"
-            return f"NOT CERTIFIED, too few rows for {goal}: {where} {few}"
+            none = rows_needed(self.epsilon, self.delta if self.per != "answer" else self.delta / len(self.cells)) or 1
+            first, *others = sorted((cell for cell in self.cells if cell.rows < none), key=lambda cell: cell.rows)
+            few = f"{self._where(first, 'of all')} there are {first.rows:,} calibration rows, "
+            few += "".join(f"{self._where(cell, 'of all')} {cell.rows:,}, " for cell in others[: LISTED - 1])
+            more = len(others) - (LISTED - 1)
+            few += f"in {more:,} more cells too few, " if more > 0 else ""
+            return f"NOT CERTIFIED, too few rows for {goal}: {few}and it takes at least {none:,} without an error"
         worst = max(self.cells, key=lambda cell: (cell.bound, -cell.rows))
-        where = "over all" if self.per == "all" else f"where {self._subject} {worst.name!r}"
-        why = f"{where} {worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong, which bounds the rate at {worst.bound:.3f}"
+        found = f"{worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong, which bounds the rate at {worst.bound:.3f}"
+        why = f"{self._where(worst, 'over all')} {found}"
         if self.state == "not shown":
             return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
         least = worst.abstains(self.epsilon)
@@ -117,19 +124,23 @@ class Promise:
         left = f"; any guard would have to leave {100 * least:.3g} % of such rows to the teacher" if least > 0 else ""
         return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
 
-    @property
-    def _subject(self) -> str:
-        if self.per == "answer":
-            return "the student says"
-        return "the teacher decides" if self.target == "teacher" else "the label is"
+    def _where(self, cell: Cell, everywhere: str) -> str:
+        if cell.of:
+            return f"where {cell.of!r} is {cell.name!r}"
+        if self.per == "all":
+            return everywhere
+        says = "the student says" if self.per == "answer" else "the teacher decides" if self.target == "teacher" else "the label is"
+        return f"where {says} {cell.name!r}"
 
     @property
     def _each(self) -> str:
+        columns = ", ".join(dict.fromkeys(repr(cell.of) for cell in self.cells if cell.of))
+        groups = f", and in each group by {columns}" if columns else ""
         if self.per == "all":
-            return ", over all of them"
+            return f", over all of them{groups}"
         if self.per == "answer":
             return ", for each of its own decisions by itself"
-        return f", for each {'decision of the teacher' if self.target == 'teacher' else 'class'} by itself"
+        return f", for each {'decision of the teacher' if self.target == 'teacher' else 'class'} by itself{groups}"
 
     @property
     def _left_out(self) -> str:
@@ -146,7 +157,7 @@ class Promise:
     def from_json(cls, value: Mapping[str, Any]) -> Promise:
         """What `to_json` wrote. Raises EvidenceError where it is not whole."""
         try:
-            rest = {f.name: value[f.name] for f in fields(cls)}
+            rest = {f.name: value[f.name] for f in fields(cls) if f.name in value or f.default is MISSING}
             return cls(**rest | {"thresholds": tuple(value["thresholds"]), "cells": tuple(Cell(**cell) for cell in value["cells"])})
         except (KeyError, TypeError) as error:
             raise EvidenceError(f"this guard is not whole: {error}", hint="export again") from error
@@ -160,12 +171,17 @@ class Guard:
     delta: float = 0.1
     target: Target = "teacher"
     per: Per = "decision"
+    groups: bool = False
 
     def __repr__(self) -> str:
-        return say("guard", epsilon=self.epsilon, delta=self.delta, target=self.target, per=self.per)
+        groups = self.groups or None
+        return say("guard", epsilon=self.epsilon, delta=self.delta, target=self.target, per=self.per, groups=groups)
 
-    def check(self, kind: str) -> None:
-        """Raise EvidenceError where a task of this kind decides nothing, or several things at once."""
+    def check(self, kind: str, labelled: Mapping[str, int], groups: Sequence[str]) -> None:
+        """Raise EvidenceError where a task of this kind decides nothing, or several things at once, and where data lack what is asked for.
+
+        labelled: how many rows have a label, by split. groups: the columns that were declared.
+        """
         if kind != "classification":
             why = {
                 "regression": "a number is not right or wrong",
@@ -173,14 +189,28 @@ class Guard:
                 "multilabel": "its labels are decided each on its own, and one answer for all of them would hardly ever be given",
             }.get(kind, "it is no classification")
             raise EvidenceError(f"{self!r} of a {kind}: {why}", hint="leave the guard out; it is for classifications")
+        if self.target == "labels" and (bare := [name for name in ("valid", "calibration") if not labelled[name]]):
+            what = f"no row of {' or '.join(bare)} has a label, and it counts errors against labels"
+            raise EvidenceError(f"{self!r}: {what}", hint='target="teacher" counts disagreement, and needs none')
+        if self.groups and not groups:
+            raise EvidenceError(f"{self!r}: the data declare no groups", hint='groups="age_band,sex" in the data; or leave groups=True out')
 
-    def fit(self, valid: Rows, calibration: Rows, names: Sequence[str], cuts: tuple[float | None, float | None] = (None, None)) -> Promise:
+    def fit(
+        self,
+        valid: Rows,
+        calibration: Rows,
+        names: Sequence[str],
+        cuts: tuple[float | None, float | None] = (None, None),
+        groups: Sequence[tuple[str, str]] = (),
+    ) -> Promise:
         """Thresholds whose order the validation rows fix and which the calibration rows test; see `walk`.
 
-        names: of the outcomes. cuts: of student and target, as `Promise` has them. Too few rows are a finding, no error.
+        names: of the outcomes. cuts: of student and target, as `Promise` has them. groups: (column, name) of each, where the guard is of
+        groups. Too few rows are a finding, no error.
         Raises EvidenceError for confidences that are no numbers.
         """
-        found = self._by_answer(valid, calibration, names) if self.per == "answer" else self._together(valid, calibration, names)
+        by_answer = self.per == "answer"
+        found = self._by_answer(valid, calibration, names) if by_answer else self._together(valid, calibration, names, groups)
         thresholds, cells, state = found
         mine = _sample(calibration)
         answered = int(mine.answered(_limits(thresholds)).sum())
@@ -188,18 +218,20 @@ class Guard:
             repr(self), self.epsilon, self.delta, self.target, self.per, state, thresholds, len(mine), answered, cells, cuts[0], cuts[1]
         )
 
-    def _together(self, valid: Rows, calibration: Rows, names: Sequence[str]) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
-        """One walk on which all cells have to pass together: rows by what is right, or all of them."""
+    def _together(
+        self, valid: Rows, calibration: Rows, names: Sequence[str], groups: Sequence[tuple[str, str]]
+    ) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
+        """One walk on which all cells have to pass together: rows by what is right, or all of them, and those of each group."""
         outcomes = len(names)
         each = self.per == "decision"
-        v, c = (_sample(rows, rows.right if each else None) for rows in (valid, calibration))
+        named = [*(("", name) for name in (names if each else ("all",))), *groups]
+        v, c = (_sample(rows, _cells(rows, each=each, outcomes=outcomes)) for rows in (valid, calibration))
         weight = np.ones(outcomes)
         if each and len(v):
             weight = damage(valid.decision, valid.probability, np.bincount(valid.right, minlength=outcomes) / len(v))
-        count = outcomes if each else 1
-        steps = walk(path_of(v, weight), v, c, count, epsilon=self.epsilon, delta=self.delta)
+        steps = walk(path_of(v, weight), v, c, len(named), epsilon=self.epsilon, delta=self.delta)
         state, at = self._found(steps)
-        cells = tuple(self._cell(names[i] if each else "all", steps, at, i, c) for i in range(count))
+        cells = tuple(self._cell(name, steps, at, i, of) for i, (of, name) in enumerate(named))
         if state != "certified":
             return (None,) * outcomes, cells, state
         return tuple(float(t) for t in steps.path[at]), cells, state
@@ -214,17 +246,17 @@ class Guard:
             v, c = (_sample(_only(rows, rows.decision == d)) for rows in (valid, calibration))
             steps = walk(path_of(v, np.ones(len(names))), v, c, 1, epsilon=mine.epsilon, delta=mine.delta)
             state, at = mine._found(steps)
-            cells.append(mine._cell(name, steps, at, 0, c))
+            cells.append(mine._cell(name, steps, at, 0))
             states.append(state)
             thresholds.append(float(steps.path[at, d]) if state == "certified" else None)
         best: State = next(state for state in STATES if state in states)
         return tuple(thresholds), tuple(cells), best
 
-    def _cell(self, name: str, steps: Walk, at: int, i: int, sample: Sample) -> Cell:
+    def _cell(self, name: str, steps: Walk, at: int, i: int, of: str = "") -> Cell:
         rows, wrong = int(steps.rows[-1, i]), int(steps.errors[-1, i])  # the last threshold answers all
         answered, errors = int(steps.rows[at, i]), int(steps.errors[at, i])
         bound = float(upper_bound(errors, answered, self.delta))
-        return Cell(name, rows, wrong, answered, errors, bound, self._needed(rows, answered, errors, bound))
+        return Cell(name, rows, wrong, answered, errors, bound, self._needed(rows, answered, errors, bound), of)
 
     def _needed(self, rows: int, answered: int, errors: int, bound: float) -> int | None:
         """Rows of a cell that would do, if of more rows the same shares were answered and wrong."""
@@ -256,7 +288,7 @@ class Unguarded:
 Rule = Guard | Unguarded
 
 
-def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher", per: Per = "decision") -> Guard:
+def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher", per: Per = "decision", groups: bool = False) -> Guard:
     """P(the student decides otherwise than the teacher | it answers) ≤ ε, with probability 1 − δ over the calibration rows.
 
     epsilon: ε, the share of the rows it answers, 0..1, on which the student may err. delta: δ, 0..1, the chance that the promise is
@@ -267,9 +299,13 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
         thing: P(s ≠ t | t = c, answered) ≤ ε for every c, all at once. "all": over all rows together; where one class is rare, a student
         that never sees it keeps that promise easily. "answer": of the rows where the student says one thing, each with δ / D:
         P(t ≠ s | s = d, answered) ≤ ε; a decision of which it cannot be certified is never answered, and the others are.
+    groups: the promise holds in each group that the data declare as well, whatever the decision: P(s ≠ t | g, answered) ≤ ε for every
+        part g of every column of `groups=`, all at once with what `per` says. Rows whose group is unknown are no group.
 
     The student answers where its confidence reaches a threshold for its own decision, which is all that is known when it is asked: which
-    cell a row lies in only the teacher knows. Confidence is the probability of its decision, tempered; with a decision rule of two
+    cell a row lies in only the teacher knows. Nor is it asked for a row's group: thresholds are the same for all groups, such that each
+    passes, also where the student reads that column. A group with too few calibration rows leaves the guard uncertified, which says how
+    many it takes. Confidence is the probability of its decision, tempered; with a decision rule of two
     outcomes, of log-odds z and cut c, it is 1 / (1 + exp(−|z − c|)), which is ½ at the cut.
     Thresholds are tested on calibration rows one after the other, in an order that the validation rows fix, by exact binomial bounds
     (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
@@ -278,7 +314,7 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     looked at. Rows that repeat, or come in groups such as those of one patient, tell less than so many rows, and the promise is then
     broken more often than δ. A guard that cannot be certified answers nothing, and says what it lacks.
 
-    Raises EvidenceError for ε or δ outside (0, 1).
+    Raises EvidenceError for ε or δ outside (0, 1), and for groups where each answer is certified by itself.
 
     >>> guard(epsilon=0.02)
     guard(epsilon=0.02, delta=0.1, target="teacher", per="decision")
@@ -289,7 +325,10 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     for name, value, known in (("target", target, ("teacher", "labels")), ("per", per, ("decision", "answer", "all"))):
         if value not in known:
             raise EvidenceError(f"guard({name}={value!r})", hint=" or ".join(f'"{k}"' for k in known))
-    return Guard(epsilon, delta, target, per)
+    if groups and per == "answer":
+        what = "one decision may be certified without another, and groups only all together"
+        raise EvidenceError(f"guard(per={per!r}, groups=True): {what}", hint='per="decision" or per="all"')
+    return Guard(epsilon, delta, target, per, groups)
 
 
 def unguarded() -> Unguarded:
@@ -306,6 +345,14 @@ def unguarded() -> Unguarded:
 def _sample(rows: Rows, cell: NDArray[np.int64] | None = None) -> Sample:
     """The rows in these cells, or in one."""
     return Sample(rows.confidence, rows.decision, rows.decision != rows.right, np.zeros_like(rows.right) if cell is None else cell)
+
+
+def _cells(rows: Rows, *, each: bool, outcomes: int) -> NDArray[np.int64]:
+    """(N, 1 + K) cells of each row: that of what is right, or of all, then its groups, counted on from there."""
+    first = (rows.right if each else np.zeros_like(rows.right))[:, None]
+    if rows.group is None:
+        return first
+    return np.concatenate([first, np.where(rows.group >= 0, rows.group + (outcomes if each else 1), -1)], axis=1)
 
 
 def _only(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:

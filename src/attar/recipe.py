@@ -13,31 +13,24 @@ Nothing in it has an implicit type, and nothing in it can execute code. Every er
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
 from attar.errors import AttarError, NotationError, RecipeError, TrustError, near
-from attar.notation import Call, Hole, List, Name, Node, Space, Value, calls, changed, map_paths, override, parse, resolve, write
-from attar.notation.annotations import parameters_of
-from attar.notation.tree import is_number, literal
+from attar.notation import Call, List, Name, Node, Space, Value, calls, map_paths, override, parse, resolve, write
 
-__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "of_texts", "vocabulary"]
+__all__ = ["KEYS", "SEARCHED", "Entry", "Recipe", "Resolved", "judged_by", "load", "of_texts", "prefixed", "vocabulary"]
 
-if TYPE_CHECKING:
-    from attar.signal import Schema
-    from attar.task import Task
-
-MAX_BYTES = 256 * 1024
 NO_FILE = Path()  # of a recipe that is no file
+MAX_BYTES = 256 * 1024
 PICKLE = "pickle"  # `--trust pickle` lets a pickle be read; every other trusted name is a package that brings words
 
 
@@ -77,8 +70,6 @@ DEPLOY = {"float": "student.onnx", "int8": "student.int8.onnx, quantised"}
 SEARCHED = ("student", "objective", "fit")  # keys that may hold spaces
 SPACES = {"attar.notation.spaces": ("choice", "between", "log", "integer")}
 AUTO = "auto"  # a space that data settle
-TENSOR = "a tensor of"  # the word, which no text can have, for a number that becomes a tensor
-TEMPERATURES = (1.0, 2.0, 4.0)  # tried first: what suits large outcomes, the default, and what small ones of much capacity take
 
 KEYS: Mapping[str, _Key] = {
     "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
@@ -224,7 +215,7 @@ class Recipe:
         """The recipe changed by `--set` texts such as "student.width=32" or "objective=kl()", in order."""
         recipe = self
         for setting in settings:
-            with _prefixed(f"--set {setting}"):
+            with prefixed(f"--set {setting}"):
                 recipe = recipe._overridden(setting)
         return recipe
 
@@ -248,36 +239,20 @@ class Recipe:
     def spaces(self) -> dict[str, Space]:
         """What a search may choose, by key: of student, objective and fit those that are named, `empty` where one holds no space.
 
-        Every bound and every item is tried, all else half way: what a word refuses by itself is refused now. What two of them together
-        come to is not known before they are chosen.
+        Every bound and every item is tried, see `Space.check`: what a word refuses whatever else is chosen is refused now.
         Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
         """
         for key, space in self._spaces.items():
-            with _prefixed(self.where(key)):
-                for ways in space.ends():
-                    self._one_of(key, space, ways)
-                if space.empty:
-                    self._value(self.entries[key], Path())
+            with prefixed(self.where(key)):
+                space.check(lambda node, key=key: self._value(replace(self.entries[key], node=node), Path()))
         return dict(self._spaces)
-
-    def _one_of(self, key: str, space: Space, ways: Sequence[Mapping[str, Any]]) -> None:
-        """Raise the first error if none of these points resolves."""
-        first: AttarError | None = None
-        for point in ways:
-            try:
-                self._value(replace(self.entries[key], node=space.at(point)), Path())
-                return
-            except AttarError as error:
-                first = first or error
-        if first is not None:
-            raise first
 
     @cached_property
     def _spaces(self) -> Mapping[str, Space]:
         spaces: dict[str, Space] = {}
         for key in SEARCHED:
             if key in self.entries:
-                with _prefixed(self.where(key)):
+                with prefixed(self.where(key)):
                     spaces[key] = Space.of(self.entries[key].node, key, vocabulary(key, self.trust))
         return spaces
 
@@ -293,68 +268,9 @@ class Recipe:
             raise RecipeError(f"{file}there is no space {strange!r}", hint=near(strange, names) or "nothing is to be chosen here")
         entries = dict(self.entries)
         for key, space in spaces.items():
-            with _prefixed(self.where(key)):
+            with prefixed(self.where(key)):
                 entries[key] = replace(entries[key], node=space.at(point))
         return replace(self, entries=entries)
-
-    def tensors(self, key: str, point: Mapping[str, Any], out: str | Path) -> Any:
-        """What one key comes to at a point, numbers that may be tensors made 0-dimensional ones: a cohort gives each student its own.
-
-        Which these are, `Hole.tensor` says: temperatures and weights.
-        """
-        with _prefixed(self.where(key)):
-            node = self._spaces[key].at(point, tensor=TENSOR)
-            return resolve(
-                node,
-                {**vocabulary(key, self.trust), TENSOR: _tensor},
-                base=self.path.parent,
-                out=Path(out),
-                hint=_type_of(key),
-                what=key,
-                says=KEYS[key].hint,
-            )
-
-    def opened(self, schema: Schema, task: Task, *, labelled: bool = True) -> Recipe:
-        """The recipe as a search of these data reads it: `auto()` written out, and what is left out filled in by spaces.
-
-        Without a student it is `auto()`, without an objective the task's default, over temperatures and shares of the teacher. Where the
-        fit names no learning rate, those that suit the students are tried; one for all families, where there are several.
-        labelled: whether any training row has a label.
-        Raises StudentError for a family that cannot read the data, and where none is known that can.
-        """
-        entries = dict(self.entries)
-        with _prefixed(self.where("student")), self._trusting():
-            asked = entries.get("student") or Entry("student", 0, Call(AUTO))
-            entries["student"] = student = replace(asked, node=changed(asked.node, (AUTO,), lambda call: self._written_out(call, schema)))
-        entries.setdefault("objective", Entry("objective", 0, parse(task.searched(labelled=labelled))))
-        fit = entries.get("fit") or Entry("fit", 0, Call("fit"))
-        found = _rates(student.node)
-        if found is not None and isinstance(fit.node, Call) and fit.node.name == "fit" and "lr" not in dict(fit.node.kwargs):
-            lr = parse(f"log({literal(found[0])}, {literal(found[1])})")
-            fit = replace(fit, node=replace(fit.node, kwargs=(*fit.node.kwargs, ("lr", lr))))
-        return replace(self, entries={**entries, "fit": fit})
-
-    def _written_out(self, call: Call, schema: Schema) -> Node:
-        """The families of an `auto()`, one of them or a choice."""
-        room = importlib.import_module("attar.students.spaces")
-        families = resolve(call, vocabulary("student", self.trust)).families
-        texts = [*room.spaces(schema, self._encoder() if schema.kind == "text" else None, families).values()]
-        return parse(f"choice({', '.join(texts)})" if len(texts) > 1 else texts[0])
-
-    def _encoder(self) -> Any:
-        """What students of texts may begin from: the folder that the teacher begins from, with its reading; None where there is none."""
-        teacher = self.entries.get("teacher")
-        for call in calls(teacher.node, ("hf",)) if teacher else ():
-            words = vocabulary("teacher", self.trust)
-            named = {**dict(zip(parameters_of(words["hf"]), call.args, strict=False)), **dict(call.kwargs)}
-            if "path" not in named:
-                continue
-            kept = {name: value for name, value in named.items() if name in ("vocabulary", "max_length")}
-            written = Call("hf", (named["path"],), tuple(kept.items()))
-            folder = resolve(written, vocabulary("student", self.trust), base=self.path.parent).folder
-            room = importlib.import_module("attar.students.spaces")
-            return room.Encoded(write(written), folder.layers, folder.width)
-        return None
 
     def text(self, out: str | Path) -> str:
         """The recipe with its spaces as they are and every other default written out, its paths relative to the run folder `out`.
@@ -364,7 +280,7 @@ class Recipe:
         lines = ["# As it was searched, every default written out; paths are relative to this folder."]
         for key in (key for key in KEYS if key in self.entries):
             if key in SEARCHED:
-                with _prefixed(self.where(key)):
+                with prefixed(self.where(key)):
                     node = map_paths(self.entries[key].node, vocabulary(key, self.trust), lambda path, of: self._from(path, of, out))
             else:
                 node = Resolved(self, Path(out), {key: self.value(key, out)})._node(key)
@@ -375,28 +291,6 @@ class Recipe:
         """A path as a recipe in `out` writes it."""
         return path if of == "run" else os.path.relpath(os.path.normpath(self.path.parent / path), out)
 
-    def priors(self) -> tuple[dict[str, Any], ...]:
-        """Points that a search tries first, for each of the student's families: by the default of every word where its space has it.
-
-        Then at other temperatures, on the teacher alone, and the smallest and the largest student at the temperature that is likely to
-        suit it: the best one grows with capacity. A point is there once.
-        """
-        spaces = self._spaces
-        holes = [hole for space in spaces.values() for hole in space.holes]
-        words = {name: word for key in SEARCHED for name, word in vocabulary(key, self.trust).items()}
-        line = next((hole for hole in holes if hole.name == "student" and hole.kind == "choice"), None)
-        found: list[dict[str, Any]] = []
-        for family in line.items if line else (self.entries["student"].node,) if "student" in self.entries else (Value(None),):
-            rates = _rates(family)
-            for way in _WAYS:
-                point: dict[str, Any] = {}
-                for hole in holes:
-                    if hole.asked(point):
-                        point[hole.name] = write(family) if hole is line else _first(hole, way, words, rates)
-                if point and point not in found:
-                    found.append(point)
-        return tuple(found)
-
     def resolve(self, out: str | Path) -> Resolved:
         """Every word looked up and called; nothing is read, taught or written by that.
 
@@ -406,7 +300,7 @@ class Recipe:
         """
         entries = dict(self.entries)
         for key, entry in entries.items():  # before a teacher's file is read
-            with _prefixed(self.where(key)):
+            with prefixed(self.where(key)):
                 _refuse_space(entry, self.path)
         if missing := [k for k, v in KEYS.items() if v.need and k not in entries]:
             raise RecipeError(f"{self.path}: no {' and no '.join(missing)}", hint=f"{missing[0]}: {KEYS[missing[0]].says}")
@@ -420,7 +314,7 @@ class Recipe:
         return self._value(self.entries[key], Path(out)) if key in self.entries else None
 
     def _value(self, entry: Entry, out: Path) -> Any:
-        with _prefixed(self.where(entry.key)), self._trusting():
+        with prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
             words = {} if plain else vocabulary(entry.key, self.trust)
             _refuse_space(entry, self.path)
@@ -482,16 +376,15 @@ def load(path: str | Path, *, trust: Sequence[str] = (), keys: Sequence[str] = t
             raise RecipeError(f"{path}:{line}: there is no key {key!r}", hint=near(key, KEYS))
         if key in entries:
             raise RecipeError(f"{path}:{line} ({key}): the key stands already in line {entries[key].line}", hint="leave one of them out")
-        with _prefixed(f"{path}:{line} ({key})"):
+        with prefixed(f"{path}:{line} ({key})"):
             node = parse(text)
         entries[key] = Entry(key, line, _texts(node) if KEYS[key].plain is not None else node)
     return Recipe(path, entries, tuple(trust))
 
 
-def of_texts(texts: Mapping[str, str], *, teacher: object = None, trust: Sequence[str] = ()) -> Recipe:
+def of_texts(texts: Mapping[str, str], *, trust: Sequence[str] = ()) -> Recipe:
     """A recipe of texts by key that is no file, for `Recipe.spaces`, `Recipe.at` and `Recipe.value`; paths are relative to where it runs.
 
-    teacher: whose own text, where it has one that reads, tells `Recipe.opened` what students of texts may begin from.
     Raises RecipeError for an unknown key, or a text that does not read.
 
     >>> recipe = of_texts({"student": "mlp(width=integer(8, 128))"})
@@ -502,12 +395,9 @@ def of_texts(texts: Mapping[str, str], *, teacher: object = None, trust: Sequenc
     for key, text in texts.items():
         if key not in KEYS:
             raise RecipeError(f"there is no key {key!r}", hint=near(key, KEYS))
-        with _prefixed(key):
+        with prefixed(key):
             node = parse(text)
         entries[key] = Entry(key, 0, _texts(node) if KEYS[key].plain is not None else node)
-    if teacher is not None and "teacher" not in entries:
-        with suppress(NotationError):  # a net of one's own has none
-            entries["teacher"] = Entry("teacher", 0, parse(repr(teacher)))
     return Recipe(NO_FILE, entries, tuple(trust))
 
 
@@ -526,52 +416,6 @@ def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     return {key: recipe.value(key, run) for key in JUDGED_BY}
 
 
-def _tensor(value: float) -> Any:
-    return importlib.import_module("torch").tensor(value)
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How a first point differs from the defaults: all temperatures, all shares of the teacher, every size of the student."""
-
-    temperature: float | None = None
-    weight: float | None = None
-    size: Literal["smallest", "largest"] | None = None
-
-
-_WAYS = (
-    _Way(),
-    *(_Way(temperature=t) for t in TEMPERATURES),
-    _Way(weight=1.0),
-    _Way(temperature=min(TEMPERATURES), size="smallest"),
-    _Way(temperature=max(TEMPERATURES), size="largest"),
-)
-
-
-def _rates(student: Node) -> tuple[float, float] | None:
-    """The learning rates that suit the students in a tree."""
-    return importlib.import_module("attar.students.spaces").rates([call.name for call in calls(student, vocabulary("student"))])
-
-
-def _first(hole: Hole, way: _Way, words: Mapping[str, Callable[..., Any]], rates: tuple[float, float] | None) -> Any:
-    """What a first point has in a hole: what the way asks for, else the default of the word, else half way.
-
-    rates: that suit the student; where the default rate is none of them, the one half way between them by ratio.
-    """
-    parameter = parameters_of(words[hole.word]).get(hole.argument) if hole.word in words else None
-    default = None if parameter is None else parameter.default
-    asked: list[Any] = [literal(default) if hole.kind == "choice" else default]
-    if hole.argument == "temperature" and way.temperature is not None:
-        asked.insert(0, literal(way.temperature) if hole.kind == "choice" else way.temperature)
-    if hole.word == "blend" and hole.argument == "weight" and way.weight is not None:
-        asked.insert(0, literal(way.weight) if hole.kind == "choice" else way.weight)
-    if way.size is not None and hole.name.startswith("student.") and (hole.kind != "choice" or all(map(is_number, hole.items))):
-        asked.insert(0, hole.ends[0 if way.size == "smallest" else -1])
-    if (hole.word, hole.argument) == ("fit", "lr") and rates and isinstance(default, float) and not rates[0] <= default <= rates[1]:
-        asked.insert(0, float(f"{math.sqrt(rates[0] * rates[1]):.4g}"))
-    return next((value for value in asked if hole.holds(value)), hole.middle)
-
-
 def _refuse_space(entry: Entry, path: Path) -> None:
     """Raise NotationError where a plain value is wanted and a space stands."""
     space = next(calls(entry.node, (*SPACES["attar.notation.spaces"], AUTO)), None)
@@ -581,8 +425,10 @@ def _refuse_space(entry: Entry, path: Path) -> None:
         raise NotationError(
             f"{write(space)} is a space, and {entry.key} takes none\n{space.at}", hint=f"spaces are for {', '.join(SEARCHED)}"
         )
-    hint = "attar.search" if path == NO_FILE else f"attar search {path}"
-    raise NotationError(f"{write(space)} is a space, of which a search takes one value\n{space.at}", hint=hint)
+    raise NotationError(
+        f"{write(space)} is a space, of which a search takes one value\n{space.at}",
+        hint="attar.search" if path == NO_FILE else f"attar search {path}",
+    )
 
 
 def _texts(node: Node) -> Node:
@@ -593,7 +439,7 @@ def _texts(node: Node) -> Node:
 
 
 @contextmanager
-def _prefixed(where: str) -> Iterator[None]:
+def prefixed(where: str) -> Iterator[None]:
     """Begin an error with where it is."""
     try:
         yield

@@ -104,14 +104,16 @@ class Finalist:
     within: bool
     before: float
     arm: Arm = "student"
+    difference: Figure | None = None  # to the teacher on the same rows, more is better; paired
 
 
 @dataclass(frozen=True)
 class Competitor:
     """What could be put in place without a search: the teacher, its int8 file, a part of it, a student on labels alone.
 
-    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure. first: its score on the first
-    half, which trials are scored on, so that both can be drawn in one picture; None: not asked.
+    score: on the second half of the validation rows. why: what it is, in a sentence; or why it has no figure. difference: to the teacher
+        on the same rows, more is better; paired. first: its score on the first half, which trials are scored on, so that both can be
+        drawn in one picture; None: not asked.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Competitor:
     price: Priced
     within: bool
     why: str = ""
+    difference: Figure | None = None
     first: float | None = None
 
 
@@ -144,7 +147,8 @@ class SizeCurve:
 
     points: (parameters, error) it was fitted to. line: (parameters, error, low, high): 90 % prediction intervals of one more student.
     goal: the error that the margin allows. smallest: parameters of the smallest student that meets the goal with 90 %, None if none does.
-    chance: by parameters of each point, how probably it meets the goal. words: what is recommended, and why.
+    chance: by parameters of each size of the line, how probably it meets the goal. words: what is recommended, and why.
+    family: of students, the only one on the curve. reach: the least and most parameters that the curve speaks about.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -156,6 +160,8 @@ class SizeCurve:
     smallest: int | None
     chance: tuple[tuple[int, float], ...] = ()
     words: str = ""
+    family: str = ""
+    reach: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

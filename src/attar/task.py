@@ -31,6 +31,16 @@ METRICS: dict[str, tuple[str, ...]] = {
     "embedding": ("spearman", "pearson", "recall_at_k"),
 }
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae", "false_positive_rate", "kl", "root_mean_square_distance", "mean_distance"})
+INFINITE = float("inf")
+BOUNDS = {  # what a metric can be, where it is no share or mean of shares, which lie from 0 to 1
+    "log_loss": (0.0, INFINITE),
+    "brier": (0.0, 2.0),
+    "rmse": (0.0, INFINITE),
+    "mae": (0.0, INFINITE),
+    "r2": (-INFINITE, 1.0),
+    "spearman": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+}
 OBJECTIVES = {
     "classification": "blend(kl(temperature=2.0), labels(), weight=0.9)",
     "multilabel": "blend(kl(temperature=2.0), labels(), weight=0.9)",
@@ -247,6 +257,15 @@ class Task:
             raise EvidenceError(f"a single score of {self.outcomes} outcomes", hint="only two outcomes are ranked by one score")
         return output[..., 1] - output[..., 0]
 
+    @property
+    def decides_from(self) -> float | None:
+        """The log-odds from which the positive of two outcomes is decided; None where the likeliest is.
+
+        >>> classification(threshold=0.5).decides_from, classification().decides_from
+        (0.0, None)
+        """
+        return self.cut if self.cut is not None or self.threshold is None else _log_odds(self.threshold)
+
     def decide(self, output: Tensor) -> Tensor:
         """The decision on each answer: (..., C) → (...) int64 class, or the number of a regression.
 
@@ -258,9 +277,7 @@ class Task:
             raise EvidenceError("an embedding decides nothing", hint="its vectors are compared by their cosines")
         if self.kind == "regression":
             return output[..., 0]
-        if self.threshold is None:
-            return output.argmax(-1)
-        return (self.score(output) >= (_log_odds(self.threshold) if self.cut is None else self.cut)).long()
+        return output.argmax(-1) if (cut := self.decides_from) is None else (self.score(output) >= cut).long()
 
     def fix(self, output: Tensor, labels: Tensor, weight: Tensor | None = None) -> Task:
         """The task with `recall_at_fpr` made a threshold on these rows of this model: validation rows, never test rows.
@@ -338,6 +355,14 @@ class Task:
     def better(self, metric: str) -> int:
         """+1 where more of the metric is better, −1 where less is; of likeness, where two models are more alike."""
         return -1 if metric in LOWER_IS_BETTER else 1
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """The least and the most that a metric can be; infinite where nothing bounds it.
+
+        >>> classification().bounds("auroc"), classification().bounds("log_loss")
+        ((0.0, 1.0), (0.0, inf))
+        """
+        return BOUNDS.get(metric, (0.0, 1.0))
 
     def _figures_of_classes(self, logits: NDArray, y: NDArray, decided: NDArray) -> dict[str, Figure]:
         found: dict[str, Figure] = {

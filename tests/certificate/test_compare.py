@@ -89,6 +89,24 @@ def test_a_verdict_has_the_sign_of_its_metric(tmp_path: Path) -> None:
     assert found.lines()[1].split() == ["a", "yes", "+0.0012", "[−0.0009,", "+0.0034]"]
 
 
+def test_the_control_that_decides_is_named_and_its_gain_shown(tmp_path: Path) -> None:
+    c = small_certificate()
+    least = replace(c.helped, difference=Figure(0.0112, 0.0031, 0.0193, n=5))
+    assert c.deciding == "labels"
+    two = replace(c, against={**c.against, "hard": least})
+    assert two.deciding == "hard"
+    lines = compare(run(tmp_path / "a", two), run(tmp_path / "b", c)).lines()
+    at = lines.index("distillation helped")
+    assert lines[at + 1].split() == ["a", "helped", "+0.0112", "[+0.0031,", "+0.0193]"]
+    assert lines[at + 2].strip() == "over hard, the least favourable of 2 controls"
+    assert lines[at + 3].split()[:3] == ["b", "helped", "+0.0286"]
+    assert lines[at + 4].strip() == "over labels"
+    assert max(map(len, lines)) <= 80
+    none = replace(c, against={}, helped=replace(c.helped, answer="insufficient evidence", difference=None))
+    assert none.deciding is None
+    assert compare(run(tmp_path / "c", none), run(tmp_path / "d", c)).lines()[at + 1].split() == ["c", "insufficient", "evidence"]
+
+
 def test_what_is_required_and_not_met_is_named(tmp_path: Path) -> None:
     lines = against(tmp_path, requirements=(Requirement("size_mb ≤ 0.02", "not met", ""),)).lines()
     at = lines.index("required")

@@ -38,7 +38,7 @@ def section(**changes: Any) -> Corrupted:
         "clean": Severity(figure(0.9), figure(0.85), figure(0.95)),
         "kinds": {"noise": kind(0.05, figure(2.1)), "word_dropout": kind(0.005, Figure(None, how="the teacher loses nothing"))},
         "error": figure(1.4, unit="×"), "relative": figure(2.1, unit="×"), "left_out": {"jpeg": "it needs Pillow"},
-        "told": Figure(0.0213, n=4), "assumed": Figure(0.0781, n=4), "believed": 4, "doubted": 2,
+        "told": Figure(0.0213, 0.0101, 0.0325, n=4), "assumed": Figure(0.0781, n=4), "believed": 4, "doubted": 2,
     }  # fmt: skip
     return Corrupted(**{**values, **changes})
 
@@ -82,7 +82,7 @@ def test_the_tables_say_what_is_a_ratio_what_is_left_out_and_what_is_not_believe
     assert any(note == "Without jpeg: it needs Pillow." for note in errors.notes)
     assert any("nothing is tested here" in note for note in errors.notes)
     assert [(row[0].text, row[4].text) for row in told.rows] == [("noise, severity 5", "no"), ("word dropout, severity 5", "yes")]
-    assert any("Of 6 pairs of a kind and a severity 4 are believed" in note and "0.0213" in note for note in told.notes)
+    assert any("Of 6 pairs of a kind and a severity 4 are believed" in note and "0.0213 [0.0101, 0.0325]" in note for note in told.notes)
     text = write_report(c, tmp_path).read_text(encoding="utf-8")
     assert 'id="corrupted"' in text
     assert not re.search(r"\b(nan|None|inf)\b", re.sub(r"<style>.*?</style>|default-src 'none'", "", text, flags=re.DOTALL))
@@ -153,7 +153,8 @@ def test_the_terminal_says_the_same_in_few_lines() -> None:
     assert lines[at + 2].split() == ["noise", "0.8000", "0.7000", "0.7500", "1.40", "[1.38,", "1.42]"]
     assert any(line.startswith("  mean over kinds (mCE)") and line.endswith("1.40 [1.38, 1.42]") for line in lines)
     assert "  without jpeg: it needs Pillow" in lines
-    assert any("off by 0.0213 on average, where the accuracy at home is off by 0.0781" in line for line in lines)
+    assert "  off by 0.0213 [0.0101, 0.0325] on average;" in lines
+    assert "  the accuracy at home is off by 0.0781 [one kind alone: no interval] there" in lines
     away = Shifted("data", "d", 100, 100, 0, {}, {"agreement": figure(0.8)}, {}, free(0.7, 0.5, 0.3))
     shifted = certificate(None, shift={"books": away}).lines()
     assert ["books", "0.7000", "[0.6800,", "0.7200]", "0.5000"] in [line.split() for line in shifted]

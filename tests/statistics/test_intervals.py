@@ -108,6 +108,13 @@ def test_tangos_interval_covers_and_has_a_width_without_a_discordant_row() -> No
     assert low < -0.01 < 0.01 < high
 
 
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_of_rows_that_are_all_alike_the_exact_interval_is_clopper_and_pearsons(rows: int) -> None:
+    for hits in (0, rows):
+        assert intervals.unanimous(hits / rows, rows) == pytest.approx(intervals.clopper_pearson(hits, rows))
+    assert intervals.unanimous(1.0, 10.5)[0] > intervals.unanimous(1.0, 10)[0]
+
+
 def test_newcombes_interval_without_correlation_is_that_of_two_samples() -> None:
     # equal products of the diagonals: φ is 0, and each share is as if it were alone
     ours = intervals.newcombe(40, 20, 10, 5)

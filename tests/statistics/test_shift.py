@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from statsmodels.regression.linear_model import OLS
 
 from attar.statistics import Draws, bootstrap, metrics
 from attar.statistics.shift import (
@@ -14,6 +15,7 @@ from attar.statistics.shift import (
     DECISIONS,
     LABELS,
     agreement_accuracy,
+    clustered_mean,
     corruption_error,
     departure,
     error_of,
@@ -151,3 +153,13 @@ def test_the_threshold_is_where_it_is_said_to_be() -> None:
         k = int((0.5 + moved) * 1_000_000)
         here = np.repeat([0, 1], [k, 1_000_000 - k]), np.full(1_000_000, 0.9)
         assert departure(home, here, 2).alarm is rings
+
+
+def test_a_mean_over_clusters_has_the_cluster_robust_interval_of_a_constant() -> None:
+    rng = np.random.default_rng(0)
+    cluster = rng.integers(0, 7, 60)
+    values = rng.normal(size=60) + rng.normal(size=7)[cluster]
+    fit = OLS(values, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": cluster}, use_t=True)
+    assert clustered_mean(values, cluster) == pytest.approx((fit.params[0], *fit.conf_int()[0]))
+    mean, low, high = clustered_mean(values, np.zeros(60))
+    assert mean == pytest.approx(values.mean()) and math.isnan(low) and math.isnan(high)

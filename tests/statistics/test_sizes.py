@@ -127,7 +127,7 @@ def test_where_size_does_not_matter_the_smallest_tried_is_enough() -> None:
 def test_it_does_not_speak_of_sizes_far_from_those_tried() -> None:
     curve = fit_sizes(SIZES, law(SIZES))
     assert curve.interval(60_000)[1] < 0.1
-    with pytest.raises(EvidenceError, match=r"from 300 to 30,000, and is asked about 60,100") as caught:
+    with pytest.raises(EvidenceError, match=r"from 300 to 30,000 were tried, and the curve is asked about 60,100") as caught:
         curve.interval(60_100)
     assert "150 to 60,000" in caught.value.hint
     with pytest.raises(EvidenceError, match="asked about 100"):
@@ -177,6 +177,9 @@ def test_many_sizes_share_at_most_ten_places_and_few_trials_share_four() -> None
     assert 8 <= len(at) <= 10
     assert all((float(a), float(b)) in set(zip(n.tolist(), e.tolist(), strict=True)) for a, b in zip(at, best, strict=True))
     assert len(best_of_each(n[:12], e[:12])[0]) <= 4
+    curve = fit_sizes(n, e)
+    assert curve.tried == (n.min(), n.max())  # and not those of the best alone
+    assert curve.reach == (n.min() / 2, n.max() * 2)
 
 
 def test_the_best_of_many_trials_is_what_a_tuned_student_reaches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from attar.data import Data
 from attar.errors import StudentError
-from attar.notation import read, write
+from attar.notation import Node, Space, read, resolve, write
 from attar.pretrained.text import Encoder, Pool, load_body, open_folder
 from attar.pretrained.transformer import Transformer
 from attar.reading import Tokens
-from attar.recipe import load, of_texts
+from attar.recipe import vocabulary
 from attar.signal import Schema, Student, Texts
+from attar.sources import taught
 from attar.students import hf, ngrams, shrink, static_embedding
 from attar.students.ngrams import LinearBag
 from attar.students.shrink import spread_over
@@ -29,6 +31,7 @@ from attar.testing.export import check_export
 from attar.testing.folders import SPECIAL, small_folder
 from attar.testing.students import check_answers, check_builder, check_monotone
 from attar.testing.texts import COMMON, WORDS, small_pairs, small_texts
+from attar.verbs.search.defaults import settled
 
 VOCABULARY = [word for words in WORDS.values() for word in words] + list(COMMON)
 TEXTS, PAIRS = small_texts(200), small_pairs(200)
@@ -391,23 +394,27 @@ def test_the_builder_is_a_transformers_own() -> None:
 # --- what a search tries
 
 
-def test_auto_begins_students_of_texts_where_their_teacher_does(path: str, tmp_path: Path) -> None:
-    (tmp_path / "model").symlink_to(path)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text('teacher: taught(hf("model", freeze=1, max_length=20), at="teacher.safetensors")\nstudent: auto()\n')
-    opened = load(recipe).opened(TEXTS.schema, classification())
-    said = write(opened.entries["student"].node)
+def test_auto_begins_students_of_texts_where_their_teacher_does(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(path).parent
+    monkeypatch.chdir(tmp_path)
+    teacher = taught(hf(os.path.relpath(path), freeze=1, max_length=20), at="teacher.safetensors")
+    found = settled({}, vocabulary, TEXTS.schema, classification(), teacher=teacher, base=here)
+    said = write(found["student"])
     assert 'static_embedding(hf("model", max_length=20), dimensions=16, hidden=choice(0, 64))' in said
     assert 'shrink(hf("model", max_length=20), layers=integer(1, 3), width=choice(8, 16))' in said
-    families = set()
-    for point in opened.priors():
-        student = opened.at(point).value("student", tmp_path)
-        families.add(type(student).__name__)
+    built: set[str] = set()
+
+    def build(node: Node) -> None:
+        student = resolve(node, vocabulary("student"), base=here)
+        built.add(type(student).__name__)
         assert student(TEXTS.schema, 0)({"text": Texts(["sea1 wood2"])}).shape == (1, len(TEXTS.schema.classes))
-    assert families == {"Ngrams", "Static", "Shrunk"}
+
+    Space.of(found["student"], "student", vocabulary("student")).check(build)
+    assert built == {"Ngrams", "Static", "Shrunk"}
 
 
-def test_auto_finds_the_encoder_of_a_teacher_from_python(path: str) -> None:
-    vectors = of_texts({"student": "auto()"}, teacher=hf(path)).opened(VECTORS, embedding())
-    assert write(vectors.entries["student"].node) == f'shrink(hf("{path}", max_length=128), layers=integer(1, 3))'
-    assert vectors.at(vectors.priors()[0]).value("student", "run")(VECTORS, 0)(ROWS).shape == (4, 1, 16)
+def test_auto_shrinks_the_encoder_whose_vectors_are_asked(path: str) -> None:
+    found = settled({}, vocabulary, VECTORS, embedding(), teacher=hf(path))
+    assert write(found["student"]) == f'shrink(hf("{path}", max_length=128), layers=integer(1, 3))'
+    assert write(found["objective"]) == "cosine()"
+    assert write(found["fit"]) == "fit(lr=log(5e-05, 0.001))"

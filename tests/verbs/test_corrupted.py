@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,19 +19,14 @@ from attar.errors import DataError, TeacherError
 from attar.progress import silent
 from attar.signal import IGNORE, NOTHING, Batch, Signal
 from attar.sources import cached, module
+from attar.statistics import Draws
 from attar.task import classification, task_for
 from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher, small_texts
 from attar.verbs.evaluate import evaluate
-from attar.verbs.evaluate.corrupted import corrupted
+from attar.verbs.evaluate.corrupted import _figure, _off, corrupted
 from attar.verbs.evaluate.label_free import Answered
 from attar.verbs.evaluate.models import Rows, gather, judge
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
 
 
 def value(figure: Figure) -> float:
@@ -59,7 +55,7 @@ def pictures() -> tuple[Data, SmallCNN, SmallCNN]:
 
 def test_every_figure_is_what_a_naive_loop_finds(pictures: tuple[Data, SmallCNN, SmallCNN]) -> None:
     data, teacher, student = pictures
-    spec = corruptions(kinds=["noise", "blur"], severities=(2, 5), rows=80)
+    spec = corruptions(kinds=["fog", "blur"], severities=(2, 5), rows=80)
     section = found(module(student), module(teacher), data, spec)
     ready = spec.of(data)
     some = ready.some(data.test)
@@ -68,7 +64,7 @@ def test_every_figure_is_what_a_naive_loop_finds(pictures: tuple[Data, SmallCNN,
     for who, model in (("t", teacher), ("s", student)):
         clean = some.batch(every)
         errors[who, "clean"] = float((model(clean.inputs).argmax(-1) != clean.labels).double().mean())
-    for kind in ("noise", "blur"):
+    for kind in ("fog", "blur"):
         for severity in (2, 5):
             batch = ready.split(some, kind, severity).batch(every)
             t, s = (model(batch.inputs).argmax(-1) for model in (teacher, student))
@@ -84,10 +80,10 @@ def test_every_figure_is_what_a_naive_loop_finds(pictures: tuple[Data, SmallCNN,
         assert value(section.kinds[kind].student) == pytest.approx(1 - (errors["s", kind, 2] + errors["s", kind, 5]) / 2)
     assert value(section.error) == pytest.approx(sum(ratios) / 2)
     assert section.error.how.startswith("mean over 2 of 2 kinds; paired BCa bootstrap over rows")
-    lost = [errors["s", "noise", n] - errors["s", "clean"] for n in (2, 5)]
-    theirs = [errors["t", "noise", n] - errors["t", "clean"] for n in (2, 5)]
-    assert value(section.kinds["noise"].relative) == pytest.approx(sum(lost) / sum(theirs))
-    for figure in (section.error, section.kinds["noise"].error, section.clean.teacher, section.clean.likeness):
+    lost = [errors["s", "fog", n] - errors["s", "clean"] for n in (2, 5)]
+    theirs = [errors["t", "fog", n] - errors["t", "clean"] for n in (2, 5)]
+    assert value(section.kinds["fog"].relative) == pytest.approx(sum(lost) / sum(theirs))
+    for figure in (section.error, section.kinds["fog"].error, section.clean.teacher, section.clean.likeness):
         assert figure.low is not None
         assert figure.high is not None
         assert figure.low <= value(figure) <= figure.high
@@ -234,6 +230,7 @@ def test_a_teacher_that_collapses_is_not_believed_and_one_that_holds_is() -> Non
     assert abs(value(held.estimate) - value(held.truth)) < 0.06
     assert (section.believed, section.doubted) == (2, 0)
     assert value(section.told) < 0.06
+    assert section.told.low is None  # of one kind
     section = found(scripted(0.8, 1, 190), scripted(0.95, 2, 190), base, spec)
     broken = section.kinds["brightness"].severities["5"].label_free
     assert broken is not None
@@ -255,3 +252,20 @@ def test_rows_elsewhere_have_an_accuracy_told_without_labels_beside_the_truth() 
     rule = evaluate(*models, home, classification(recall_at_fpr=0.1), shift={"other": other}).shift["other"]
     assert rule.label_free is not None
     assert rule.label_free.truth.value == pytest.approx(value(rule.quality["accuracy"].student))
+
+
+@pytest.mark.parametrize(("without", "there"), [(0, True), (9, True), (30, False), (150, False)])
+def test_a_ratio_counts_the_resamples_in_which_the_teacher_loses_nothing(without: int, there: bool) -> None:
+    draws = np.random.default_rng(0).normal(1.5, 0.1, 1000)
+    draws[:without] = np.nan
+    found = _figure(Draws(1.5, draws, draws[-100:], 300))
+    assert (found.value is not None) == (found.low is not None) == (found.high is not None) == there
+    assert (f"{without} left out in which the teacher loses nothing" in found.how) == (0 < without < 10)
+    assert there or f"nothing in {without} of 1,000 resamples" in found.how
+
+
+def test_how_far_estimates_are_off_has_an_interval_over_kinds() -> None:
+    off = _off(np.array([0.01, -0.02, 0.03, 0.05]), np.array([0, 0, 1, 1]), "how")
+    assert (off.value, off.low, off.n) == (pytest.approx(0.0275), 0.0, 4)  # no distance is below 0
+    assert off.high is not None
+    assert off.high > 0.05

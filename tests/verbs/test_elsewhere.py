@@ -24,12 +24,6 @@ from attar.verbs.evaluate import fitted as laid_out
 from attar.verbs.evaluate.elsewhere import _less
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def moved(data: Data, by: int = 10_000) -> Data:
     """The same rows as other ones: ids that home does not know."""
     return replace(data, **{name: replace(split, ids=split.ids + by) for name, split in data.splits.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,19 @@ import torch
 from scipy import special
 from torch import Tensor, nn
 
-from attar.certificate import Certificate, require
+from attar.certificate import Certificate, Figure, Verdict, require
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
 from attar.errors import EvidenceError, TeacherError
 from attar.identity import uniform
 from attar.signal import IGNORE, NOTHING, Batch, Schema, Signal
 from attar.sources.module import module
-from attar.statistics import metrics, vectors
+from attar.statistics import clopper_pearson, metrics, vectors
 from attar.statistics.tests import Effect
 from attar.task import classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
-from attar.verbs.evaluate.verdicts import _against, _more
+from attar.verbs.evaluate.verdicts import _against, _more, helped
 from attar.verbs.export import export
 
 
@@ -89,11 +89,12 @@ def rows(task_kind: str, columns: int, n: int = 1500, classes: tuple[str, ...] =
     return Data(schema, task_kind, empty, valid, replace(empty, name="calibration"), test, "fingerprint")  # pyright: ignore[reportArgumentType] a str of the kinds
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 500)
+@pytest.fixture(scope="module", autouse=True)
+def resamples(quick: None) -> Iterator[None]:
+    """Enough of them that an interval is where formulas have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 500)
+        yield
 
 
 def arms(gain: float, n: int = 5) -> dict[str, list[Toy]]:
@@ -184,6 +185,24 @@ def test_two_perfect_rankings_of_few_rows_are_no_evidence() -> None:
     assert found.helped.answer == "insufficient evidence"
 
 
+def test_a_share_of_0_or_1_has_an_interval_all_the_same() -> None:
+    data = rows("classification", 1, n=440)
+    inputs = data.test.batch(torch.arange(len(data.test))).inputs
+    assert isinstance(inputs, Tensor)
+    data = replace(data, test=replace(data.test, labels=(inputs[:, 0] > 0).long()))
+    found = evaluate(Toy("s"), Toy("t"), data)
+    accuracy, exact = found.quality["accuracy"].student, clopper_pearson(40, 40)
+    assert (accuracy.value, accuracy.low, accuracy.high) == (1.0, pytest.approx(exact[0]), 1.0)
+    assert accuracy.how == "exact interval (Clopper and Pearson), all of 40 alike"
+    positive = int((inputs[:, 0] > 0).sum())
+    assert found.quality["auroc"].teacher.low == pytest.approx(clopper_pearson(k := min(positive, 40 - positive), k)[0])
+    weight = torch.tensor([1.0, 3.0]).repeat(20)
+    weighed = evaluate(Toy("s"), Toy("t"), replace(data, test=replace(data.test, weight=weight)))
+    for figure in (weighed.quality["accuracy"].student, weighed.fidelity["agreement"]):
+        assert figure.low == pytest.approx(0.025 ** (1 / 32))  # 80² / 200 rows
+        assert "all of 32 alike" in figure.how
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_a_handful_of_rows_decides_nothing_and_breaks_nothing(n: int) -> None:
     for kind, tasks in {
@@ -239,6 +258,29 @@ def test_distillation_helps_only_if_it_beats_every_control_over_five_seeds() -> 
     hurt = {"student": hurt["labels"], "labels": hurt["student"]}
     assert evaluate(Toy("s0", 0.3), Toy("t", 0.1), data, task, arms=hurt, require=require(margin=0.5, helped=True)).exit_code == 3
     assert evaluate(Toy("s0", 0.3), Toy("t", 0.1), data, task).helped.answer == "insufficient evidence"
+
+
+def test_where_one_control_is_no_worse_more_seeds_are_not_asked_for() -> None:
+    def verdict(answer: Any, low: float, seeds: int | None = None) -> Verdict:
+        return Verdict(answer, f"{answer}: {low}", Figure(low + 0.01, low, low + 0.02), 0.005, None, seeds)
+
+    each = {"labels": verdict("insufficient evidence", -0.02, 9), "smooth": verdict("no difference", -0.004)}
+    found = helped(each, labelled=True)
+    assert (found.answer, found.sentence, found.seeds_needed) == ("no difference", each["smooth"].sentence, None)
+    hurt = helped({**each, "hard": verdict("hurt", -0.9)}, labelled=True)
+    assert hurt.answer == "hurt"
+    two = helped({"labels": verdict("helped", 0.03), "smooth": verdict("helped", 0.01)}, labelled=True)
+    assert two.difference == Figure(0.02, 0.01, 0.03)  # the least favourable, whatever the order
+    assert helped({"labels": each["labels"]}, labelled=True).seeds_needed == 9
+
+
+def test_an_interval_over_seeds_ends_where_the_metric_ends() -> None:
+    data = rows("classification", 1, n=500)
+    few = {"student": [Toy("a"), Toy("b", 4.0)], "labels": [Toy("c", 9.0), Toy("d")]}
+    q = evaluate(Toy("s"), Toy("t"), data, classification(metric="auroc"), arms=few).quality["auroc"]
+    assert (q.arms["student"].low, q.arms["student"].high) == (0.0, 1.0)  # t of one degree of freedom is 12.7 standard errors
+    assert "cut off where the metric ends" in q.arms["student"].how
+    assert (q.gains["labels"].low, q.gains["labels"].high) == (-1.0, 1.0)
 
 
 def test_an_arm_gets_its_temperature_from_validation_rows() -> None:

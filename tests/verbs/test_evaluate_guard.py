@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ import torch
 from scipy.stats import binomtest
 
 from attar.certificate import Certificate, Kept
-from attar.data import Data
+from attar.certificate.guarding import lines
+from attar.data import Data, Split
+from attar.data.groups import Group
 from attar.guards import Guard, guard
 from attar.report import write_report
 from attar.sources import cascade, module, onnx
@@ -26,15 +27,6 @@ from attar.verbs.evaluate.scoring import share
 from attar.verbs.export import export
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Cost is measured briefly, and rows are resampled less often: neither is what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-        patch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +194,9 @@ def test_a_cell_is_called_broken_only_where_its_test_rows_show_it(wrong: int, br
 def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(certificate: Certificate) -> None:
     c = certificate
     assert Certificate.from_dict(c.to_dict()).guard == c.guard
-    lines = c.lines(80)
-    assert max(map(len, lines)) <= 80
-    assert any("CERTIFIED at 80 % confidence" in line for line in lines)
+    said = c.lines(80)
+    assert max(map(len, said)) <= 80
+    assert any("CERTIFIED at 80 % confidence" in line for line in said)
     assert any("promises nothing" in limit for limit in c.limits)
 
 
@@ -253,3 +245,53 @@ def test_a_cascade_is_judged_as_a_student_like_any_other(folder: Path, certifica
     assert c.fidelity["agreement"].value > alone.fidelity["agreement"].value
     assert c.guard is None
     assert c.quality["accuracy"].student.value == pytest.approx(alone.guard.cascade["accuracy"]["cascade"].value)  # pyright: ignore[reportOptionalMemberAccess] it has one
+
+
+def sexed(data: Data) -> Data:
+    """The same rows, parted by a column that nobody gives the student; of a few it is not known."""
+    rng = np.random.default_rng(0)
+
+    def parts(split: Split) -> Split:
+        codes = rng.integers(0, 2, len(split))
+        codes[:7] = -1
+        return replace(split, groups={"sex": Group(("F", "M"), torch.from_numpy(codes))})
+
+    return replace(data, **{name: parts(split) for name, split in data.splits.items()})
+
+
+def test_a_promise_of_groups_is_told_by_group_in_the_terminal_and_on_the_page(teacher: Any, table: Data, tmp_path: Path) -> None:
+    data = sexed(table)
+    c = judged(guard(epsilon=0.15, delta=0.2, groups=True), teacher, data, tmp_path)
+    g = c.guard
+    assert g is not None
+    assert g.certified
+    student = onnx(str(tmp_path / "student"))
+    batch = data.test.batch(torch.arange(len(data.test)))
+    found, codes = student.guarded(batch), data.test.groups["sex"].codes
+    wrong = found.output.argmax(-1) != teacher(batch).output.argmax(-1)
+    assert list(g.groups["sex"]) == ["F", "M", "missing"]
+    for code, (name, cell) in zip((0, 1, -1), g.groups["sex"].items(), strict=True):
+        mine = codes == code
+        assert (cell.rows, cell.answered.value) == (int(mine.sum()), pytest.approx(float(found.answer[mine].float().mean())))
+        assert cell.errors.value == pytest.approx(float(wrong[mine & found.answer].float().mean()))
+        promised = {p.name: p.bound for p in student.promise.cells if p.of == "sex"}
+        assert cell.bound == promised.get(name)
+    assert g.groups["sex"]["missing"].bound is None
+    said = c.lines(80)
+    assert max(map(len, said)) <= 80
+    assert [line[:8] for line in lines(g) if line.startswith("  sex ")] == ["  sex F ", "  sex M "]
+    unpromised = {"sex": {name: replace(cell, bound=None) for name, cell in g.groups["sex"].items()}}
+    assert "sex F" not in "\n".join(lines(replace(g, groups=unpromised)))
+    assert "each group by 'sex'" in " ".join(" ".join(said).split())
+    page = write_report(c, tmp_path).read_text(encoding="utf-8")
+    assert {"sex F", "sex missing"} <= {cell.split("<")[0].strip() for cell in page.split(">")}
+    assert Certificate.from_dict(c.to_dict()).guard == g
+
+
+def test_the_terminal_tells_how_sure_the_share_answered_is(certificate: Certificate) -> None:
+    g = certificate.guard
+    assert g is not None
+    share = g.whole.answered
+    row = next(line for line in certificate.lines(80) if line.startswith("  all "))
+    assert f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" in row
+    assert not any("[ " in line for line in certificate.lines(80))

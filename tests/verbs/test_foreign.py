@@ -32,12 +32,6 @@ from attar.verbs.export import export
 DETECTORS = ["confidence", "energy", "knn", "mahalanobis", "relative_mahalanobis"]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def stretched(data: Data, by: float = 4.0) -> Data:
     """Other rows: numbers so many times as large, and ids that home does not know."""
 

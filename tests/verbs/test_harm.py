@@ -57,12 +57,6 @@ class Told:
         return lambda: None
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.01)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def groups(n: int = N) -> dict[str, Group]:
     """Sex in halves, ward in three parts of which one has three rows."""
     ward = torch.where(torch.arange(n) < 3, 2, torch.arange(n) // 3 % 2)
@@ -339,6 +333,25 @@ def test_a_tie_goes_to_what_the_seeds_are_surer_of_and_confidence_finds_what_is_
     assert pies.lost_found.value == pytest.approx(roc_auc_score((split | both).numpy(), unsure.numpy()))
     assert pies.lost_found.low is not None
     assert pies.file == ""
+
+
+@pytest.mark.parametrize("task", [classification(threshold=0.9), classification(metric="auroc", recall_at_fpr=0.1)])
+def test_under_a_rule_with_a_cut_unsure_is_who_lies_near_it(task: Task) -> None:
+    rng = np.random.default_rng(6)
+    z = torch.tensor(rng.normal(2, 2, N))
+    y = (torch.sigmoid(z - 2) > torch.tensor(rng.random(N))).long()
+    near = z + torch.tensor(rng.normal(0, 0.3, N))
+    student, teacher = (Told(name, torch.stack((torch.zeros(N).double(), v), -1)) for name, v in (("s", near), ("t", z)))
+    rows = data(y)
+    pies = compared(student, teacher, rows, task).pies
+    assert pies is not None
+    at_test = rows.test.batch(torch.arange(N))
+    fixed = [task.bind(rows.schema).fix(told(at_test).output.double(), y) for told in (student, teacher)]  # valid has the same rows
+    s, t = (rule.decide(told(at_test).output.double()) for rule, told in zip(fixed, (student, teacher), strict=True))
+    assert fixed[0].decides_from is not None
+    distance = (near - fixed[0].decides_from).abs()
+    assert pies.differ_found.value == pytest.approx(roc_auc_score((s != t).numpy(), -distance.numpy()))
+    assert (pies.differ_found.value or 0) > 0.8  # they differ where the student is near the cut
 
 
 def test_without_pyarrow_rows_are_listed_as_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,12 +26,6 @@ from attar.verbs.show import show
 FIT = attar.fit(epochs=3, lr=0.02, batch=32, seeds=1, threads=1)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.verbs.evaluate.COST_SECONDS", 0.02)
-    monkeypatch.setattr("attar.verbs.evaluate.scoring.RESAMPLES", 200)
-
-
 def written(path: Path, data: Data, *, label: str | None = None, keep: int = 10**6) -> str:
     """All rows of toy texts as a TSV; of the labels the first `keep` alone."""
     names = data.schema.texts

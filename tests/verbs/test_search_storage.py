@@ -308,17 +308,18 @@ def test_tables_of_another_optuna_are_one_message(tmp_path: Path) -> None:
 
 def test_a_server_that_goes_away_is_one_message_and_gives_back_what_was_held(postgresql: Callable[[], str]) -> None:
     import psycopg
+    from psycopg import sql
 
     url = postgresql()
-    name, elsewhere = psycopg.sql.Identifier(url.rpartition("/")[2]), url.rpartition("/")[0] + "/postgres"
+    name, elsewhere = sql.Identifier(url.rpartition("/")[2]), url.rpartition("/")[0] + "/postgres"
     with pytest.raises(RunError, match="refuses|does not answer"), open_study(url, **ME, trials=2) as ledger:
         asked = ledger.claim(2)
         with psycopg.connect(elsewhere, autocommit=True) as connection:
-            connection.execute(psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [url.rpartition("/")[2]])
         asked[0].suggest_float("x", 0, 1)  # Optuna's own error
     with psycopg.connect(elsewhere, autocommit=True) as connection:
-        connection.execute(psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
     with open_study(url, **ME, patience=0.1) as ledger:
         ledger.left()
         time.sleep(0.2)

@@ -65,6 +65,12 @@ class Certificate:
     def __repr__(self) -> str:
         return f"<Certificate: non-inferior {self.non_inferior.answer}, helped {self.helped.answer}>"
 
+    @property
+    def deciding(self) -> str | None:
+        """The control that decides `helped`: of those with its answer, the least favourable; None where none was asked."""
+        found = {name: v for name, v in self.against.items() if v.answer == self.helped.answer and v.difference is not None}
+        return min(found, key=lambda name: found[name].lowest) if found else None
+
     def __str__(self) -> str:
         return "\n".join(self.lines())
 

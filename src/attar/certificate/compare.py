@@ -65,9 +65,9 @@ class Comparison:
 
     def _tables(self) -> Iterable[tuple[str, list[tuple[str, str]]]]:
         """(heading, lines with their styles) of each table that has something in it."""
-        verdicts = (("no worse than the teacher", lambda c: c.non_inferior), ("distillation helped", lambda c: c.helped))
-        for head, of in verdicts:
-            yield head, [self._line(name, _verdict(v, c), STYLES[v.answer]) for name, c in self.certificates.items() for v in (of(c),)]
+        runs = self.certificates.items()
+        yield "no worse than the teacher", [self._line(n, _verdict(c.non_inferior, c), STYLES[c.non_inferior.answer]) for n, c in runs]
+        yield "distillation helped", [line for name, c in runs for line in self._helped(name, c)]
         if any(c.requirements for c in self.certificates.values()):
             yield "required", [self._line(name, *_required(c)) for name, c in self.certificates.items()]
         metrics = dict.fromkeys(metric for c in self.certificates.values() for metric in c.quality)
@@ -91,6 +91,15 @@ class Comparison:
                 unit = f", {there[0].unit}" if there[0].unit else ""
                 yield f"{metric_name(cost) + unit:<{NAME + 4}}{'teacher':>9}{'student':>9}  [95 %]", self._costs(cost)
         yield f"{'judged on':<{NAME + 4}}{'rows':>9}{'look':>9}  file", [self._line(n, _judged(c)) for n, c in self.certificates.items()]
+
+    def _helped(self, name: str, c: Certificate) -> list[tuple[str, str]]:
+        """The answer, and below it the control that decides."""
+        style, control = STYLES[c.helped.answer], c.deciding
+        if control is None:
+            return [self._line(name, c.helped.answer, style)]
+        others = "" if len(c.against) == 1 else f", the least favourable of {len(c.against)} controls"
+        answer = Verdict(c.helped.answer, "", c.against[control].difference)
+        return [self._line(name, _verdict(answer, c), style), self._line("", f"over {control}{others}", style)]
 
     def _each(self, of: Callable[[Certificate], Any], write: Callable[[Any], str]) -> list[tuple[str, str]]:
         return [self._line(name, "-" if (found := of(c)) is None else write(found)) for name, c in self.certificates.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attar.certificate.figures import Figure, metric_name, number, shortened
+from attar.certificate.figures import Figure, digits, metric_name, number, shortened, span
 from attar.certificate.label_free import LabelFree
 
 __all__ = ["Corrupted", "Corruption", "Severity", "lines"]
@@ -90,8 +90,13 @@ def lines(c: Corrupted) -> list[str]:
     if c.told.value is not None:
         believed = f"{c.believed} of {c.believed + c.doubted}"
         found.append(f"  accuracy told without labels, believed in {believed} pairs of kind and severity:")
-        found.append(f"  off by {number(c.told)} on average, where the accuracy at home is off by {number(c.assumed)}")
+        found.append(f"  off by {_off(c.told)} on average;")
+        found.append(f"  the accuracy at home is off by {_off(c.assumed)} there")
     return found
+
+
+def _off(figure: Figure) -> str:
+    return digits(figure.value or 0.0) + (f" {span(figure)}" if figure.low is not None else " [one kind alone: no interval]")
 
 
 def _ratio(figure: Figure | None) -> str:

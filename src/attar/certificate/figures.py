@@ -72,6 +72,13 @@ class Verdict:
     rows_needed: int | None = None
     seeds_needed: int | None = None
 
+    @property
+    def lowest(self) -> float:
+        """The lower end of what it rests on, or the value itself where that has no interval; 0 where it rests on nothing."""
+        d = self.difference
+        known = [x for x in (d.low, d.value) if x is not None] if d is not None else []
+        return known[0] if known else 0.0
+
 
 _NAMES = {
     "agreement_teacher_positive": "  where it says positive",
@@ -129,7 +136,7 @@ def interval(figure: Figure) -> str:
     if figure.value is None:
         return "-"
     text = signed(figure.value)
-    return text if figure.low is None or figure.high is None else f"{text} [{signed(figure.low)}, {signed(figure.high)}]"
+    return text if figure.low is None or figure.high is None else f"{text} [{signed(figure.low).strip()}, {signed(figure.high).strip()}]"
 
 
 def signed(value: float) -> str:

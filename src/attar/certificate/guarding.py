@@ -39,6 +39,7 @@ class Guarding:
     thresholds: by class, of the student's confidence in its decision; None: that is never answered.
     calibration_rows: how many decided. whole: all test rows. cells: by what the target says of them, whether or not the promise is by it.
     said: by what the student says, where the promise is of that; empty otherwise.
+    groups: by column and part, of every declared group, whether or not it is promised anything; "missing" never is.
     files: of every other exported graph, whose guard is its own.
     cascade: the figures of teacher, student, cascade and "difference", cascade − teacher, by metric; of latency in ms and of how often the
     teacher is asked. better: by metric, +1 where more is better.
@@ -58,6 +59,7 @@ class Guarding:
     whole: Kept
     cells: Mapping[str, Kept] = field(default_factory=dict)
     said: Mapping[str, Kept] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Kept]] = field(default_factory=dict)
     files: Mapping[str, Kept] = field(default_factory=dict)
     cascade: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     better: Mapping[str, int] = field(default_factory=dict)
@@ -86,13 +88,14 @@ def lines(g: Guarding) -> list[str]:
     """The guard and its cascade, for a terminal."""
     head = f"guard on {g.whole.rows:,} test rows"
     who = "teacher decides" if g.target == "teacher" else "label is"
-    out = [f"{head:<28}{'answered':>9}{g.error:>13}  {'[95 %]':<16}   bound"]
-    named = {"all": g.whole, **{f"{who} {name}": kept for name, kept in g.cells.items()}, **{f"it says {n}": k for n, k in g.said.items()}}
-    for name, kept in {**named, **g.files}.items():
+    out = [f"{head:<26}{'answered [95 %]':<20}  {f'{g.error} [95 %]':<23}  bound"]
+    named = [("all", g.whole), *((f"{who} {name}", kept) for name, kept in g.cells.items())]
+    named += [(f"it says {name}", kept) for name, kept in g.said.items()]
+    named += [(f"{of} {name}", kept) for of, parts in g.groups.items() for name, kept in parts.items() if kept.bound is not None]
+    for name, kept in [*named, *g.files.items()]:
         bound = "" if kept.bound is None else digits(kept.bound)
-        figures = f"{number(kept.answered):>9}{number(kept.errors):>13}  {span(kept.errors):<16}  {bound}"
-        out.append(f"  {shortened(name, 25):<26}{figures}".rstrip())
-    out.append(f"  {'if it answered every row':<26}{digits(1.0):>9}{number(g.whole.unguarded):>13}  {span(g.whole.unguarded)}")
+        out.append(f"  {shortened(name, 23):<24}{_share(kept.answered, 3):<20}  {_share(kept.errors, 4):<23}  {bound}".rstrip())
+    out.append(f"  {'if it answered all rows':<24}{1:<20.3f}  {_share(g.whole.unguarded, 4)}")
     if g.cascade:
         out.append(f"  {'cascade':<22}{'teacher':>9}{'student':>9}{'cascade':>9}  cascade − teacher [95 %]")
     for name, figures in g.cascade.items():
@@ -104,3 +107,11 @@ def lines(g: Guarding) -> list[str]:
         out.append(f"  {what:<22}{cells}  {last}")
     sentences = [f"guard: {g.sentence}.", *([f"BUT {g.contradicted}."] if g.broken else [])]
     return out + [line for said in sentences for line in textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+
+
+def _share(figure: Figure, decimals: int) -> str:
+    """A share and its interval, which is narrower than a table's would be with the decimals of `digits`."""
+    if figure.value is None:
+        return "-"
+    ends = "" if figure.low is None or figure.high is None else f" [{figure.low:.{decimals}f}, {figure.high:.{decimals}f}]"
+    return f"{figure.value:.{decimals}f}{ends}"

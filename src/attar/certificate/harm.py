@@ -101,7 +101,8 @@ class Pies:
     """Rows on which the mode of a population of students differs from the teacher. Hooker et al. 2019, with the teacher as reference.
 
     seeds: of the population. differ: share of decisions. lost, gained: of labelled decisions, the teacher right and the population wrong,
-    and the other way round. differ_found, lost_found: AUROC of 1 − confidence of the file that ships at finding them.
+    and the other way round. differ_found, lost_found: AUROC of 1 − confidence of the file that ships at finding them;
+    under a rule with a cut confidence is how far the log-odds are from it.
     file: in the run folder, which lists all that differ; "" where nothing was written. listed: how many. examples: the first of them.
     """
 

@@ -9,8 +9,8 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal
 
-from attar.errors import NotationError
-from attar.notation.annotations import hints_of, parameters_of, said
+from attar.errors import AttarError, NotationError
+from attar.notation.annotations import parameters_of
 from attar.notation.resolve import Vocabulary, resolve
 from attar.notation.tree import NOWHERE, Call, List, Minus, Name, Node, Place, Product, Sum, Value, cut, is_number, literal, refuse, write
 
@@ -135,8 +135,7 @@ class Hole:
     name: where it stands, "student.width", "objective.kl.temperature", "student" for a whole line; unique in its recipe.
     low, high: of numbers, both included; None of a choice. log: ratios count, not differences. items: of a choice, as written.
     within: (name of a choice, text of its item), outermost first: only where a point has all of them is this one asked for.
-    word, argument: whose value it is, "" where that is not known. tensor: whether that may also be a 0-dimensional tensor, one value for
-        each student of a cohort: temperatures and weights.
+    word, argument: whose value it is; "" where it is none's.
     """
 
     name: str
@@ -148,7 +147,6 @@ class Hole:
     within: tuple[tuple[str, str], ...] = ()
     word: str = ""
     argument: str = ""
-    tensor: bool = False
     at: Place = field(default=NOWHERE, compare=False, repr=False)
 
     @property
@@ -230,13 +228,12 @@ class Space:
         """How many points there are; None where a range is continuous."""
         return self._size(self._form)
 
-    def at(self, point: Mapping[str, Any], tensor: str = "") -> Node:
+    def at(self, point: Mapping[str, Any]) -> Node:
         """The tree with each hole filled by its value in `point`, which may name more than is asked for here.
 
-        tensor: a word that is called with the number where it may be a tensor; "" leaves plain numbers.
         Raises NotationError for a hole that `point` leaves out, and for a value outside.
         """
-        return self._filled(self._form, point, tensor)
+        return self._filled(self._form, point)
 
     def contains(self, point: Mapping[str, Any]) -> bool:
         """Whether `point` has a value within its bounds for every hole that is asked for."""
@@ -246,12 +243,26 @@ class Space:
         """A point half way in every hole that is asked for; the first item of a choice of words."""
         return self._point(lambda hole: hole.middle)
 
-    def ends(self) -> Iterator[tuple[dict[str, Any], ...]]:
-        """For each bound and each item points that have it, the first with all else half way, then with all else at either end."""
+    def check(self, resolve: Callable[[Node], object]) -> None:
+        """Raise what `resolve` raises of a bound or an item, with whatever else is chosen; where nothing is to choose, of the tree.
+
+        Each bound and item is tried with all else half way, then at its lower, then at its upper end: what is refused in one company may
+        be fine in another, heads that do not divide one width divide the next. What else is chosen together may still be refused.
+        """
+        if self.empty:
+            resolve(self.node)
         for hole in self.holes:
             for value in hole.ends:
                 fixed = dict([*hole.within, (hole.name, value)])
-                yield tuple(self._point(end, fixed) for end in (lambda h: h.middle, lambda h: h.ends[0], lambda h: h.ends[-1]))
+                refused: list[AttarError] = []
+                for end in (lambda h: h.middle, lambda h: h.ends[0], lambda h: h.ends[-1]):
+                    try:
+                        resolve(self.at(self._point(end, fixed)))
+                        break
+                    except AttarError as error:
+                        refused.append(error)
+                else:
+                    raise refused[0]
 
     def _point(self, value: Callable[[Hole], Any], fixed: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         point: dict[str, Any] = {}
@@ -263,7 +274,7 @@ class Space:
     def _hole(self, name: str) -> Hole:
         return next(hole for hole in self.holes if hole.name == name)
 
-    def _filled(self, form: Node, point: Mapping[str, Any], tensor: str) -> Node:
+    def _filled(self, form: Node, point: Mapping[str, Any]) -> Node:
         match form:
             case Name(name=name) if name.startswith(_MARK):
                 hole = self._hole(name.removeprefix(_MARK))
@@ -273,12 +284,10 @@ class Space:
                 if not hole.holds(value):
                     raise NotationError(f"{hole.name}={cut(literal(value))} lies outside of {cut(hole.text)}\n{hole.at}", hint=_what(hole))
                 if hole.kind == "choice":
-                    item = self._filled(self._items[hole.name][hole.texts.index(value)], point, tensor)
-                    return Call(tensor, (item,), at=hole.at) if tensor and hole.tensor and is_number(item) else item
-                number = Value(int(value) if hole.kind == "integer" else float(value), hole.at)
-                return Call(tensor, (number,), at=hole.at) if tensor and hole.tensor else number
+                    return self._filled(self._items[hole.name][hole.texts.index(value)], point)
+                return Value(int(value) if hole.kind == "integer" else float(value), hole.at)
             case _:
-                return _canonical(_mapped(form, lambda part, _: self._filled(part, point, tensor)))
+                return _canonical(_mapped(form, lambda part, _: self._filled(part, point)))
 
     def _size(self, form: Node) -> int | None:
         if isinstance(form, Name) and form.name.startswith(_MARK):
@@ -318,7 +327,6 @@ class _Spot:
     within: tuple[tuple[str, str], ...] = ()
     top: bool = False
     word: str = ""
-    tensor: bool = False
 
     @property
     def name(self) -> str:
@@ -339,31 +347,27 @@ class _Finder:
         inner = replace(spot, top=False)
         if isinstance(node, Call):
             inner = replace(inner, path=spot.path if spot.top else (*spot.path, node.name), word=node.name)
-            named = self.arguments(node)
-            return _mapped(node, lambda part, which: self.marked(part, replace(inner, argument=named[which][0], tensor=named[which][1])))
+            names = self.names(node)
+            return _mapped(node, lambda part, which: self.marked(part, replace(inner, argument=names[which])))
         if isinstance(node, Product):
             term = next((i.name for i in node.items if isinstance(i, Call) and i.name not in SPACES), "")
-            weight = replace(inner, path=(*spot.path, term) if term else spot.path, word="", argument="weight", tensor=True)
+            weight = replace(inner, path=(*spot.path, term) if term else spot.path, word="", argument="weight")
             return _mapped(node, lambda part, _: self.marked(part, weight if _is_number(part) else inner))
         return _mapped(node, lambda part, _: self.marked(part, inner))
 
-    def arguments(self, node: Call) -> list[tuple[str, bool]]:
-        """What the arguments of a call are called, as they are written, and whether each may be a tensor; unknown ones are counted."""
+    def names(self, node: Call) -> list[str]:
+        """What the arguments of a call are called, as they are written; of unknown words those by place are counted."""
         callee = self.words.get(node.name)
-        parameters = {} if callee is None else parameters_of(callee)
-        hints = {} if callee is None else hints_of(callee)
-        places = [p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        places = [] if callee is None else [p for p in parameters_of(callee).values() if p.kind is not p.KEYWORD_ONLY]
         several = bool(places) and places[-1].kind is places[-1].VAR_POSITIONAL
         names = [places[i].name if i < len(places) else places[-1].name if several else str(i) for i, _ in enumerate(node.args)]
-        names += [name for name, _ in node.kwargs]
-        return [(name, "Tensor" in said(hints[name]).split(" | ") if name in hints else False) for name in names]
+        return [*names, *(name for name, _ in node.kwargs)]
 
     def hole(self, node: Call, spot: _Spot) -> Node:
         name = self.free(spot.name)
         if node.name == "choice":
             items = _chosen_from(node)
-            numbers = spot.tensor and all(is_number(item) for item in items)
-            hole = Hole(name, "choice", None, None, False, items, spot.within, spot.word, spot.argument, numbers, node.at)
+            hole = Hole(name, "choice", None, None, False, items, spot.within, spot.word, spot.argument, node.at)
             self.holes.append(hole)
             texts = hole.texts
             self.items[name] = tuple(
@@ -375,7 +379,7 @@ class _Finder:
                 refuse(f"a space within {node.name}(): its bounds are numbers", inner.at, f"choice({node.name}(1, 8), {node.name}(2, 16))")
             found = resolve(node, SPACES)
             bounds = (found.kind, found.low, found.high, found.log)
-            self.holes.append(Hole(name, *bounds, (), spot.within, spot.word, spot.argument, spot.tensor, node.at))
+            self.holes.append(Hole(name, *bounds, (), spot.within, spot.word, spot.argument, node.at))
         return Name(_MARK + name, node.at)
 
     def free(self, name: str) -> str:

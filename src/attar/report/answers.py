@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from attar.certificate import Certificate, Figure, Verdict, digits, metric_name
+from attar.certificate import Certificate, Figure, digits, metric_name
 from attar.certificate.harm import FDR
 from attar.report.words import (
     by_class,
@@ -82,10 +82,9 @@ def _helped(c: Certificate) -> Reply:
         "insufficient evidence": ("unsure", "Insufficient evidence"),
     }[c.helped.answer]
     q = c.quality.get(c.claim["metric"])
-    decisive = [name for name, v in c.against.items() if v.answer == c.helped.answer and v.difference is not None]
-    if q is None or not decisive or any(name not in q.gains for name in c.against):
+    least = c.deciding
+    if q is None or least is None or any(name not in q.gains for name in c.against):
         return Reply(question, tone, word, "", "", sentences([_quiet(c.helped.sentence)]), to)  # pyright: ignore[reportArgumentType] a str of the tones above
-    least = min(decisive, key=lambda name: _lowest(c.against[name]))
     others = [f"{interval(q.gains[name], difference=True)} over {control(name)}" for name in c.against if name != least]
     if c.helped.answer == "helped":
         word += ": better than each control" if others else f": better than {control(least)}"
@@ -97,12 +96,6 @@ def _helped(c: Certificate) -> Reply:
         "" if others else f"{control(least)} is the only control that was trained",
     ]
     return Reply(question, tone, word, interval(q.gains[least], difference=True), of, sentences(text), to)  # pyright: ignore[reportArgumentType] a str of the tones above
-
-
-def _lowest(verdict: Verdict) -> float:
-    d = verdict.difference
-    known = [x for x in (d.low, d.value) if x is not None] if d is not None else []
-    return known[0] if known else 0.0
 
 
 def _after_facts(sentence: str) -> str:

@@ -9,7 +9,7 @@ from attar.certificate.corrupted import Corrupted, Corruption, Severity
 from attar.certificate.label_free import LabelFree
 from attar.report.drawing import CHARACTER, Axis, Drawing
 from attar.report.tables import NOTHING, Cell, Table
-from attar.report.words import one
+from attar.report.words import interval, one
 
 __all__ = ["drawings", "errors", "legend", "told"]
 
@@ -96,7 +96,7 @@ def told(c: Certificate) -> Table | None:
         k = c.corrupted
         notes.append(
             f"Of {k.believed + k.doubted} pairs of a kind and a severity {k.believed} are believed; there what is told is off by "
-            f"{digits(c.corrupted.told.value)} on average, and the accuracy at home by {digits(c.corrupted.assumed.value)}."
+            f"{interval(c.corrupted.told)} on average, and the accuracy at home by {interval(c.corrupted.assumed)}."
         )
     head = ("", "told", "by labels", "teacher moved", "to be believed")
     return Table("The student’s accuracy, told without labels", head, tuple(rows), tuple(notes))

@@ -65,6 +65,7 @@ def kept(c: Certificate) -> Table | None:
     rows = [_kept("all", g.whole)]
     rows += [_kept(f"{who} {name}", cell) for name, cell in g.cells.items()]
     rows += [_kept(f"student says {name}", cell) for name, cell in g.said.items()]
+    rows += [_kept(f"{of} {name}", cell) for of, parts in g.groups.items() for name, cell in parts.items()]
     rows += [_kept(name.removesuffix(".onnx"), cell) for name, cell in g.files.items()]
     head = ("", "rows", "answered", g.error, "answering all", "bound")
     notes = (

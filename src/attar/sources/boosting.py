@@ -17,7 +17,7 @@ from attar.sources.features import features_of, matrix
 from attar.sources.tree_files import blocks_of, head_of, load_lightgbm
 from attar.task import Task
 
-__all__ = ["Growing", "can_grow", "grow", "merge"]
+__all__ = ["Growing", "can_grow", "first_rounds", "grow", "merge"]
 
 # The defaults were chosen by the log loss out of fold on the credit recipe's training rows: `python benchmarks/defaults.py` shows it
 # beside its neighbours. They are all alike there, so the smaller and faster one is taken.
@@ -140,7 +140,25 @@ def merge(texts: Sequence[str], rounds: int | None = None) -> tuple[str, list[in
     return text, [(len(own) - 1) // width for own in blocks]
 
 
-def _scaled(tree: str, members: int) -> str:
+def first_rounds(text: str, rounds: int, factor: float = 1.0) -> str:
+    """The first `rounds` boosting rounds of a LightGBM text as a text of their own, every leaf times `factor`.
+
+    Of a booster that `merge` made of K, the first member alone is its rounds with a factor of K, m whole members theirs with K / m.
+    Raises TeacherError for linear trees where the factor is not 1.
+    """
+    lgb = load_lightgbm()
+    cut = lgb.Booster(model_str=text).model_to_string(num_iteration=rounds)
+    if factor == 1:
+        return cut
+    head, *trees = blocks_of(cut)
+    head = re.sub(r"(?m)^tree_sizes=.*\n", "", head)
+    tail = re.sub(r"(?s)\nfeature_importances:.*?\n\n", "\n", cut.split("\nend of trees", 1)[1])
+    scaled = head + "".join(_scaled(tree, 1 / factor) for tree in trees) + "end of trees\n" + tail
+    whole = lgb.Booster(model_str=scaled).model_to_string(num_iteration=-1)
+    return re.sub(r"(?m)^pandas_categorical:.*$", lambda _: cut.rstrip().rsplit("\n", 1)[1], whole)
+
+
+def _scaled(tree: str, members: float) -> str:
     if "is_linear=1" in tree:
         raise TeacherError("linear trees cannot be merged", hint="grow them with linear_tree=False")
 

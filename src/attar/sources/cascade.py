@@ -23,11 +23,15 @@ __all__ = ["Cascade", "Guarded", "Guarding", "cascade", "joined"]
 
 @dataclass(frozen=True)
 class Guarded:
-    """What a student with a guard says. output: (B, C) logits. confidence: (B,). answer: (B,) bool, whether it answers by itself."""
+    """What a student with a guard says. output: (B, C) logits. confidence: (B,). answer: (B,) bool, whether it answers by itself.
+
+    positive: of two outcomes, the column of the one that was positive when the guard was fitted; the batch's classes may lie otherwise.
+    """
 
     output: Tensor
     confidence: Tensor
     answer: Tensor
+    positive: int = 1
 
 
 @runtime_checkable
@@ -112,10 +116,11 @@ class Cascade:
         found = self.student.guarded(batch)
         rest = (~found.answer).nonzero().squeeze(1)
         if not len(rest):
-            return Signal(joined(found.output, found.output, found.answer, self.student.promise))
+            return Signal(joined(found.output, found.output, found.answer, self.student.promise, positive=found.positive))
         asked = take(batch, rest)
         answer = as_logits(self.teacher(asked).output, asked, repr(self.teacher)).to(found.output)
-        return Signal(joined(found.output, found.output.index_copy(0, rest, answer), found.answer, self.student.promise))
+        theirs = found.output.index_copy(0, rest, answer)
+        return Signal(joined(found.output, theirs, found.answer, self.student.promise, positive=found.positive))
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """The student's call of all rows, and the teacher's of those that the student leaves to it."""
@@ -127,10 +132,13 @@ class Cascade:
         return lambda: (mine(), theirs())
 
 
-def joined(student: Tensor, teacher: Tensor, answer: Tensor, promise: Promise) -> Tensor:
-    """(N, C) logits of both, (N,) which rows the student answers → (N, C), the student's moved onto the teacher's decision rule."""
+def joined(student: Tensor, teacher: Tensor, answer: Tensor, promise: Promise, *, positive: int = 1) -> Tensor:
+    """(N, C) logits of both, (N,) which rows the student answers → (N, C), the student's moved onto the teacher's decision rule.
+
+    positive: the column whose log-odds the rules are of.
+    """
     if gap := (promise.target_cut or 0.0) - (promise.cut or 0.0):
-        student = student + student.new_tensor([0.0, gap])
+        student = student + student.new_tensor([gap, 0.0] if positive == 0 else [0.0, gap])
     return torch.where(answer.unsqueeze(-1), student, teacher)
 
 

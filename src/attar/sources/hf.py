@@ -85,7 +85,7 @@ class HF:
         return self._model(("text",), not self.folder.outcomes)
 
     def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
-        model = self._model_for(batch)
+        model = self.model_for(batch)
         with torch.no_grad():
             signal = observe(model, batch, taps) if taps else Signal(model.answer(batch.inputs))
         named = self.classes or self.folder.classes
@@ -94,7 +94,7 @@ class HF:
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """Tokenising and the forward: what a text costs begins with reading it."""
-        model, inputs = self._model_for(batch), batch.inputs
+        model, inputs = self.model_for(batch), batch.inputs
 
         def call() -> Tensor:
             with torch.no_grad():
@@ -102,7 +102,7 @@ class HF:
 
         return call
 
-    def _model_for(self, batch: Batch) -> TextModel:
+    def model_for(self, batch: Batch) -> TextModel:
         """The model as the rows of a batch are asked of it; raises TeacherError where it cannot answer what they ask."""
         if isinstance(batch.inputs, Tensor):
             raise TeacherError(f"{self!r} reads texts, and is given one tensor", hint="data: text(...)")

@@ -213,7 +213,9 @@ class Onnx:
             raw = [torch.from_numpy(np.concatenate(each))[order] for each in zip(*parts, strict=True)]
         checked(raw[0].numpy(), self._who)
         output = as_logits(self.reading.output(raw[0], batch.schema), batch, self._who)
-        return Guarded(output, raw[1], raw[2])
+        mine, data = self.reading.schema.classes, None if batch.schema is None else batch.schema.classes
+        positive = data.index(mine[1]) if data is not None and len(mine) == len(data) == 2 else 1
+        return Guarded(output, raw[1], raw[2], positive)
 
     def prepare_guarded(self, batch: Batch) -> Callable[[], Any]:
         """As `prepare`, for all that `guarded` answers."""

@@ -4,7 +4,7 @@ from attar.statistics.calibration import Reliability, calibration_error, fit_tem
 from attar.statistics.conformal import conformal_rows, conformal_sets, conformal_spread, conformal_thresholds
 from attar.statistics.delong import AurocDifference, auroc_difference, delong
 from attar.statistics.inference import PredictionPowered, prediction_powered
-from attar.statistics.intervals import Draws, bootstrap, clopper_pearson, newcombe, paired_proportions, wilson
+from attar.statistics.intervals import Draws, bootstrap, clopper_pearson, newcombe, paired_proportions, unanimous, wilson
 from attar.statistics.multiplicity import benjamini_hochberg
 from attar.statistics.tests import Effect, NonInferiority, discordance_rows, mcnemar, non_inferiority, seed_effect
 
@@ -34,5 +34,6 @@ __all__ = [
     "prediction_powered",
     "reliability",
     "seed_effect",
+    "unanimous",
     "wilson",
 ]

@@ -76,7 +76,8 @@ class Sample:
     """N rows that a student was asked.
 
     confidence: (N,) float32, how sure it is; larger is surer. decision: (N,) in 0..D−1, what it decides. wrong: (N,) bool, whether that
-    is not what is right. cell: (N,) in 0..C−1, the cell whose error rate the row belongs to.
+    is not what is right. cell: (N,) or (N, K) in 0..C−1, the cells whose error rates the row belongs to, one for each of K ways to part
+    the rows; −1 where one of these has no place for it.
     Raises EvidenceError for a confidence that is no number.
     """
 
@@ -103,9 +104,11 @@ class Sample:
         for d in range(path.shape[1]):
             mine = self.decision == d
             first[mine] = np.searchsorted(-path[:, d], -self.confidence[mine], side="left")
-        place = first * cells + self.cell
+        ways = self.cell[:, None] if self.cell.ndim == 1 else self.cell
+        row, way = np.nonzero(ways >= 0)
+        place, wrong = first[row] * cells + ways[row, way], self.wrong[row]
         size = (steps + 1) * cells
-        rows, errors = (np.bincount(at, minlength=size).reshape(-1, cells)[:steps].cumsum(0) for at in (place, place[self.wrong]))
+        rows, errors = (np.bincount(at, minlength=size).reshape(-1, cells)[:steps].cumsum(0) for at in (place, place[wrong]))
         return rows, errors
 
 
@@ -173,7 +176,7 @@ def walk(path: NDArray[np.float32], valid: Sample, calibration: Sample, cells: i
     order and start come from elsewhere, as from validation rows: of the thresholds that break the promise only the first to be tested
     matters, for nothing after it is tested unless it passed (fixed-sequence testing), and it passes only if the cell in which it breaks
     the promise does, with probability δ at most. Where all cells have to pass, δ need not be shared among them (an intersection–union
-    test, Berger 1982); a guard that certifies some of them has to share it.
+    test, Berger 1982), nor need they be disjoint; a guard that certifies some of them has to share it.
 
     See `start_of` for where it starts; whatever the start, the promise holds.
     """
@@ -193,10 +196,14 @@ def start_of(path: NDArray[np.float32], valid: Sample, cells: int, calibration_r
     an error. Of the thresholds after that the one counts whose chance of passing is largest: with n rows it
     is P(Bin(n, r) ≤ k), k errors being the most that n rows bear and r the validation rows' error rate, (errors + ½) / (rows + 1), and
     the product of these over cells. Where a few rows are wrong however sure the student is, twice the fewest rows would pass by luck.
+    Cells of which the validation rows promise too few calibration rows for anything tell of no threshold, unless there are no others.
     """
     rows, errors = valid.counts(path, cells)
     expected = rows * (calibration_rows / max(len(valid), 1))
-    fewest, most = rows_needed(epsilon, delta) or 1, expected[-1]
+    fewest = rows_needed(epsilon, delta) or 1
+    if (telling := expected[-1] >= fewest).any():
+        rows, errors, expected = rows[:, telling], errors[:, telling], expected[:, telling]
+    most = expected[-1]
     wanted = np.minimum(np.minimum(2 * fewest, most), np.maximum(fewest, most / 2))
     first = int((expected >= wanted - 1e-9).all(1).argmax())  # the last threshold answers all, and so is one of them
     n = np.floor(expected[first:])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-__all__ = ["Draws", "Statistic", "bootstrap", "clopper_pearson", "newcombe", "paired_proportions", "wilson"]
+__all__ = ["Draws", "Statistic", "bootstrap", "clopper_pearson", "newcombe", "paired_proportions", "unanimous", "wilson"]
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -135,6 +135,18 @@ def clopper_pearson(hits: int, rows: int, level: float = 0.95) -> tuple[float, f
     """Exact interval of a proportion: never covers less than it says. Clopper and Pearson 1934."""
     found = stats.binomtest(hits, rows).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
+
+
+def unanimous(share: float, rows: float, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a share of 0 or 1, of which a bootstrap knows no width: Clopper and Pearson's, closed in this case.
+
+    rows: need not be whole, where they weigh differently and (Σ w)² / Σ w² of them count (Kish).
+
+    >>> [round(x, 4) for x in unanimous(1.0, 100)]
+    [0.9638, 1.0]
+    """
+    edge = ((1 - level) / 2) ** (1 / rows)
+    return (edge, 1.0) if share >= 1 else (0.0, 1 - edge)
 
 
 def paired_proportions(only_a: int, only_b: int, rows: int, level: float = 0.95) -> tuple[float, float]:

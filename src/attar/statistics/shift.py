@@ -18,6 +18,7 @@ __all__ = [
     "LABELS",
     "Departure",
     "agreement_accuracy",
+    "clustered_mean",
     "corruption_error",
     "departure",
     "error_of",
@@ -94,6 +95,24 @@ def agreement_accuracy(
     sampled = agreed * (1 - agreed) * (v**2).sum() / v.sum() ** 2
     off = float(special.ndtri(0.975)) * math.sqrt((a - b) ** 2 * sampled + agreed**2 * var_a + (1 - agreed) ** 2 * var_b)
     return value, max(0.0, value - off), min(1.0, value + off)
+
+
+def clustered_mean(values: ArrayLike, cluster: ArrayLike) -> tuple[float, float, float]:
+    """The mean of (N,) values and its 95 % interval, where values of one cluster, (N,) numbers, go together: (mean, low, high).
+
+    Linearised, Student's t with one degree of freedom less than there are clusters; no interval (NaN) of one alone. Liang and Zeger 1986,
+    with the correction K / (K − 1).
+
+    >>> [round(x, 3) for x in clustered_mean([0.01, 0.03, 0.04, 0.06], [0, 0, 1, 1])]
+    [0.035, -0.156, 0.226]
+    """
+    v, which = np.asarray(values, dtype=np.float64), np.unique(np.asarray(cluster), return_inverse=True)[1]
+    mean, count = float(v.mean()), int(which.max()) + 1
+    if count < 2:
+        return mean, math.nan, math.nan
+    off = np.bincount(which, v - mean)
+    half = float(special.stdtrit(count - 1, 0.975)) * math.sqrt(count / (count - 1) * float((off**2).sum())) / len(v)
+    return mean, mean - half, mean + half
 
 
 @dataclass(frozen=True)

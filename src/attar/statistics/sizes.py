@@ -55,17 +55,16 @@ def best_of_each(sizes: ArrayLike, errors: ArrayLike) -> tuple[Array, Array]:
     """Trials (n,) of many sizes → (K,) sizes in order, and the error that a student of that size reaches once it is tuned.
 
     What is asked is not what a trial of that size does on average, for most have a poor rate or temperature: it is the best of its size.
-    Where there are more than a few sizes, neighbours compete: at most ten spans of equal ratio, fewer where there are not four trials
+    Where there are more than ten sizes, neighbours compete: in at most ten spans of equal ratio, fewer where there are not four trials
     for each, and each gives its best trial at that trial's own size. The best of several is a little lucky; by how much is nearly the same
     for all spans, is part of the scatter about the curve, and is why a finalist is trained anew on other seeds.
     """
     n, e = np.asarray(sizes, np.float64), np.asarray(errors, np.float64)
     _check(n, e)
     each = np.unique(n)
-    spans = min(MOST_SIZES, max(FEWEST_SIZES, len(n) // EACH))
-    if len(each) <= spans:
+    if len(each) <= MOST_SIZES:
         return each, np.array([e[n == size].min() for size in each])
-    logs = np.log(n)
+    logs, spans = np.log(n), min(MOST_SIZES, max(FEWEST_SIZES, len(n) // EACH))
     span = np.minimum(((logs - logs.min()) / (logs.max() - logs.min()) * spans).astype(int), spans - 1)
     best = [min(np.flatnonzero(span == k), key=lambda i: (e[i], n[i])) for k in np.unique(span)]
     return n[best], e[best]
@@ -75,7 +74,8 @@ def best_of_each(sizes: ArrayLike, errors: ArrayLike) -> tuple[Array, Array]:
 class Curve:
     """error = floor + (scale / size)^power, as far as these sizes tell it. See `fit_sizes`.
 
-    sizes, errors: (K,) it was fitted to. floor, scale, power: the most probable curve. reach: the sizes that it speaks about.
+    sizes, errors: (K,) it was fitted to. floor, scale, power: the most probable curve. tried: the smallest and the largest size tried.
+    reach: the sizes that it speaks about, twice as far.
     notes: sentences on what was left out.
     """
 
@@ -84,6 +84,7 @@ class Curve:
     floor: float
     scale: float
     power: float
+    tried: tuple[float, float]
     reach: tuple[float, float]
     drawn: tuple[Array, Array, Array] = field(repr=False)  # (D,) each: floor, error above it at the smallest size, power
     noise: Array = field(repr=False)  # (D,) of √error
@@ -99,7 +100,7 @@ class Curve:
         low, high = self.reach
         if not low * (1 - 1e-9) <= size <= high * (1 + 1e-9):
             raise EvidenceError(
-                f"the curve was fitted to sizes from {self.sizes[0]:,.0f} to {self.sizes[-1]:,.0f}, and is asked about {size:,.0f}",
+                f"sizes from {self.tried[0]:,.0f} to {self.tried[1]:,.0f} were tried, and the curve is asked about {size:,.0f}",
                 hint=f"it speaks about {low:,.0f} to {high:,.0f}; train a student nearer to that size",
             )
         return self._errors(size, rows_sd)
@@ -119,7 +120,7 @@ class Curve:
 
     def smallest(self, goal: float, *, chance: float = 0.9, rows_sd: float = 0.0) -> int | None:
         """The smallest size, from the smallest tried to the end of the reach, that meets `goal` with this chance; None if none does."""
-        low, high = float(self.sizes[0]), self.reach[1]
+        low, high = self.tried[0], self.reach[1]
         if self.chance(high, goal, rows_sd=rows_sd) < chance:
             return None
         if self.chance(low, goal, rows_sd=rows_sd) >= chance:
@@ -140,7 +141,7 @@ class Curve:
 
 
 def fit_sizes(sizes: ArrayLike, errors: ArrayLike, *, seed_sd: float | None = None, seed: int = 0) -> Curve:
-    """error = floor + (scale / size)^power through (K,) sizes and the error that a tuned student of each reaches; see `best_of_each`.
+    """error = floor + (scale / size)^power through the best of (n,) trials of each size, as `best_of_each` tells them.
 
     The form is that of the scaling laws (Busbridge et al. 2025, arXiv:2502.08606, whose law it is where data and teacher stay the same).
     Four to ten sizes fix three numbers badly, so no best fit is told: the curve is a distribution, its posterior, and an
@@ -155,7 +156,8 @@ def fit_sizes(sizes: ArrayLike, errors: ArrayLike, *, seed_sd: float | None = No
     """
     n, e = np.asarray(sizes, np.float64), np.asarray(errors, np.float64)
     _check(n, e)
-    n, e = best_of_each(n, e) if len(np.unique(n)) < len(n) else (n[np.argsort(n)], e[np.argsort(n)])
+    tried = (float(n.min()), float(n.max())) if len(n) else (0.0, 0.0)
+    n, e = best_of_each(n, e)
     if len(n) < FEWEST_SIZES:
         what = f"{len(n)} size{'s' * (len(n) != 1)} of student{'s' * (len(n) != 1)}"
         raise EvidenceError(f"{what} tried, and a curve needs {FEWEST_SIZES}", hint="a wider space of widths, or more trials")
@@ -170,14 +172,14 @@ def fit_sizes(sizes: ArrayLike, errors: ArrayLike, *, seed_sd: float | None = No
         )
     best = int(e.argmin())
     if FEWEST_SIZES <= best + 1 < len(n):
-        first = _fit(n[: best + 1], e[: best + 1], seed_sd, seed)
+        first = _fit(n[: best + 1], e[: best + 1], tried, seed_sd, seed)
         if all(e[i] > max(WORSE * e[best], np.quantile(first._errors(n[i], 0.0), 0.995)) for i in range(best + 1, len(n))):
             note = (
                 f"beyond {n[best]:,.0f} error rises again, to {e[-1]:.4g} at {n[-1]:,.0f}: those sizes are left out of the curve "
                 "(larger students want longer training)"
             )
             return Curve(**{**first.__dict__, "reach": (first.reach[0], float(n[best])), "notes": (note,)})
-    return _fit(n, e, seed_sd, seed)
+    return _fit(n, e, tried, seed_sd, seed)
 
 
 def _check(n: Array, e: Array) -> None:
@@ -221,7 +223,7 @@ class _Lines:
         return cls(weight, best, covariance, fitted, (weight * (e - fitted) ** 2).sum(1))
 
 
-def _fit(n: Array, e: Array, seed_sd: float | None, seed: int) -> Curve:
+def _fit(n: Array, e: Array, tried: tuple[float, float], seed_sd: float | None, seed: int) -> Curve:
     """The posterior of a curve: a grid over power and scatter, and at each of its points draws of the errors at both ends."""
     far = np.log(n / n[0])
     log_power = math.log(POWER) + POWER_SPREAD * np.linspace(-3, 3, POWERS)
@@ -260,7 +262,8 @@ def _fit(n: Array, e: Array, seed_sd: float | None, seed: int) -> Curve:
         n,
         e,
         *_most_probable(n, e, found.weight),
-        reach=(float(n[0]) / REACH, float(n[-1]) * REACH),
+        tried=tried,
+        reach=(tried[0] / REACH, tried[1] * REACH),
         drawn=(floor[i, j, m], rise[i, j, m], powers[i]),
         noise=noises[j],
         moods=rng.permuted(stats.norm.ppf((np.arange(DRAWS) + 0.5) / DRAWS)[None].repeat(2, 0), axis=1),

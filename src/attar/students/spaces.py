@@ -62,10 +62,11 @@ def auto(*families: Family) -> Auto:
 
     families: these alone, such as auto("mlp"); left out, those that suit.
 
-    Of tables and tensors `mlp` and `lightgbm` (`forest` where LightGBM is not installed), of images `cnn`, and `timm` where it is installed
-    and the images are 64 pixels wide or more, of texts `ngrams`, and where the teacher begins from a folder `shrink` and
-    `static_embedding` of the same one, the latter not where vectors are asked: that wants an objective such as `similarity_kl`. What each
-    is tried over is said in full in the search's recipe.yaml.
+    Of tables and tensors `mlp(width=integer(8, 128, log=True), depth=integer(1, 4))` and `lightgbm(trees=integer(10, 300, log=True),
+    leaves=integer(3, 31, log=True))`, or `forest` where LightGBM is not installed. Of images `cnn(width=integer(4, 64, log=True),
+    depth=integer(2, 5))`, less deep where they are small, and from 64 pixels on the smallest backbones of `timm`, where it is installed.
+    Of texts `ngrams`, and where the teacher begins from a folder `shrink` and `static_embedding` of the same one, the latter not where
+    vectors are asked: that wants an objective such as `similarity_kl`.
 
     Raises StudentError for a family that cannot read the data, and where none can.
 

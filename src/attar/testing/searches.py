@@ -75,7 +75,7 @@ def small_search(count: int = 60, *, better: Literal[1, -1] = 1, seed: int = 0, 
 
 def _competitor(name: str, quality: float, parameters: int, latency_ms: float, why: str, better: int) -> Competitor:
     price = _price(parameters, latency_ms, measured=True)
-    return Competitor(name, _figure(_turned(quality, better)), price, latency_ms <= 0.03, why, _turned(quality + 0.002, better))
+    return Competitor(name, _figure(_turned(quality, better)), price, latency_ms <= 0.03, why, first=_turned(quality + 0.002, better))
 
 
 def _held_out(spread: float, random: np.random.Generator) -> tuple[tuple[float, float], ...]:

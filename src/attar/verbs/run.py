@@ -313,7 +313,7 @@ def read(job: Job) -> tuple[Data, Task]:
         precheck(job.teacher, job.student, data, job.objective, task=task, fit=job.fit, controls=job.controls)
     with job.about("guard"):
         if isinstance(job.guard, Guard):
-            job.guard.check(task.kind)
+            job.guard.check(task.kind, {name: split.labelled for name, split in data.splits.items()}, list(data.calibration.groups))
     return data, task
 
 

@@ -200,11 +200,17 @@ def _guard(job: Job, data: Data) -> list[str]:
         return [f"{job.guard!r}: the student answers every row"]
     of = {"decision": " of each decision", "answer": " of each answer", "all": ""}[job.guard.per]
     share = job.guard.delta / len(data.schema.classes) if job.guard.per == "answer" else job.guard.delta
-    fewest = rows_needed(job.guard.epsilon, share)
-    return [
+    fewest = rows_needed(job.guard.epsilon, share) or 1
+    of += " and of each group" if job.guard.groups else ""
+    lines = [
         repr(job.guard),
         f"needs at least {fewest:,} calibration rows{of}, and more where any is wrong; there are {len(data.calibration):,}",
     ]
+    for column, group in data.calibration.groups.items() if job.guard.groups else ():
+        there = [(name, int((group.codes == code).sum())) for code, name in enumerate(group.names)]
+        if few := [f"{name!r} {rows:,}" for name, rows in there if rows < fewest]:
+            lines.append(f"too few by {column!r}: {', '.join(few)}; put groups together, or bring more calibration rows")
+    return lines
 
 
 def _store(data: Data, task: Task, answered: torch.Tensor | None) -> list[str]:

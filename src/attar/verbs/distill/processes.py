@@ -40,11 +40,12 @@ def can_fork() -> bool:
     return sys.platform == "linux" and threading.current_thread() is threading.main_thread()
 
 
-def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener) -> list[Any]:
+def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener, *, losses: bool = False) -> list[Any]:
     """Each piece in a process of its own, at one thread; their results in order. What they say is said here.
 
     SIGINT and SIGTERM are passed on, and a piece that fails stops the others, which finish their step and keep what they have; the first
     error is raised here. Children die with their parent, whatever it dies of.
+    losses: a process that is killed is told of and its result is None; the others go on. Where all are killed it is an error even so.
     """
     context = multiprocessing.get_context("fork")
     children = []
@@ -55,7 +56,7 @@ def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener) -> list[
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
             process.start()
         there.close()
-        children.append(_Child(process, here))
+        children.append(_Child(process, here, spared=losses))
     with Signals() as signals:
         _hear(children, listen, signals)
     errors = [child.error for child in sorted(children, key=lambda child: child.at) if child.error is not None]
@@ -64,6 +65,8 @@ def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener) -> list[
         raise Stopped(first.stage, first.epoch, signals.caught, first.checkpoint)  # of the signal that came here, not that passed on
     if errors:
         raise errors[0]
+    if children and all(child.lost is not None for child in children):
+        raise next(child.lost for child in children if child.lost is not None)
     return [child.result for child in children]
 
 
@@ -78,6 +81,8 @@ class _Child:
     error: BaseException | None = None
     at: float = 0.0  # when it ended
     told: bool = False  # to stop
+    spared: bool = False  # whether the others go on where this one is killed
+    lost: RunError | None = None  # how it was
 
     def stop(self) -> None:
         self.told = True
@@ -111,7 +116,12 @@ def _take(child: _Child, listen: Listener) -> None:
             child.error = Stopped("distill", 0, signal.SIGTERM, None)
             return
         what = f"a process that trained students ended with exit code {child.process.exitcode}"
-        child.error = RunError(what, hint='is there memory enough? --resume goes on; fit(way="one") takes one process')
+        killed = RunError(what, hint='is there memory enough? --resume goes on; fit(way="one") takes one process')
+        if child.spared and child.process.exitcode is not None and child.process.exitcode < 0:
+            child.lost = killed
+            listen(Event("search", text=f"{what}: the others go on, and repeat what it held"))
+        else:
+            child.error = killed
         return
     if kind == "event":
         listen(value)

@@ -19,14 +19,15 @@ from attar.errors import DataError, TeacherError
 from attar.progress import Event, Listener
 from attar.statistics import Draws, bootstrap, metrics
 from attar.statistics.intervals import Statistic
-from attar.statistics.shift import corruption_error, error_of, mean_error, relative_error
+from attar.statistics.shift import clustered_mean, corruption_error, error_of, mean_error, relative_error
 from attar.task import Task
 from attar.verbs.evaluate.label_free import Answered, label_free
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, Who, array
-from attar.verbs.evaluate.scoring import figure, resamples
+from attar.verbs.evaluate.scoring import figure, kish, resamples, trials_of
 
 __all__ = ["corrupted", "corruptor"]
 
+MANY = 0.01  # of the resamples: beyond it a ratio without a denominator in them has no interval
 CLEAN = ("", 0)  # the key of rows as they are
 Under = tuple[str, int]  # kind and severity
 
@@ -72,13 +73,13 @@ def corrupted(
         each = {}
         for severity in severities:
             free = label_free(home, Answered(answers[kind, severity], rows), models, judged.who)
-            each[str(severity)] = _severity((kind, severity), errors, alike, rows, judged, free)
-        means = {who: _mean(errors, kind, severities, who) for who in (TEACHER, judged.who)}
+            each[str(severity)] = _severity((kind, severity), errors, alike, rows, judged, task, free)
+        means = {who: _mean(errors, kind, severities, who, rows, task) for who in (TEACHER, judged.who)}
         error, relative = Figure(None), Figure(None)
         if errors:
             ratios[kind] = _ratios(errors, kind, severities, judged, task)
             error, relative = (_figure(ratio) for ratio in ratios[kind])
-        likeness = figure(Draws.average(alike[kind, severity] for severity in severities))
+        likeness = _likeness(Draws.average(alike[kind, severity] for severity in severities), rows, task)
         kinds[kind] = Corruption(each, means[TEACHER], means[judged.who], likeness, error, relative)
     error, relative = (_mean_ratio([r[which] for r in ratios.values()]) for which in (0, 1))
     told, assumed, believed, doubted = _checked(kinds, home, models, judged)
@@ -89,7 +90,7 @@ def corrupted(
         metric=task.metric,
         better=task.better(task.metric),
         alike_by=task.alike_by,
-        clean=_severity(CLEAN, errors, alike, rows, judged, None),
+        clean=_severity(CLEAN, errors, alike, rows, judged, task, None),
         kinds=kinds,
         error=error,
         relative=relative,
@@ -131,13 +132,21 @@ def _alike(
     return bootstrap(statistics, rows.count, resamples=resamples(rows.count), weight=rows.weight)
 
 
-def _severity(under: Under, errors: Errors, alike: Mapping[Under, Draws], rows: Rows, judged: Judged, free: Any) -> Severity:
-    teacher, student = (figure(errors[under, who]) if errors else Figure(None) for who in (TEACHER, judged.who))
-    return Severity(teacher, student, figure(alike[under]), free)
+def _severity(under: Under, errors: Errors, alike: Mapping[Under, Draws], rows: Rows, judged: Judged, task: Task, free: Any) -> Severity:
+    trials = trials_of(rows, task)[task.metric]
+    teacher, student = (figure(errors[under, who], trials=trials) if errors else Figure(None) for who in (TEACHER, judged.who))
+    return Severity(teacher, student, _likeness(alike[under], rows, task), free)
 
 
-def _mean(errors: Errors, kind: str, severities: Sequence[int], who: Who) -> Figure:
-    return figure(Draws.average(errors[(kind, s), who] for s in severities)) if errors else Figure(None)
+def _likeness(drawn: Draws, rows: Rows, task: Task) -> Figure:
+    count = kish(np.ones(rows.count) if rows.weight is None else rows.weight)
+    return figure(drawn, trials=count if task.alike_by == "agreement" else None)
+
+
+def _mean(errors: Errors, kind: str, severities: Sequence[int], who: Who, rows: Rows, task: Task) -> Figure:
+    if not errors:
+        return Figure(None)
+    return figure(Draws.average(errors[(kind, s), who] for s in severities), trials=trials_of(rows, task)[task.metric])
 
 
 def _ratios(errors: Errors, kind: str, severities: Sequence[int], judged: Judged, task: Task) -> tuple[Draws, Draws]:
@@ -151,10 +160,19 @@ def _ratios(errors: Errors, kind: str, severities: Sequence[int], judged: Judged
 
 
 def _figure(ratio: Draws) -> Figure:
-    """A ratio with its interval, or nothing: one whose denominator is too often nothing has no interval, and is not told."""
+    """A ratio with its interval, or nothing: one whose denominator is too often nothing has no interval, and is not told.
+
+    Resamples without a denominator are those whose ratio is largest: left out they lower the upper end, and beyond a hundredth of all
+    they are too many of the fortieth that lies above it.
+    """
+    without = int(np.isnan(ratio.draws).sum())
+    if math.isnan(ratio.value) or without > MANY * len(ratio.draws):
+        few = "the teacher loses nothing, or so little that no interval can be told"
+        if not math.isnan(ratio.value):
+            few += f": nothing in {without:,} of {len(ratio.draws):,} resamples"
+        return Figure(None, unit="×", n=ratio.rows, how=few)
     found = figure(ratio, paired=True, unit="×")
-    few = "the teacher loses nothing, or so little that no interval can be told"
-    return found if found.low is not None and found.high is not None else Figure(None, unit="×", n=ratio.rows, how=few)
+    return replace(found, how=f"{found.how}, {without:,} left out in which the teacher loses nothing") if without else found
 
 
 def _mean_ratio(ratios: Sequence[Draws]) -> Figure:
@@ -172,13 +190,23 @@ def _checked(
     """How far off the believed estimates were, and the accuracy at home on the same rows; how many were believed, and how many not."""
     free = [s.label_free for kind in kinds.values() for s in kind.severities.values() if s.label_free is not None]
     believed = [f for f in free if f.believed]
-    pairs = [(f.estimate.value, f.truth.value) for f in believed if f.estimate.value is not None and f.truth.value is not None]
+    pairs = [
+        (f.estimate.value, f.truth.value, number)
+        for number, kind in enumerate(kinds.values())
+        for f in (s.label_free for s in kind.severities.values())
+        if f is not None and f.believed and f.estimate.value is not None and f.truth.value is not None
+    ]
     if not pairs:
         return Figure(None), Figure(None), len(believed), len(free) - len(believed)
-    told, truth = np.array(pairs).T
+    told, truth, of = np.array(pairs).T
     model, known, labels = models[judged.who], home.rows.labelled, home.rows.labels_known
     assert labels is not None  # there are truths
     at_home = model.task.measure(home.answers[judged.who][known], labels, home.rows.labelled_weight)["accuracy"]
-    how = f"mean of |told − by labels| over {len(pairs)} pairs of a kind and a severity"
-    off, assumed = (Figure.of(float(np.abs(x - truth).mean()), n=len(pairs), how=how) for x in (told, at_home))
+    how = f"mean of |told − by labels| over {len(pairs)} pairs of a kind and a severity; t over kinds, the rows as they are"
+    off, assumed = (_off(x - truth, of, how) for x in (told, at_home))
     return off, assumed, len(believed), len(free) - len(believed)
+
+
+def _off(differences: np.ndarray, kind: np.ndarray, how: str) -> Figure:
+    mean, low, high = clustered_mean(np.abs(differences), kind)
+    return Figure.of(mean, np.fmax(low, 0.0) if math.isfinite(high) else low, high, n=len(differences), how=how)

@@ -14,13 +14,14 @@ from attar.certificate import Figure
 from attar.certificate.guarding import Guarding, Kept
 from attar.cost import Compared
 from attar.data import Data, Split
+from attar.data.groups import MISSING
 from attar.guards import Cell, Promise
 from attar.sources.cascade import joined
 from attar.sources.onnx import Onnx
 from attar.statistics import bootstrap, clopper_pearson, paired_proportions, wilson
 from attar.task import Task
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Rows, Who, array
-from attar.verbs.evaluate.scoring import figure, resamples, share
+from attar.verbs.evaluate.scoring import figure, resamples, share, trials_of
 
 __all__ = ["guarding"]
 
@@ -47,12 +48,15 @@ def guarding(
         return None
     assert isinstance(source, Onnx)
     promise, names = source.promise, data.schema.classes
+    assert source.reading is not None  # what has a guard is an exported folder
+    mine = source.reading.schema.classes
+    promise = replace(promise, thresholds=tuple(promise.thresholds[mine.index(name)] for name in names))  # in the order of these data
     student, teacher = _decided(models, answers, judged.who), _decided(models, answers, TEACHER)
     right = teacher if promise.target == "teacher" else np.where(array(rows.known), array(_labels(rows)), -1)
     confidence, answer = _heard(source, data.test)
     seen = _Seen(confidence, answer, student, right)
     whole = promise.cells[0] if promise.per == "all" else None
-    by = {cell.name: cell for cell in promise.cells} if promise.per != "all" else {}
+    by = {cell.name: cell for cell in promise.cells if not cell.of} if promise.per != "all" else {}
     others = {
         name: _Seen(*_heard(other, data.test), _decided(models, answers, Who("file", name)), right)
         for name, other in judged.files.items()
@@ -62,6 +66,8 @@ def guarding(
     kept = seen.kept(seen.known, whole)
     cells = {n: seen.kept(right == i, by.get(n) if promise.per == "decision" else None) for i, n in enumerate(names)}
     said = {n: seen.kept(seen.known & (student == i), by.get(n)) for i, n in enumerate(names)} if promise.per == "answer" else {}
+    groups = {column: _parts(seen, data.test, column, promise) for column in data.test.groups}
+    of_groups = {f"{column} {name}": part for column, parts in groups.items() for name, part in parts.items() if part.bound is not None}
     return Guarding(
         asked=promise.guard,
         state=promise.state,
@@ -75,12 +81,24 @@ def guarding(
         whole=kept,
         cells=cells,
         said=said,
+        groups=groups,
         files={name: other.kept(other.known, None) for name, other in others.items()},
         cascade=_together(models, answers, rows, judged, answer, promise) | _cost(compared, judged.file, answer),
         better={name: models[TEACHER].task.better(name) for name in (models[TEACHER].task.metric, *ALSO)},
-        broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per]),
+        broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per] | of_groups),
         curve=seen.curve(promise),
     )
+
+
+def _parts(seen: _Seen, test: Split, column: str, promise: Promise) -> dict[str, Kept]:
+    """Every part of a declared column that has test rows, and every part of it of which something is promised."""
+    cells = {cell.name: cell for cell in promise.cells if cell.of == column}
+    group = test.groups[column]
+    rows = {name: (group.codes == code).numpy() for code, name in enumerate(group.names)}
+    rows = {name: mine for name, mine in rows.items() if name in cells or mine.any()}
+    if (unknown := (group.codes < 0).numpy()).any() and MISSING not in rows:
+        rows[MISSING] = unknown
+    return {name: seen.kept(seen.known & mine, cells.get(name)) for name, mine in rows.items()}
 
 
 def _broken(epsilon: float, cells: Mapping[str, Kept]) -> tuple[str, ...]:
@@ -152,8 +170,9 @@ def _together(
     }
     drawn = bootstrap(statistics, rows.n, resamples=resamples(rows.n), weight=rows.labelled_weight)
     found: dict[str, dict[str, Figure]] = {}
+    trials = trials_of(rows, theirs)
     for metric in dict.fromkeys(metric for _, metric in statistics):
-        found[metric] = {who: figure(drawn[who, metric]) for who in asked}
+        found[metric] = {who: figure(drawn[who, metric], trials=trials[metric]) for who in asked}
         found[metric]["difference"] = figure(drawn["cascade", metric] - drawn["teacher", metric], paired=True)
     if "accuracy" in found and rows.weight is None and rows.labels is not None and answer.any():
         t, c = (theirs.decide(logits[rows.labelled]) == rows.labels[rows.labelled] for logits in (answers[TEACHER], joint))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from attar.certificate import Figure
@@ -255,7 +256,7 @@ def _pies(
     mode, alike = _mode(at, models, answers, seeds)
     known, t_right, right = at.label >= 0, at.teacher_decides == at.label, mode == at.label
     differ, lost, gained = mode != at.teacher_decides, known & t_right & ~right, known & ~t_right & right
-    confidence = np.exp(metrics.log_softmax(at.student)).max(-1)
+    confidence = _confidence(at, models[judged.who].task.decides_from)
     what = np.select([lost, gained, known], ["lost", "gained", "both wrong"], "no label")
     chosen = np.flatnonzero(differ)
     chosen = chosen[np.lexsort((-confidence[chosen], -alike[chosen], ~lost[chosen]))]  # the lost first, those of which most are sure
@@ -271,6 +272,16 @@ def _pies(
         listed=len(listed),
         examples=tuple(Example(**{k: v for k, v in line.items() if k != "confidence"}) for line in listed[:EXAMPLES]),
     )
+
+
+def _confidence(at: Positions, cut: float | None) -> NDArray[np.float64]:
+    """(M,) probability of the likeliest outcome; where the positive of two is decided from a cut c, σ|z − c| of the log-odds.
+
+    So it is for a guard: a row just above the cut is one that the student is unsure of, whatever its probability.
+    """
+    if cut is None:
+        return np.exp(metrics.log_softmax(at.student)).max(-1)
+    return special.expit(np.abs(at.student[:, 1] - at.student[:, 0] - cut))
 
 
 def _mode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from attar.certificate import Figure
 from attar.certificate.label_free import LabelFree
 from attar.statistics import metrics
 from attar.statistics.shift import agreement_accuracy, departure
+from attar.statistics.subgroups import share_of
 from attar.verbs.evaluate.models import TEACHER, Model, Rows, Who, array
 from attar.verbs.evaluate.scoring import share
 
@@ -43,7 +45,8 @@ def label_free(home: Answered, here: Answered, models: Mapping[Who, Model], stud
     if here.rows.weight is None:
         truth = share(int(right.sum()), len(right))
     else:
-        truth = Figure.of(float(np.average(right, weights=here.rows.labelled_weight)), n=len(right)) if len(right) else Figure(None)
+        found = share_of(right, here.rows.labelled_weight) if len(right) else (math.nan,)
+        truth = Figure.of(*found, n=len(right), how="Wilson interval of rows that weigh differently")
     return LabelFree(Figure.of(value, low, high, n=here.rows.count, how=how), truth, moved.decisions, moved.confidence, not moved.alarm)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from attar.statistics.intervals import Statistic
 from attar.statistics.likeness import pairs_of
 from attar.task import Task
 from attar.verbs.evaluate.models import TEACHER, Judged, Model, Rows, array
-from attar.verbs.evaluate.scoring import figure, resamples, share
+from attar.verbs.evaluate.scoring import figure, kish, resamples, share
 
 __all__ = ["Positions", "calibration", "fidelity", "pictures", "positions"]
 
@@ -100,11 +100,17 @@ def fidelity(answers: Mapping[Any, Tensor], at: Positions | None, rows: Rows, ju
         statistics |= {name: partial(_share, at, alike, chosen) for name, chosen in where.items() if chosen.any()}
     drawn = bootstrap(statistics, at.rows, resamples=resamples(at.rows), weight=at.weight)
     units = {"kl": "nats"}
-    found = {name: figure(draws, unit=units.get(name, "")) for name, draws in drawn.items()}
+    trials = {name: kish(np.ones(at.rows)[there] if at.weight is None else at.weight[there]) for name, there in _rows_in(at, where)}
+    found = {name: figure(draws, unit=units.get(name, ""), trials=trials.get(name)) for name, draws in drawn.items()}
     if at.single:
         found |= {name: share(int(alike[chosen].sum()), int(chosen.sum())) for name, chosen in where.items()}
     order = [*where, "kappa", "kl"]
     return {name: found[name] for name in order if name in found}
+
+
+def _rows_in(at: Positions, where: Mapping[str, NDArray[np.bool_]]) -> Iterable[tuple[str, NDArray[np.int64]]]:
+    """The rows that have a decision among those chosen."""
+    return ((name, np.unique(at.row[chosen])) for name, chosen in where.items())
 
 
 def calibration(at: Positions | None) -> dict[str, dict[str, Figure]]:

@@ -89,7 +89,7 @@ def against(draws: Drawn, models: Mapping[Who, Model], rows: Rows, task: Task, m
     for arm, seeds in arms.items():
         if arm == STUDENT:
             continue
-        found = effect(arms[STUDENT], seeds, draws, task.metric, rows, better=task.better(task.metric), margin=margin)
+        found = effect(arms[STUDENT], seeds, draws, task.metric, rows, task, better=task.better(task.metric), margin=margin)
         rests = Figure.of(found.difference, found.low, found.high, n=found.seeds, how="paired by seeds and rows; t over seeds and rows")
         sentence = _against(found, metric_name(task.metric), CONTROLS.get(arm, f"the control {arm!r}"), task.better(task.metric))
         verdicts[arm] = Verdict(found.answer, sentence, rests, margin, found.rows_needed, found.seeds_needed)
@@ -97,12 +97,15 @@ def against(draws: Drawn, models: Mapping[Who, Model], rows: Rows, task: Task, m
 
 
 def helped(each: Mapping[str, Verdict], labelled: bool) -> Verdict:
-    """The procedure against all its controls: it helped only if it beats each one. labelled: whether a test row has a label."""
+    """The procedure against all its controls: it helped only if it beats each one. labelled: whether a test row has a label.
+
+    Where it makes no difference to one of them it cannot have helped any more, however much the evidence on others grows.
+    """
     if not each:
         why = "no test row has a label" if not labelled else "no control was trained beside the student"
         return Verdict("insufficient evidence", f"INSUFFICIENT EVIDENCE that distillation helped: {why}")
-    order: tuple[Answer, ...] = ("hurt", "insufficient evidence", "no difference", "helped")
-    worst = min(each.values(), key=lambda v: order.index(v.answer))
+    order: tuple[Answer, ...] = ("hurt", "no difference", "insufficient evidence", "helped")
+    worst = min(each.values(), key=lambda v: (order.index(v.answer), v.lowest))
     decisive = [v for v in each.values() if v.answer == worst.answer]
     rows = [v.rows_needed for v in decisive if v.rows_needed is not None]
     seeds = [v.seeds_needed for v in decisive if v.seeds_needed is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +39,7 @@ def right(guard: Guard, teacher: Source | None, data: Data, task: Task) -> Right
 
     Raises ExportError where there is no teacher to ask, EvidenceError where it was trained on calibration rows.
     """
-    guard.check(task.kind)
+    guard.check(task.kind, {name: split.labelled for name, split in data.splits.items()}, list(data.calibration.groups))
     if guard.target == "labels":
         return Right(guard, _labels(data.valid, task), _labels(data.calibration, task), _cut_beside(teacher, data, task))
     if teacher is None:
@@ -63,18 +62,16 @@ def promised(target: Right, ask: Callable[[float | None, Split], tuple[np.ndarra
     cut = cut_of(rule)
     if cut is not None:
         logits, confidence = ask(cut, data.valid)
-    valid = _rows(logits, confidence, target.valid, rule)
-    calibration = _rows(*ask(cut, data.calibration), target.calibration, rule)
-    return target.guard.fit(valid, calibration, data.schema.classes, (cut, target.cut))
+    by = target.guard.groups
+    valid = _rows(logits, confidence, target.valid, rule, _groups(data.valid) if by else None)
+    calibration = _rows(*ask(cut, data.calibration), target.calibration, rule, _groups(data.calibration) if by else None)
+    named = [(column, name) for column, group in data.calibration.groups.items() for name in group.names] if by else []
+    return target.guard.fit(valid, calibration, data.schema.classes, (cut, target.cut), named)
 
 
 def cut_of(task: Task) -> float | None:
     """Log-odds from which a task whose rule is fixed decides the positive of two outcomes; None where it decides the likeliest."""
-    if task.threshold is None:
-        return None
-    if task.cut is not None:
-        return task.cut
-    return math.log(task.threshold / (1 - task.threshold))
+    return task.decides_from
 
 
 def _cut_beside(teacher: Source | None, data: Data, task: Task) -> float | None:
@@ -84,11 +81,22 @@ def _cut_beside(teacher: Source | None, data: Data, task: Task) -> float | None:
     return None if teacher is None else cut_of(_fixed(task, _asked(teacher, data.valid, task), data.valid))
 
 
-def _rows(logits: np.ndarray, confidence: np.ndarray, right: NDArray[np.int64], rule: Task) -> Rows:
+def _groups(split: Split) -> NDArray[np.int64]:
+    """(N, K) by column, the group of each row, counted through all columns; −1 where nobody knows."""
+    found, first = [], 0
+    for group in split.groups.values():
+        codes = group.codes.numpy()
+        found.append(np.where(codes >= 0, codes + first, -1))
+        first += len(group.names)
+    return np.stack(found, axis=1)
+
+
+def _rows(logits: np.ndarray, confidence: np.ndarray, right: NDArray[np.int64], rule: Task, group: NDArray[np.int64] | None = None) -> Rows:
     """The rows of which it is known what is right."""
     known = right >= 0
     z = torch.from_numpy(logits).double()
-    return Rows(confidence[known], np.exp(log_softmax(z.numpy()))[known], rule.decide(z).numpy()[known], right[known])
+    mine = None if group is None else group[known]
+    return Rows(confidence[known], np.exp(log_softmax(z.numpy()))[known], rule.decide(z).numpy()[known], right[known], mine)
 
 
 def _labels(split: Split, task: Task) -> NDArray[np.int64]:

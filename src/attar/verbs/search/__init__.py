@@ -27,6 +27,7 @@ from attar.recipe import Recipe, of_texts
 from attar.report.search import write_leaderboard, write_search_page
 from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
 from attar.signal import Source
+from attar.sources.cached import Cached
 from attar.task import Task
 from attar.verbs.distill import precheck
 from attar.verbs.distill.judge import labelled_rows
@@ -34,6 +35,8 @@ from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
+from attar.verbs.search.competitors import beside
+from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
 from attar.verbs.search.importances import importances
@@ -128,7 +131,7 @@ def search(
     said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
     all_said = {key: " ".join(repr(value).split()) for key, value in said.items() if value is not None} | texts
     job = SearchJob(
-        of_texts(texts, teacher=teacher),
+        of_texts(texts),
         data,
         teacher,
         task,
@@ -189,6 +192,9 @@ class _Searching:
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.finalists: tuple[Finalist, ...] = ()
+        self.shipped: dict[str, Path] = {}
+        self.students: dict[str, list[nn.Module]] = {}
+        self.teacher = Competitor("teacher", None, Priced(None), False)
         self.competitors: tuple[Competitor, ...] = ()
         self.winner: int | None = None
         self.prices: Prices | None = None
@@ -207,7 +213,12 @@ class _Searching:
             self._search()
         with self._part("finalists"):
             self._final()
-        return self._tell(self._write())
+        with self._part("competitors"):
+            self._compete()
+        self._ship()
+        found = self._write()
+        self._tell(found)
+        return found
 
     # ---- the folder
 
@@ -264,7 +275,7 @@ class _Searching:
         job = self.job
         data, task = read_data(job)
         labelled = bool(labelled_rows(task, data.train).any())
-        spaces = Spaces(job.recipe.opened(data.schema, task, labelled=labelled), self.out)
+        spaces = Spaces(opened(job.recipe, data.schema, task, labelled=labelled, teacher=job.teacher), self.out)
         middle = spaces.design(spaces.middle())
         plain = Job(job.data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.recipe.where)
         with plain.about_training():
@@ -320,7 +331,7 @@ class _Searching:
         if self.workers == 1:
             workers[0].run()
         else:
-            shared([lambda say, worker=worker: replace(worker, listen=say).run() for worker in workers], self.listen)
+            shared([lambda say, worker=worker: replace(worker, listen=say).run() for worker in workers], self.listen, losses=True)
         self._look()
 
     def listen(self, event: Event) -> None:
@@ -346,15 +357,16 @@ class _Searching:
         folder = self.out / "finalists"
         fit = self.spaces.design(self.spaces.middle()).fit
         final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), self._epochs(asked, fit), self.workers, self.listen)
-        models = final.train(asked)
+        models = self.students = final.train(asked)
         there = [trial for trial in asked if name_of(trial) in models]
         drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
         assert self.prices is not None
         found = []
         for trial in there:
-            price = self.prices.measured(final.shipped(trial, models[name_of(trial)][0], self.data, self.task, self.job.deploy))
-            within = all(value <= 0 for value in over(self.budget, price).values())
             name = name_of(trial)
+            self.shipped[name] = final.shipped(trial, models[name][0], self.data, self.task, self.job.deploy)
+            price = self.prices.measured(self.shipped[name], macs=trial.price.macs)
+            within = all(value <= 0 for value in over(self.budget, price).values())
             found.append(
                 Finalist(
                     trial.number,
@@ -367,14 +379,34 @@ class _Searching:
                     within=within,
                     before=trial.score if trial.score is not None else math.nan,
                     arm=trial.arm,
+                    difference=drawn.difference(name),
                 )
             )
         self.finalists = tuple(found)
         verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds())
         self.winner, self.words = verdict.winner, verdict.words
-        if drawn.teacher is not None:
-            self.teacher = replace(self.teacher, score=drawn.score("teacher"))
-        self._ship()
+
+    def _compete(self) -> None:
+        """What could be put in place without a search, measured beside the finalists; and what that says of the winner."""
+        answers = self.room.answers
+        found = beside(
+            answers.source if isinstance(answers, Cached) else answers,
+            self.data,
+            self.task,
+            self.halves.second,
+            bounds=self.budget,
+            at=self.out / "competitors",
+            labels=next(iter(self.students.get("labels", ())), None),
+            listen=self.listen,
+        )
+        judge = self.room.judge
+        first = None if judge.teacher is not None else judge.of(answers)
+        self.teacher, self.competitors = replace(found.teacher, first=first), found.competitors
+
+    def _tell(self, found: Searched) -> None:
+        """The page and the table of what was found."""
+        write_search_page(found, self.out)
+        write_leaderboard(found, self.out)
 
     def _epochs(self, asked: Sequence[Trial], fit: Fit) -> int:
         """Of a finalist: those of a whole training, or as many as there is time for."""
@@ -407,8 +439,6 @@ class _Searching:
         write_atomic(self.out / "winner.yaml", "\n".join([head, *kept, *(f"{key}: {text}" for key, text in lines.items())]) + "\n")
 
     # ---- what is written
-
-    teacher = Competitor("teacher", None, Priced(None), False)
 
     def _trials(self) -> list[Trial]:
         return [each.trial for arm in self.told for each in self.told[arm]]
@@ -444,6 +474,9 @@ class _Searching:
             | {"half A": len(self.halves.first.valid), "half B": len(self.halves.second)},
             data=self.data.fingerprint,
             machine=machine(),
+            importances=importances(trials, better, log=[hole.name for hole in self.spaces.holes("student") if hole.log])
+            if self.finalists
+            else {},
             recipe=self.text,
             study=self._named(),
         )
@@ -459,15 +492,6 @@ class _Searching:
             return text
         path = Path(text).resolve()
         return str(path) if path.suffix == ".journal" else f"sqlite:///{path}"
-
-    def _tell(self, found: Searched) -> Searched:
-        """The whole record, with how important each choice was; its page and its leaderboard."""
-        log = {hole.name for hole in self.spaces.holes("student") if hole.log}
-        found = replace(found, importances=importances(found.trials, found.better, log=log))
-        found.write(self.out / "search.json")
-        write_leaderboard(found, self.out)
-        write_search_page(found, self.out)
-        return found
 
     def _counted(self, trials: Sequence[Trial]) -> list[str]:
         """How many candidates went which way, where that is not plain training."""

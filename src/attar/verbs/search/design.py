@@ -13,13 +13,14 @@ from random import Random
 from typing import Any
 
 from attar.loop import Fit
-from attar.notation import Call, Node, write
+from attar.notation import Call, Node, Vocabulary, write
 from attar.notation.spaces import Hole, Space
 from attar.objective import Objective, as_objective, labels
 from attar.objective.turning import knobs, turned
-from attar.recipe import Recipe
+from attar.recipe import Recipe, vocabulary
 from attar.searched import Arm
 from attar.signal import Student
+from attar.verbs.search.priors import priors
 
 __all__ = ["Design", "Spaces"]
 
@@ -82,6 +83,10 @@ class Spaces:
     def fit(self) -> Space:
         return self._all["fit"]
 
+    def words(self, key: str) -> Vocabulary:
+        """What a line may say."""
+        return vocabulary(key, self.recipe.trust)
+
     @cached_property
     def _all(self) -> dict[str, Space]:
         """Every bound is tried now: what a word refuses is refused before anything is taught."""
@@ -98,7 +103,7 @@ class Spaces:
         """What experience says to try first."""
         names = {hole.name for hole in self.holes(arm)}
         found: list[dict[str, Any]] = []
-        for prior in self.recipe.priors():
+        for prior in priors(self._all, self.recipe.entries["student"].node, self.words):
             point = {name: value for name, value in prior.items() if name in names}
             if point and point not in found:
                 found.append(point)

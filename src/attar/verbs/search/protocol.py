@@ -146,6 +146,13 @@ class Drawn:
         how = "mean over seeds; t over seeds and rows of the second half"
         return Figure.of(found.difference, found.low, found.high, n=len(each), how=how)
 
+    def difference(self, name: str) -> Figure | None:
+        """What a student gains over the teacher on the same rows, more is better, with its 95 % interval over seeds and rows."""
+        if self.teacher is None:
+            return None
+        found = self.against(name, "teacher", 0.95)
+        return Figure.of(found.difference, found.low, found.high, n=found.seeds, how="paired; t over seeds and rows of the second half")
+
     def against(self, one: str, other: str, level: float = 0.9) -> Effect:
         """one − other, more is better, paired by seeds and rows; the teacher has one seed."""
         ours, theirs = self.of(one), self.of(other)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attar.cost import Budget
 from attar.errors import AttarError
+from attar.loop import Signals, Stopped
 from attar.progress import Event, Listener
 from attar.searched import Arm, Priced, Trial, board
 from attar.verbs.search.design import Design, Spaces
@@ -65,7 +66,9 @@ class Worker:
     known: dict[Arm, list[Told]] = field(default_factory=dict)
 
     def run(self) -> None:
+        """Raises Stopped on a signal: what was not finished is given back, and whoever goes on with the study repeats it."""
         with ExitStack() as stack:
+            signals = stack.enter_context(Signals())
             askings: dict[Arm, Asking] = {}
             for arm in self.arms:
                 ledger = stack.enter_context(self.place.open(arm, trials=self.limits.trials, seconds=self.limits.seconds))
@@ -74,9 +77,11 @@ class Worker:
                 if ledger.new:
                     askings[arm].begin()
             while open_arms := [asking for asking in askings.values() if self._open(asking)]:
+                if signals.caught:
+                    raise Stopped("search", 0, signals.caught, None)
                 self._turn(min(open_arms, key=lambda asking: len(self._trained(asking.arm))))
             for asking in askings.values():
-                self._wait(asking)
+                self._wait(asking, signals)
 
     def _open(self, asking: Asking) -> bool:
         left = asking.ledger.left()
@@ -89,9 +94,11 @@ class Worker:
         count = sum(each.trial.state == "dear" for each in self.known[arm])
         return count >= DEAR * max(self.limits.trials or 0, len(self._trained(arm)), 20)
 
-    def _wait(self, asking: Asking) -> None:
+    def _wait(self, asking: Asking, signals: Signals) -> None:
         """Until what others hold is told, or owed to this one."""
-        while not (left := asking.ledger.wait()).over:
+        while not (left := asking.ledger.wait(lambda: bool(signals.caught))).over:
+            if signals.caught:
+                raise Stopped("search", 0, signals.caught, None)
             if not left.owed:
                 return
             self._try(asking, asking.again(1))
