@@ -51,8 +51,8 @@ from attar.verbs.search.worker import Limits, Place, Worker, over
 __all__ = ["SearchJob", "search", "search_job"]
 
 TRIALS = 100  # of each arm, where neither trials nor time are named
-SHARE = 0.25  # of the epochs of a whole training, that a trial has
-BATCH, BATCHES = 16, 12  # candidates asked at a time at most, and batches at least: each batch is one architecture
+SHARE, STEPS, EPOCHS = 0.25, 1000, 3  # a trial has at most so much of the epochs of a whole training, about so many steps, so many epochs
+LEAST, BATCH, BATCHES = 4, 16, 8  # candidates asked at a time, from and to; and batches, each of one architecture, that there should be
 SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
 SEEDS = 5  # of a finalist at least
 DRAWN = 256  # students by which it is seen what the space costs
@@ -64,7 +64,7 @@ class SearchJob:
     """What a search is made of: what a recipe with spaces comes to, but for student, objective and fit, which it chooses.
 
     recipe: the recipe itself; what it leaves out of student, objective and fit is filled in by the data. All else as in
-    `attar.verbs.run.Job`. text: as it will lie in the folder; left out, what the recipe says itself.
+    `attar.verbs.run.Job`. text: lines that the recipe does not have, of a search from Python.
     """
 
     recipe: Recipe
@@ -129,7 +129,7 @@ def search(
     lines = {"student": student, "objective": objective, "fit": fit if fit is None or isinstance(fit, str) else repr(fit)}
     texts = {key: text for key, text in lines.items() if text is not None}
     said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
-    all_said = {key: " ".join(repr(value).split()) for key, value in said.items() if value is not None} | texts
+    lines = {key: value if isinstance(value, str) else " ".join(repr(value).split()) for key, value in said.items() if value is not None}
     job = SearchJob(
         of_texts(texts),
         data,
@@ -138,7 +138,7 @@ def search(
         budget,
         require,
         deploy,
-        text="# A search from Python, as it was asked.\n" + "".join(f"{key}: {text}\n" for key, text in all_said.items()),
+        text="".join(f"{key}: {text}\n" for key, text in lines.items()),
     )
     folder = Path(out or "runs/search")
     return search_job(job, out=folder, trials=trials, time=time, workers=workers, resume=resume, seed=seed, listen=listen)
@@ -188,7 +188,7 @@ class _Searching:
         self.resume, self.seed, self.heard = resume, seed, listen
         self.study = study or str(out / "study.db")
         self.begun = self.written = clock.monotonic()
-        self.text = job.text or job.recipe.text(out)
+        self.text = ""  # once the data have been read: the recipe, its spaces written out
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.finalists: tuple[Finalist, ...] = ()
@@ -224,7 +224,7 @@ class _Searching:
 
     def _claim(self) -> None:
         """Refuse a folder that is there already, or that belongs to another search."""
-        out, recipe = self.out, self.out / "recipe.yaml"
+        out = self.out
         if out.exists() and not out.is_dir():
             raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
         begun = out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
@@ -232,8 +232,6 @@ class _Searching:
             raise RunError(
                 f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another"
             )
-        if begun and recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
-            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         before = out / "search.json"
         if self.resume and before.exists():
             self.seconds = dict(Searched.read(before).seconds)
@@ -254,6 +252,10 @@ class _Searching:
         job, out = self.job, self.out
         self.data, self.task, self.spaces, plain = self._read()
         same_data(out, self.data)
+        self.text = self._said(self.spaces.recipe)
+        recipe = out / "recipe.yaml"
+        if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "recipe.yaml", self.text)
         manifest(out, self.data, self.text)
@@ -312,9 +314,11 @@ class _Searching:
 
     @cached_property
     def limits(self) -> Limits:
-        epochs = self.spaces.design(self.spaces.middle()).fit.epochs
-        batch = BATCH if self.trials is None else max(1, min(BATCH, self.trials // BATCHES))
-        return Limits(self.trials, None if self.time is None else self._left(SEARCHING), batch, max(1, math.ceil(SHARE * epochs)))
+        fit, rows = self.spaces.design(self.spaces.middle()).fit, len(self.data.train)
+        enough = math.ceil(STEPS / math.ceil(rows / fit.rows_a_step(rows)))
+        epochs = min(math.ceil(SHARE * fit.epochs), max(EPOCHS, enough))
+        batch = BATCH if self.trials is None else min(self.trials, max(LEAST, min(BATCH, self.trials // BATCHES)))
+        return Limits(self.trials, None if self.time is None else self._left(SEARCHING), batch, epochs)
 
     def _left(self, share: float = 1.0) -> float:
         """Seconds that are left of a share of the time allowed."""
@@ -432,11 +436,16 @@ class _Searching:
         if trial is None:
             (self.out / "winner.yaml").unlink(missing_ok=True)
             return
-        design = self.spaces.design(trial.point)
-        lines = {"student": design.text, "objective": repr(design.objective), "fit": repr(design.fit)}
-        kept = [line for line in self.text.splitlines() if line.split(":", 1)[0] not in lines and not line.startswith("#")]
-        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}."
-        write_atomic(self.out / "winner.yaml", "\n".join([head, *kept, *(f"{key}: {text}" for key, text in lines.items())]) + "\n")
+        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}; paths are relative to this folder."
+        lines = self._said(self.spaces.recipe.at(trial.point)).splitlines()
+        write_atomic(self.out / "winner.yaml", "\n".join([head, *(line for line in lines if not line.startswith("#"))]) + "\n")
+
+    def _said(self, recipe: Recipe) -> str:
+        """A recipe as text; of a search from Python beside it what was not said in words."""
+        text = recipe.text(self.out)
+        there = {line.split(":", 1)[0] for line in text.splitlines()}
+        more = [line for line in self.job.text.splitlines() if line.split(":", 1)[0] not in there]
+        return "\n".join([text.rstrip("\n"), *more]) + "\n"
 
     # ---- what is written
 
