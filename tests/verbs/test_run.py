@@ -17,7 +17,7 @@ from attar.certificate import Certificate
 from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
 from attar.report.card import MARK
-from attar.verbs.run import STEPS, Job, read, run_job
+from attar.verbs.run import STEPS, Job, difference, read, run_job
 from attar.verbs.show import _elsewhere, show
 
 
@@ -113,6 +113,13 @@ def test_a_run_is_never_overwritten_and_goes_on_when_asked(tmp_path: Path) -> No
     before = (out / "teacher.txt").stat().st_mtime_ns
     assert run_job(small(), out=out, resume=True).certificate is not None
     assert (out / "teacher.txt").stat().st_mtime_ns == before
+
+
+def test_what_neither_recipe_says_is_no_difference() -> None:
+    """A search's recipe says nothing of a guard, before and after."""
+    assert difference("data: a\nfit: b\n", "data: a\nfit: b\n") == ""
+    assert difference("data: a\n", "data: a\nguard: guard()\n") == "  guard: was unguarded()\n         now guard()"
+    assert difference("data: a\n", "data: a\nguard: unguarded()\n") == ""
 
 
 def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: Path) -> None:

@@ -632,7 +632,8 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
 def difference(was: str, now: str, free: Sequence[str] = ()) -> str:
     """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
-    old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
+    if "guard" in new:
+        old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in free]
     return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
 
