@@ -2,6 +2,7 @@
 
     python benchmarks/guard.py                    # 1,000 draws of calibration rows in each setting: about four minutes
     python benchmarks/guard.py --draws 100
+    python benchmarks/guard.py --cost             # what its nodes cost a row, on one thread
 
 A world of 50,000 rows whose truth is known: the class y is drawn, a row is its corner of a simplex and Gaussian noise; the teacher sees it
 through less noise than the student, who sees what the teacher sees and more noise on top. Both answer by Bayes' rule, so that the student
@@ -17,19 +18,29 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attar.cost import machine
 from attar.guards import Guard, Promise, Rows
+from attar.sources.onnx import open_graph
 from attar.statistics.guarantees import Sample, damage, path_of, walk
+from attar.students import mlp
+from attar.task import classification
+from attar.testing.small import small_table
+from attar.verbs.export.fuse import fused
+from attar.verbs.export.graph import Limits, finished, from_torch, quiet
+from attar.verbs.export.rows import Feed, parity_rows, take
 
 WORLD = 50_000
 ONE = "decision, one threshold"
 EPSILON, DELTA = 0.05, 0.1
+ROUNDS, CALLS = 60, 400  # of timing
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cost", action="store_true", help="time the guard's nodes")
     options = parser.parse_args()
+    if options.cost:
+        return cost(options.seed)
     allowed = DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / options.draws)
     print(f"python {' '.join(sys.argv)} · {machine()}")
     print(f"ε = {EPSILON}, δ = {DELTA}, {options.draws:,} draws, seed {options.seed}: broken at most {allowed:.3f} of them (δ + 3 SE)\n")
@@ -68,6 +82,45 @@ def main() -> None:
         world = drawn(setting, options.seed)
         for per in setting.per:
             print(tried(setting, world, per, options.draws, options.seed), flush=True)
+
+
+def cost(seed: int) -> None:
+    """The graph of one student with every kind of guard and with none, each asked one row for its probabilities, in turn."""
+    data = small_table(seed=seed)
+    net = mlp(width=64)(data.schema, seed)
+    rows = parity_rows(data)
+    with quiet():
+        raw, _ = from_torch(net, rows, classification().bind(data.schema))
+    apart, alike = np.array([0.9, 0.8], np.float32), np.full(2, 0.9, np.float32)
+    kinds = {
+        "none": None,
+        "one threshold": Limits(alike),
+        "a threshold by decision": Limits(apart),
+        "one threshold, a decision rule": Limits(alike, 0.3),
+        "a threshold by decision, a decision rule": Limits(apart, 0.3),
+    }
+    task = classification().bind(data.schema)
+    feeds = Feed.of(net).arrays(take(rows, slice(0, 1)))
+    graph = fused(raw)
+    calls = {}
+    for name, limits in kinds.items():
+        session = open_graph(finished(graph, 1.1, "float32", task, data.schema, limits), 1, name)
+        calls[name] = partial(session.run, ["probabilities"], feeds)
+    taken = {name: np.zeros((ROUNDS, CALLS)) for name in kinds}
+    for at in range(ROUNDS):
+        for name, call in calls.items():
+            for i in range(CALLS):
+                started = time.perf_counter_ns()
+                call()
+                taken[name][at, i] = (time.perf_counter_ns() - started) / 1000
+    print(f"python {' '.join(sys.argv)} · {machine()}")
+    print(f"one row, µs, {ROUNDS} rounds of {CALLS} calls in turn; median over rounds, with the middle half\n")
+    print(f"{'guard':44}{'p50':>8}{'p95':>8}   p50 − none")
+    base = np.median(taken["none"], axis=1)
+    for name, t in taken.items():
+        low, middle, high = np.quantile(np.median(t, axis=1) - base, (0.25, 0.5, 0.75))
+        p95 = np.median(np.quantile(t, 0.95, axis=1))
+        print(f"{name:44}{np.median(t):8.2f}{p95:8.2f}   {middle:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def drawn(setting: Setting, seed: int) -> Rows:

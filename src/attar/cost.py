@@ -50,6 +50,7 @@ WARM_S = 0.03
 BLOCK_S = 0.0003  # calls between two looks at the clock of the processor: short against a slice of it, some 4 ms
 AWAY, AWAY_S = 1.1, 20e-6  # times its computing, and seconds beside, that a block may take
 TRIES = 20
+SLICE_S = 0.003  # calls so long are tried twice
 ENOUGH = 0.01  # half the width of the median's interval, relative, at which measuring stops
 ROUNDS = (12, 400)  # at least, at most
 FEWEST = 5  # rounds of calls so slow that even these take twice the time there is
@@ -469,15 +470,21 @@ def _time(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.nd
 
 
 def _time_undisturbed(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.ndarray:
-    """The same, in short blocks, each made again while another program ran in between; after some tries it is taken as it is."""
+    """The same, in short blocks, each made again while another program ran in between.
+
+    A call longer than the machine leaves alone never comes through: after some tries it is the time for which it computed that counts.
+    """
     taken, span = np.empty(0), 0.0
     while len(taken) < count:
         size = min(count - len(taken), max(1, round(BLOCK_S / span))) if span else 1
-        for _ in range(TRIES):
+        for left in reversed(range(TRIES if span < SLICE_S else 2)):
             computed, start = time.thread_time(), time.perf_counter()
             block = _time(calls, first + len(taken), size, warm=warm and not len(taken))
-            if time.perf_counter() - start <= AWAY * (time.thread_time() - computed) + AWAY_S:
+            computed, passed = time.thread_time() - computed, time.perf_counter() - start
+            if passed <= AWAY * computed + AWAY_S:
                 break
+            if not left:
+                block *= computed / passed
         taken, span = np.concatenate((taken, block)), float(np.median(block))
     return taken
 

@@ -336,3 +336,9 @@ def test_a_cascade_weighs_what_both_weigh_and_knows_training_rows_if_both_do(exp
     both = cascade(exported.source, teacher)
     assert both.parameters == exported.source.parameters + teacher.parameters
     assert both.training_ids is None
+
+
+@pytest.mark.parametrize("nobody", [None, "the teacher"])
+def test_a_cascade_without_a_teacher_is_refused_when_it_is_made(nobody: Any, exported: Exported) -> None:
+    with pytest.raises(TeacherError, match="is no teacher to ask the rest of"):
+        cascade(exported.source, nobody)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +40,7 @@ TEMPERATURE = 1.5  # any but 1: a fitted temperature is hardly ever 1, and divid
 LIMIT = 0.5  # of a guard: any threshold costs the same
 FOLDED = "_bias"  # behind a weight's name, what a batch normalisation has added to it
 IR = 9  # of the identity graph: any ONNX Runtime that reads the opset reads it
-GROWN = 4096  # rows on which trees of chance grow
+GROWN = 16384  # training rows at most on which trees of chance grow: of fewer, leaves that need many rows would be too few
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,14 @@ class Draft:
     traced: bool
     precision: Precision
     threads: int = 1
+    _opened: dict[int, InferenceSession] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def session(self) -> InferenceSession:
-        return open_graph(self.content, self.threads, "a student of chance")
+        """The session of ONNX Runtime; opened anew in a forked process, for its threads do not survive a fork."""
+        if (here := os.getpid()) not in self._opened:
+            self._opened[here] = open_graph(self.content, self.threads, "a student of chance")
+        return self._opened[here]
 
     def prepare(self, batch: Batch) -> Callable[[], Any]:
         """The call whose time is the price: of texts tokenising is part of it, as it is of a deployed student's."""

@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from attar.cost import Budget, Candidate, Compared, compare, energy_mj
+from attar.cost import Budget, Candidate, Compared, compare, energy_mj, working_memory_mb
 from attar.data import Data
 from attar.errors import EvidenceError
 from attar.guards import Guard
@@ -22,6 +24,7 @@ from attar.searched import Priced, Pricing
 from attar.signal import Batch, Student
 from attar.sources.onnx import Onnx
 from attar.task import Task
+from attar.verbs.export.rows import take
 from attar.verbs.search.drafts import Draft, Drafts, Precision, identity
 from attar.verbs.search.shapes import Shape, Shapes, family_of
 
@@ -30,7 +33,7 @@ __all__ = ["Law", "Prices", "spread"]
 EXPORTS = 24  # of a family
 FEWEST = 8  # exports from which on a law is worth fitting
 TRUST = 0.10  # mean error on held-out exports up to which a law may price
-SECONDS = 0.4  # of measuring, for each export
+SECONDS = 0.3  # of measuring, for each export
 SINGLES = 64  # rows asked one by one
 IDENTITY, REFERENCE = "identity", "reference"
 
@@ -88,18 +91,31 @@ def spread(features: NDArray[np.float64], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Laws:
-    """A family's laws. size: bytes of the file; parameters, macs: where its shapes do not say them exactly."""
+    """A family's laws. size: bytes of the file. parameters: where shapes do not say them (of trees, which grow as they like)."""
 
-    pricing: Pricing
     p95: Law
     p50: Law
     row_s: Law
     size: Law
+    parameters: Law | None = None
+    memory: Law | None = None
+
+    def needed(self, bounds: Budget) -> dict[str, Law]:
+        """Those that bounds are held against, by what they say."""
+        laws = {
+            "latency_ms": self.p95,
+            "rows_per_second": self.row_s,
+            "size_mb": self.size,
+            "parameters": self.parameters,
+            "memory_mb": self.memory,
+        }
+        asked = {name: law for name, law in laws.items() if law is not None and getattr(bounds, name) is not None}
+        return {"latency_ms": self.p95} | asked
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One draft measured: p50, p95 with its interval, in ms; seconds a row of many."""
+    """One draft measured: p50, p95 with its interval, in ms; seconds a row of many; working memory where it is bounded."""
 
     draft: Draft
     p50: float
@@ -107,6 +123,7 @@ class _Measured:
     low: float
     high: float
     row_s: float
+    memory_mb: float | None = None
 
 
 @dataclass
@@ -126,6 +143,7 @@ class Prices:
     pricings: tuple[Pricing, ...] = ()
     floor: tuple[float, int] = (0.0, 0)
     mood: float = 0.0
+    _trusted: set[str] = field(default_factory=set, repr=False)
     _families: dict[str, _Laws] = field(default_factory=dict, repr=False)
     _exact: dict[str, Priced] = field(default_factory=dict, repr=False)
     _reference: Draft | None = field(default=None, repr=False)
@@ -166,6 +184,9 @@ class Prices:
             raise EvidenceError("no student to price", hint="a space has at least one")
         for family, them in by_family.items():
             prices._learn(family, them, listen)
+        if prices._reference is None:  # else a budget that admits nothing would be found out only when the first price is asked
+            text, student = next(iter(next(iter(by_family.values())).items()))
+            prices._measure(family_of(student), {text: student}, listen)
         return prices
 
     def price(self, student: Student) -> Priced:
@@ -174,7 +195,7 @@ class Prices:
         if (known := self._exact.get(text)) is not None:
             return known
         laws, shape = self._families.get(family), self.shapes.of(student)
-        if laws is not None and shape is not None and laws.pricing.trusted:
+        if laws is not None and shape is not None and family in self._trusted:
             return self._predicted(laws, shape)
         self._measure(family, {text: student})
         return self._exact[text]
@@ -218,17 +239,32 @@ class Prices:
         texts = list(shapes)
         chosen = [texts[i] for i in spread(np.array([shapes[t].features for t in texts]), self.exports)]
         found = self._measure(family, {t: students[t] for t in chosen}, listen)
-        features = np.array([shapes[t].features for t in chosen])
+        features, stored = (np.array([getattr(shapes[t], name) for t in chosen]) for name in ("features", "bytes"))
 
-        def law(values: Callable[[_Measured], float]) -> Law:
-            return Law.fit(features, np.array([values(found[t]) for t in chosen]))
+        def law(x: NDArray[np.float64], values: Callable[[_Measured], float]) -> Law:
+            return Law.fit(x, np.array([values(found[t]) for t in chosen]))
 
-        p95 = law(lambda m: m.p95)
-        pricing = Pricing(family, len(chosen), p95.error, p95.error <= TRUST, time.perf_counter() - started, p95.held_out)
-        self._families[family] = _Laws(pricing, p95, law(lambda m: m.p50), law(lambda m: m.row_s), law(lambda m: m.draft.size_bytes))
+        p95 = law(features, lambda m: m.p95)
+        counted = all(shapes[t].parameters is not None for t in chosen)
+        remembered = all(found[t].memory_mb is not None for t in chosen)
+        laws = _Laws(
+            p95,
+            law(features, lambda m: m.p50),
+            law(features, lambda m: m.row_s),
+            law(stored, lambda m: m.draft.size_bytes),
+            None if counted else law(stored, lambda m: max(1, m.draft.parameters)),
+            law(features, lambda m: max(m.memory_mb or 0.0, 0.01)) if remembered else None,
+        )
+        needed = laws.needed(self.bounds)
+        trusted = all(law.error <= TRUST for law in needed.values())
+        pricing = Pricing(family, len(chosen), p95.error, trusted, time.perf_counter() - started, p95.held_out)
+        self._families[family] = laws
+        if trusted:
+            self._trusted.add(family)
         self.pricings = (*self.pricings, pricing)
-        verdict = "" if pricing.trusted else f", above {TRUST:.0%}: each candidate's own export will be measured"
-        listen(Event("price", text=f"{family}: {len(chosen)} exports, held-out error {p95.error:.1%}{verdict}"))
+        errors = ", ".join(f"{law.error:.2g} of {name}" for name, law in needed.items())
+        verdict = "" if trusted else f", above {TRUST:g}: each candidate's own export will be measured"
+        listen(Event("price", text=f"{family}: {len(chosen)} exports, mean held-out error {errors}{verdict}"))
 
     def _measure(self, family: str, students: Mapping[str, Student], listen: Listener = silent) -> dict[str, _Measured]:
         """Export with weights of chance and measure side by side; each one's price is exact from then on."""
@@ -261,9 +297,16 @@ class Prices:
             one, many = (compared.latency(names[text], beside=REFERENCE, many=m) for m in (False, True))
             turn = self._level / level
             row_s = turn * many.p50.value / 1000 / self.bounds.many
-            found[text] = _Measured(draft, turn * one.p50.value, turn * one.p95.value, turn * one.p95.low, turn * one.p95.high, row_s)
+            memory = None if self.bounds.memory_mb is None else working_memory_mb(partial(self._warmed, draft, rows))
+            p50, p95 = one.p50, one.p95
+            found[text] = _Measured(draft, turn * p50.value, turn * p95.value, turn * p95.low, turn * p95.high, row_s, memory)
             self._exact[text] = _exactly(found[text], self.mood)
         return found
+
+    def _warmed(self, draft: Draft, rows: Batch) -> Callable[[], Any]:
+        call = draft.prepare(rows)
+        draft.prepare(take(rows, slice(0, 1)))()  # the pages of the library's code are not what a batch needs
+        return call
 
     def _candidate(self, draft: Draft, rows: Batch) -> Candidate:
         return Candidate.of(draft, rows, rows, size_bytes=draft.size_bytes, batch=self.bounds.batch, singles=SINGLES, memory=False)
@@ -290,18 +333,20 @@ class Prices:
             )
 
     def _predicted(self, laws: _Laws, shape: Shape) -> Priced:
-        p95, size = laws.p95(shape.features), round(laws.size(shape.features))
+        p95, size = laws.p95(shape.features), round(laws.size(shape.bytes))
         wide = math.exp(math.hypot(laws.p95.spread, self.mood))
-        macs, precision = shape.macs, self.drafts.precision
+        parameters = shape.parameters if laws.parameters is None else round(laws.parameters(shape.bytes))
+        macs, precision = parameters if shape.macs is None else shape.macs, self.drafts.precision
         return Priced(
             latency_ms=p95,
             p50_ms=min(p95, laws.p50(shape.features)),
             low_ms=p95 / wide,
             high_ms=p95 * wide,
-            rows_per_second=1 / laws.row_s(shape.features),
+            rows_per_second=1 / laws.row_s(shape.features) if laws.row_s.error <= TRUST else None,
             size_bytes=size,
-            parameters=shape.parameters,
+            parameters=parameters,
             macs=macs,
+            memory_mb=None if laws.memory is None else laws.memory(shape.features),
             energy_mj=None if macs is None else energy_mj(macs, size, precision),
             precision=precision,
         )
@@ -322,6 +367,7 @@ def _exactly(m: _Measured, mood: float) -> Priced:
         size_bytes=draft.size_bytes,
         parameters=draft.parameters,
         macs=draft.macs,
+        memory_mb=m.memory_mb,
         energy_mj=energy_mj(draft.macs, draft.size_bytes, draft.precision),
         measured=True,
         precision=draft.precision,
