@@ -22,19 +22,20 @@ from attar.errors import DataError, RunError
 from attar.loop import Fit, Stopped
 from attar.objective import blend, kl, labels
 from attar.objective.turning import knobs, turned
-from attar.progress import Event
+from attar.progress import Event, Listener
 from attar.recipe import load, of_texts
 from attar.searched import Finalist, Priced, Searched, Trial
 from attar.statistics import Draws
 from attar.testing.small import small_table
 from attar.verbs.annotate import annotate
+from attar.verbs.distill.processes import shared
 from attar.verbs.search import pricing
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.protocol import Drawn, chosen, finalists_of, halved
 from attar.verbs.search.rungs import ENOUGH, Rungs
 from attar.verbs.search.study import Told
 from attar.verbs.search.training import Candidate, Classroom
-from attar.verbs.search.worker import over
+from attar.verbs.search.worker import Worker, over
 
 STUDENT = "mlp(width=choice(4, 8), depth=1)"
 OBJECTIVE = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
@@ -302,3 +303,40 @@ def test_excess_is_a_share_of_the_bound() -> None:
     assert over(attar.budget(latency_ms=0.02, size_mb=0.1), price) == pytest.approx({"latency_ms": 0.5, "size_mb": -0.5})
     assert over(attar.budget(rows_per_second=2e6), price) == pytest.approx({"rows_per_second": 1.0})
     assert over(attar.budget(memory_mb=1), price) == {}  # not known
+
+
+# ---- workers
+
+
+def killed(say: Listener) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_where_one_process_is_killed_the_others_go_on() -> None:
+    heard: list[Event] = []
+    assert shared([killed, lambda say: 5], heard.append, losses=True) == [None, 5]
+    assert "the others go on" in heard[0].text
+    with pytest.raises(RunError, match="exit code -9"):
+        shared([killed, killed], heard.append, losses=True)
+    with pytest.raises(RunError, match="exit code -9"):
+        shared([killed, lambda say: 5], heard.append)
+
+
+def test_a_worker_that_is_killed_loses_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, mark = Worker.run, tmp_path / "killed"
+
+    def run(worker: Worker) -> None:
+        """The first worker that has told of a trial is killed in its next batch."""
+
+        def die(event: Event) -> None:
+            if event.stage == "search" and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        whole(replace(worker, listen=die))
+
+    monkeypatch.setattr(Worker, "run", run)
+    found = asked(tmp_path / "search", workers=2)
+    assert mark.exists()
+    assert sum(trial.arm == "student" and trial.state == "trained" for trial in found.trials) >= 6
+    assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)

@@ -59,6 +59,7 @@ LEAST, BATCH, BATCHES = 4, 16, 8  # candidates asked at a time, from and to; and
 SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
 SEEDS = 5  # of a finalist at least
 DRAWN = 256  # students by which it is seen what the space costs
+MEASURABLE = 24  # of them where each has to be exported and measured
 MEASURED = 2.0  # seconds of measuring, for each of those that are measured side by side
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
 
@@ -305,18 +306,22 @@ class _Searching:
 
     def _need_some_within(self) -> None:
         """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
-        drawn = random.Random(self.seed)
-        designs = {d.text: d for d in (self.spaces.design(self.spaces.drawn(drawn)) for _ in range(DRAWN))}
+        chance = random.Random(self.seed)
         assert self.prices is not None
-        prices = {text: self.prices.price(design.student) for text, design in designs.items()}
-        excess = {text: over(self.budget, price) for text, price in prices.items()}
-        if all(any(value > 0 for value in each.values()) for each in excess.values()):
-            text = min(excess, key=lambda text: max(excess[text].values()))
-            worst = ", ".join(f"{name} {getattr(self.budget, name) * (1 + value):.3g}" for name, value in excess[text].items() if value > 0)
-            raise RunError(
-                f"none of {len(designs)} students drawn from the space keeps {self.budget!r}; the one nearest to it, {text}, has {worst}",
-                hint="a larger budget, or a space that reaches smaller students",
-            )
+        count = DRAWN if all(pricing.trusted for pricing in self.prices.pricings) else MEASURABLE
+        points = [*self.spaces.priors("student"), *(self.spaces.drawn(chance) for _ in range(count))]  # the smallest is among the first
+        excess: dict[str, dict[str, float]] = {}
+        for design in map(self.spaces.design, points):
+            if design.text not in excess:
+                excess[design.text] = over(self.budget, self.prices.price(design.student))
+                if all(value <= 0 for value in excess[design.text].values()):
+                    return
+        text = min(excess, key=lambda text: max(excess[text].values()))
+        worst = ", ".join(f"{name} {getattr(self.budget, name) * (1 + value):.3g}" for name, value in excess[text].items() if value > 0)
+        raise RunError(
+            f"none of {len(excess)} students drawn from the space keeps {self.budget!r}; the one nearest to it, {text}, has {worst}",
+            hint="a larger budget, or a space that reaches smaller students",
+        )
 
     # ---- candidates
 
