@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from attar.cost import Budget, Candidate, Cost, Figure, Latency, budget, compare, machine, measure, working_memory_mb
+from attar.cost import (
+    Budget,
+    Candidate,
+    Compared,
+    Cost,
+    Figure,
+    Latency,
+    budget,
+    compare,
+    machine,
+    measure,
+    peak_memory_mb,
+    working_memory_mb,
+)
 from attar.errors import EvidenceError
 from attar.signal import NOTHING, Batch, Signal
 
@@ -166,3 +179,69 @@ def test_a_budget_reads_back_from_its_text() -> None:
 def test_the_machine_is_named() -> None:
     assert "Python" in machine()
     assert "\n" not in machine()
+
+
+def test_a_budget_may_be_about_other_calls_and_holds_only_what_was_measured_of_these() -> None:
+    asked = budget(latency_ms=0.02, rows_per_second=100_000, batch=8, many=1024, threads=2)
+    assert repr(asked) == "budget(latency_ms=0.02, rows_per_second=100000, batch=8, many=1024, threads=2)"
+    assert not asked.usual
+    assert [limit.value for limit in asked.check(COST)] == [None, None]
+    found = asked.check(replace(COST, batch=8, rows=1024, threads=2))
+    assert [(limit.name, limit.sign, limit.ok) for limit in found] == [("latency_ms", "≤", True), ("rows_per_second", "≥", True)]
+    assert not budget(rows_per_second=300_000).check(COST)[0].ok
+    with pytest.raises(EvidenceError, match="batch=0"):
+        budget(batch=0)
+    with pytest.raises(EvidenceError, match="latency_ms=inf"):
+        budget(latency_ms=float("inf"))
+
+
+def test_a_call_may_hold_several_rows() -> None:
+    source = Doubling()
+    cost = measure(source, Batch(torch.ones(5, 3)), Batch(torch.ones(64, 3)), seconds=0.1, batch=2, threads=1)
+    assert source.prepared == [2, 2, 2, 64]
+    assert (cost.batch, cost.rows) == (2, 64)
+
+
+def test_what_slows_the_machine_for_a_while_is_in_no_latency_beside_a_reference() -> None:
+    moods = np.repeat(np.random.default_rng(0).choice([1.0, 3.0], 40), 50).reshape(40, 50)
+    one = {"reference": 10e-6 * moods, "asked": 20e-6 * moods}
+    found = Compared({}, one, one).latency("asked", beside="reference")
+    level = float(np.median(np.median(one["reference"], axis=1)))
+    assert found.p95.value == pytest.approx(1000 * 2 * level)
+    assert found.p50.low == pytest.approx(found.p50.high)
+
+
+def test_calls_during_which_another_program_ran_are_made_again() -> None:
+    calls = 0
+
+    def sometimes_away() -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 7 == 0:
+            time.sleep(0.002)  # computes nothing meanwhile, as one who has lost the processor
+        sum(range(20_000))
+
+    candidate = Candidate([sometimes_away], lambda: None, 1)
+    plain = compare({"": candidate}, seconds=0.2).costs[""].latency_ms.p95.value
+    mended = compare({"": candidate}, seconds=0.2, undisturbed=True).costs[""].latency_ms.p95.value
+    assert plain > 1.5
+    assert mended < plain / 2
+
+
+def test_the_peak_of_a_process_holds_the_model() -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    def peak(width: int) -> float | None:
+        weights = numpy_helper.from_array(np.ones((width, width), np.float32), "w")
+        given, made = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", width]) for n in ("x", "y"))
+        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [given], [made], [weights])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        return peak_memory_mb(model.SerializeToString(), {"x": np.ones((2, width), np.float32)})
+
+    small, large = peak(8), peak(3000)
+    if small is None or large is None:
+        pytest.skip("this machine does not tell resident memory")
+    assert small > 20  # interpreter, NumPy and ONNX Runtime
+    assert 36 < large - small < 36 * 5  # 9 million weights, some copies of them while the graph is opened
+    assert peak_memory_mb(b"no graph", {}) is None

@@ -9,6 +9,9 @@ import os
 import platform
 import select
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +42,7 @@ __all__ = [
     "machine",
     "measure",
     "multiply_adds",
+    "peak_memory_mb",
     "working_memory_mb",
 ]
 
@@ -59,6 +63,17 @@ MANY = 256  # rows in one call, where many are asked at once
 BOUNDS = ("latency_ms", "size_mb", "parameters", "memory_mb", "rows_per_second")
 LEAST = frozenset({"rows_per_second"})  # bounds from below
 SINGLES = 256  # different rows that latency is measured on
+
+
+ALONE = """
+import sys, numpy, onnxruntime
+folder, threads = sys.argv[1], int(sys.argv[2])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
+session = onnxruntime.InferenceSession(folder + "/graph.onnx", options, providers=["CPUExecutionProvider"])
+session.run(None, dict(numpy.load(folder + "/feeds.npz")))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""  # what a process does whose peak is wanted
 
 
 class Prepares(Protocol):
@@ -199,14 +214,17 @@ def measure(
     size_bytes: int | None = None,
     parameters: int | None = None,
     seconds: float = 3.0,
+    batch: int = 1,
+    threads: int = 1,
 ) -> Cost:
     """The cost of one source on the rows of `one`, each asked by itself in turn, and on the batch `many` (256 rows, say).
 
     seconds: about this long; it stops earlier when the medians are known to 1 %, and takes longer for very slow calls, as `compare` says.
+    batch: rows of `one` in a call, not one by one. threads: on which the source answers.
     Two sources to be compared belong into one `compare`, which interleaves their calls.
     """
-    candidate = Candidate.of(source, one, many, size_bytes=size_bytes, parameters=parameters)
-    return compare({"": candidate}, seconds=seconds).costs[""]
+    candidate = Candidate.of(source, one, many, size_bytes=size_bytes, parameters=parameters, batch=batch)
+    return compare({"": candidate}, seconds=seconds, threads=threads).costs[""]
 
 
 def compare(candidates: Mapping[str, Candidate], *, seconds: float = 3.0, threads: int = 1, undisturbed: bool = False) -> Compared:
@@ -284,6 +302,26 @@ def working_memory_mb(make: Callable[[], Call], *, limit_s: float = 60.0) -> flo
     return float(text) if text not in ("", "None") else None
 
 
+def peak_memory_mb(graph: bytes, feeds: Mapping[str, np.ndarray], *, threads: int = 1, limit_s: float = 60.0) -> float | None:
+    """Megabytes that a process holds at its peak which does nothing but open an ONNX graph and answer these arrays.
+
+    None where it cannot be told. A fresh interpreter with NumPy and ONNX Runtime, whose own share, some 60 MB, is in it: what has to be
+    there on a device.
+    `working_memory_mb` is the part of it that one call adds.
+    """
+    if platform.system() != "Linux":
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "graph.onnx").write_bytes(graph)
+        np.savez(Path(folder) / "feeds.npz", **feeds)  # pyright: ignore[reportArgumentType] names of inputs, not of its options
+        command = [sys.executable, "-c", ALONE, folder, str(threads)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return None
+    return int(done.stdout) * 1024 / 1e6
+
+
 def multiply_adds(model: nn.Module, rows: Batch) -> int:
     """Multiply-adds (MACs) of one call with these rows: of matrix products, convolutions and attention; all else is left out.
 
@@ -336,6 +374,11 @@ class Limit(NamedTuple):
     limit: float
     value: float | None
     ok: bool
+
+    @property
+    def sign(self) -> str:
+        """≤, or ≥ for a bound from below."""
+        return "≥" if self.name in LEAST else "≤"
 
 
 @dataclass(frozen=True)
@@ -477,14 +520,17 @@ def _time_undisturbed(calls: Sequence[Call], first: int, count: int, *, warm: bo
     taken, span = np.empty(0), 0.0
     while len(taken) < count:
         size = min(count - len(taken), max(1, round(BLOCK_S / span))) if span else 1
-        for left in reversed(range(TRIES if span < SLICE_S else 2)):
+        tries = TRIES if span < SLICE_S else 2
+        while True:
             computed, start = time.thread_time(), time.perf_counter()
             block = _time(calls, first + len(taken), size, warm=warm and not len(taken))
             computed, passed = time.thread_time() - computed, time.perf_counter() - start
+            tries -= 1
             if passed <= AWAY * computed + AWAY_S:
                 break
-            if not left:
+            if not tries:
                 block *= computed / passed
+                break
         taken, span = np.concatenate((taken, block)), float(np.median(block))
     return taken
 

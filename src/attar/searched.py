@@ -39,7 +39,8 @@ class Priced:
 
     latency_ms: 95th percentile of one row on one thread (or as the budget says); p50_ms: the median. low_ms, high_ms: where the 95th
         percentile lies with 90 %, as the price is predicted or measured. size_bytes: of the exported file. macs: multiply-adds of one
-        row. energy_mj: an estimate in millijoules of one row. measured: of the exported file, not predicted.
+        row. energy_mj: an estimate in millijoules of one row. memory_mb: that a call adds; peak_mb: that a process holds which does nothing
+        else. measured: of the exported file, not predicted.
     None: not known.
     """
 
@@ -55,6 +56,7 @@ class Priced:
     energy_mj: float | None = None
     measured: bool = False
     precision: Literal["float", "int8"] = "float"
+    peak_mb: float | None = None
 
 
 @dataclass(frozen=True)

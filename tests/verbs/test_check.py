@@ -123,3 +123,14 @@ def test_a_certificate_of_another_file_than_the_one_that_lies_there_is_refused(t
     file.write_bytes(b"another graph")
     with pytest.raises(EvidenceError, match="another file than this certificate is about"):
         check(run, require=require())
+
+
+def test_a_budget_about_other_calls_is_held_against_what_was_measured_of_such(tmp_path: Path) -> None:
+    certificate = small_certificate()
+    special = {"latency_p95_ms": Figure(0.5, 0.4, 0.6), "rows_per_second": Figure(9e5), "batch": Figure(8), "many": Figure(64)}
+    cost = {**certificate.cost, "budget": special | {"threads": Figure(2)}}
+    run = written(tmp_path, replace(certificate, cost=cost))
+    found = check(run, budget=budget(latency_ms=1, rows_per_second=1e6, batch=8, many=64, threads=2)).requirements
+    assert [(r.what, r.answer) for r in found] == [("latency_ms ≤ 1", "met"), ("rows_per_second ≥ 1e+06", "not met")]
+    other = check(run, budget=budget(latency_ms=1, size_mb=1e6, batch=9)).requirements
+    assert [(r.what, r.answer) for r in other] == [("latency_ms ≤ 1", "insufficient evidence"), ("size_mb ≤ 1e+06", "met")]

@@ -26,7 +26,8 @@ from attar.statistics import clopper_pearson, metrics, vectors
 from attar.statistics.tests import Effect
 from attar.task import classification, embedding, multilabel, regression
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
-from attar.verbs.evaluate import evaluate
+from attar.verbs.evaluate import _as_bounded, _bounded, evaluate
+from attar.verbs.evaluate.models import judge
 from attar.verbs.evaluate.verdicts import _against, _more, helped
 from attar.verbs.export import export
 
@@ -540,6 +541,10 @@ def test_an_exported_folder_is_judged_file_by_file_and_held_against_its_budget(t
     assert found.exit_code == 3
     assert found.identity["student"]["files"]["student.onnx"]["digest"]
     assert set(found.cost) >= {"teacher", "student", "ratio"}
+    assert "budget" not in found.cost
+    other = _bounded(judge(tmp_path / "student"), data.test, budget(batch=4, many=64, threads=2))
+    assert (other.batch, other.rows, other.threads, other.size_bytes) == (4, 64, 2, exported.files["student.onnx"].bytes)
+    assert {name: _as_bounded(other)[name].value for name in ("batch", "many", "threads")} == {"batch": 4, "many": 64, "threads": 2}
 
 
 def test_no_difference_at_all_is_a_sentence_without_holes() -> None:

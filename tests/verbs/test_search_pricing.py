@@ -215,6 +215,8 @@ def test_real_students_are_priced_and_a_budget_below_the_identity_function_is_re
     exported = export(mlp(width=33, depth=1)(TABLE.schema, 0), TABLE, TASK, at=tmp_path / "student")
     real = prices.measured(exported.folder, macs=price.macs)
     assert real.measured
+    assert real.memory_mb is None or real.peak_mb is None or real.peak_mb > real.memory_mb
+    assert "ONNX Runtime" in prices.where
     assert real.energy_mj == pytest.approx(price.energy_mj, rel=0.01)
     least = prices.floor[0] / 1000
     for bounds, said in (

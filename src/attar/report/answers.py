@@ -32,7 +32,7 @@ __all__ = ["Reply", "replies", "student_of"]
 Tone = Literal["yes", "no", "unsure", "fact", "unasked"]
 
 LOUD = re.compile(r"^[A-Z][A-Z-]+[^:]*: ")  # "NON-INFERIOR to the teacher: ": the page says it in its own way
-BUDGET = re.compile(r"^(latency_ms|size_mb|parameters|memory_mb) ≤ ")
+BUDGET = re.compile(r"^(latency_ms|size_mb|parameters|memory_mb|rows_per_second) [≤≥] ")
 
 
 @dataclass(frozen=True)

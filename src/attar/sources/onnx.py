@@ -142,6 +142,12 @@ class Onnx:
             self._session, self._pid = open_graph(self._graph.content, self.threads, self.file), os.getpid()
         return self._session
 
+    def on(self, threads: int) -> Onnx:
+        """The same graph, answering on so many threads."""
+        other = copy.copy(self)
+        other.threads, other._session, other._pid = threads, None, -1
+        return other
+
     def check(self, schema: Schema) -> None:
         """Raise TeacherError before work starts if rows of `schema` cannot be answered: columns, shapes or classes differ."""
         if self.reading is not None:

@@ -17,7 +17,15 @@ from attar.verbs.evaluate.verdicts import kept, required
 
 __all__ = ["Checked", "check"]
 
-FIGURES = {"latency_ms": "latency_p95_ms", "size_mb": "size_mb", "parameters": "parameters", "memory_mb": "memory_mb"}
+FIGURES = {
+    "latency_ms": "latency_p95_ms",
+    "size_mb": "size_mb",
+    "parameters": "parameters",
+    "memory_mb": "memory_mb",
+    "rows_per_second": "rows_per_second",
+}
+OF_CALLS = ("latency_ms", "memory_mb", "rows_per_second")
+CALLS = ("batch", "many", "threads")  # what a budget may say of the calls that it is about
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,12 @@ def _told(requirement: Requirement, c: Certificate) -> Requirement:
 def _budget(budget: Budget | None, c: Certificate) -> list[Requirement]:
     if budget is None:
         return []
-    cost = c.cost.get("student", {})
-    return kept(budget.hold({name: _value(cost.get(figure)) for name, figure in FIGURES.items()}))
+    cost = {name: _value(c.cost.get("student", {}).get(figure)) for name, figure in FIGURES.items()}
+    if not budget.usual:
+        special = c.cost.get("budget", {})
+        alike = all(_value(special.get(name)) == getattr(budget, name) for name in CALLS)
+        cost |= {name: _value(special.get(FIGURES[name])) if alike else None for name in OF_CALLS}
+    return kept(budget.hold(cost))
 
 
 def _value(figure: Figure | None) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from attar.cost import Cost, measure
+from attar.cost import Budget, Cost, measure
 from attar.data import Corruptions, Data
 from attar.guards import Guard
 from attar.loop import Fit
@@ -169,21 +169,23 @@ def _objective(goal: Objective) -> list[str]:
 
 def _cost(job: Job, student: nn.Module, data: Data, task: Task) -> list[str]:
     """Cost depends on the shape of a student, not on its weights: an untrained one tells before anything is trained."""
-    rows = data.valid
-    one, many = (rows.batch(torch.arange(min(n, len(rows)))) for n in (1, 256))
+    rows, terms = data.valid, job.budget or Budget()
+    one, many = (rows.batch(torch.arange(n) % len(rows)) for n in (terms.batch, terms.many))
     with tempfile.TemporaryDirectory() as folder, job.about("student"):
         made = export(student, data, task, at=Path(folder) / "student", deploy=job.deploy)
         size = (made.folder / made.certified).stat().st_size
         count = sum(p.numel() for p in student.parameters())
-        cost = measure(made.source, one, many, size_bytes=size, parameters=count, seconds=1)
+        source = made.source.on(terms.threads)
+        how = {"batch": terms.batch, "threads": terms.threads}
+        cost = measure(source, one, many, size_bytes=size, parameters=count, seconds=1, **how)
     return [*_costs(cost), *_budget(job, cost)]
 
 
 def _costs(cost: Cost) -> list[str]:
     p95 = cost.latency_ms.p95.value
-    return [
-        f"one row on one thread {p95:.3f} ms (p95), {cost.rows_per_second.value:,.0f} rows a second, {(cost.size_bytes or 0) / 1e6:.3f} MB"
-    ]
+    rows, threads = ("one" if n == 1 else f"{n:,}" for n in (cost.batch, cost.threads))
+    asked = f"{rows} row{'s' * (cost.batch > 1)} on {threads} thread{'s' * (cost.threads > 1)}"
+    return [f"{asked} {p95:.3f} ms (p95), {cost.rows_per_second.value:,.0f} rows a second, {(cost.size_bytes or 0) / 1e6:.3f} MB"]
 
 
 def _budget(job: Job, cost: Cost) -> list[str]:

@@ -25,6 +25,7 @@ from attar.errors import EvidenceError
 from attar.files import write_json
 from attar.progress import Event, Listener, silent
 from attar.signal import Remembering, Schooled, Source, Weighed
+from attar.sources.onnx import Onnx
 from attar.task import Task, task_for
 from attar.verbs.evaluate.corrupted import corrupted, corruptor
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
@@ -118,6 +119,7 @@ def evaluate(
     harmed = harm(at, models, answers, rows, judged, task, data, None if out is None else Path(out))
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
+    special = None if budget is None or budget.usual else _bounded(judged, data.test, budget)
     guard = guarding(models, answers, rows, judged, data, compared)
     certificate = Certificate(
         identity=_identity(judged, teacher, data, task, arms, rows, look),
@@ -128,8 +130,8 @@ def evaluate(
         quality=qualities,
         fidelity=faithful,
         calibration=calibration(at),
-        cost=_cost(compared, judged),
-        requirements=requirements(require, budget, first, second, faithful, compared.costs[judged.file], rows.n > 0),
+        cost=_cost(compared, judged) | ({} if special is None else {"budget": _as_bounded(special)}),
+        requirements=requirements(require, budget, first, second, faithful, special or compared.costs[judged.file], rows.n > 0),
         limits=_limits(data, teacher, arms, rows, look, task, away, worse, tuple(apart), harm_limits(harmed, task, data, abroad), guard),
         pictures=pictures(at, answers, judged, data, task),
         shift=away,
@@ -216,6 +218,22 @@ def _compare(judged: Judged, teacher: Source, test: Split) -> Compared:
     return compare(candidates, seconds=COST_SECONDS)
 
 
+def _bounded(judged: Judged, test: Split, budget: Budget) -> Cost:
+    """The student's cost in calls of as many rows, on as many threads, as the budget is about."""
+    source = judged.source
+    size, parameters = (source.size_bytes, source.parameters) if isinstance(source, Weighed) else (None, None)
+    asked = source.on(budget.threads) if isinstance(source, Onnx) else source
+    rows = test.batch(torch.arange(max(budget.many, MANY)) % len(test))
+    many = rows if budget.many == len(rows) else test.batch(torch.arange(budget.many) % len(test))
+    candidate = Candidate.of(asked, rows, many, size_bytes=size, parameters=parameters, batch=budget.batch)
+    return compare({"": candidate}, seconds=COST_SECONDS, threads=budget.threads).costs[""]
+
+
+def _as_bounded(cost: Cost) -> dict[str, Figure]:
+    """The figures that a budget bounds, and of which calls they are."""
+    return _costs(cost) | {"batch": Figure(cost.batch), "many": Figure(cost.rows), "threads": Figure(cost.threads)}
+
+
 def _cost(compared: Compared, judged: Judged) -> dict[str, dict[str, Figure]]:
     """Costs of teacher and student, how many times dearer the teacher is, and the other graphs."""
     costs = compared.costs
@@ -233,7 +251,7 @@ def _cost(compared: Compared, judged: Judged) -> dict[str, dict[str, Figure]]:
 
 
 def _costs(cost: Cost) -> dict[str, Figure]:
-    how = f"{cost.threads} thread, bootstrap over rounds of measuring"
+    how = f"{cost.threads} thread{'s' * (cost.threads > 1)}, bootstrap over rounds of measuring"
     one, many = cost.latency_ms, cost.latency_many_ms
     return {
         "latency_p50_ms": Figure.of(*one.p50, unit="ms", n=one.calls, how=how),

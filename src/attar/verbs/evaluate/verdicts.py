@@ -152,7 +152,7 @@ def kept(limits: Iterable[Limit]) -> list[Requirement]:
     """The lines of a budget as requirements."""
     found = []
     for limit in limits:
-        what = f"{limit.name} ≤ {limit.limit:g}"
+        what = f"{limit.name} {limit.sign} {limit.limit:g}"
         if limit.value is None:
             found.append(Requirement(what, "insufficient evidence", "It could not be measured here."))
         else:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from attar.cost import Budget, Candidate, Compared, compare, energy_mj, working_memory_mb
+from attar.cost import Budget, Candidate, Compared, compare, energy_mj, machine, peak_memory_mb, working_memory_mb
 from attar.data import Data
 from attar.errors import EvidenceError
 from attar.guards import Guard
 from attar.progress import Event, Listener, silent
+from attar.reading import TextFeed
 from attar.searched import Priced, Pricing
 from attar.signal import Batch, Student
 from attar.sources.onnx import Onnx
 from attar.task import Task
-from attar.verbs.export.rows import take
+from attar.verbs.export.rows import Feed, take
 from attar.verbs.search.drafts import Draft, Drafts, Precision, identity
 from attar.verbs.search.shapes import Shape, Shapes, family_of
 
@@ -130,8 +132,9 @@ class _Measured:
 class Prices:
     """What students of one data set and task cost on this machine. See `learn`, then `price`.
 
-    pricings: of each family how its law did on exports left out. floor: (ms at p95, bytes) of the exported identity function: no student
-    costs less here. mood: by how much, as a logarithm, the machine's own speed went up and down meanwhile, 90 % of it.
+    where: the machine and the runtime. pricings: of each family how its law did on exports left out.
+    floor: (ms at p95, bytes) of the exported identity function: no student costs less here.
+    mood: by how much, as a logarithm, the machine's own speed went up and down meanwhile, 90 % of it.
     """
 
     data: Data
@@ -140,6 +143,7 @@ class Prices:
     drafts: Drafts
     shapes: Shapes
     exports: int = EXPORTS
+    where: str = field(default_factory=lambda: f"{machine()}, ONNX Runtime {metadata.version('onnxruntime')}")
     pricings: tuple[Pricing, ...] = ()
     floor: tuple[float, int] = (0.0, 0)
     mood: float = 0.0
@@ -191,14 +195,26 @@ class Prices:
 
     def price(self, student: Student) -> Priced:
         """What a student costs: in microseconds where its family's law is trusted; else it is exported and measured, once."""
-        text, family = repr(student), family_of(student)
-        if (known := self._exact.get(text)) is not None:
+        if (known := self._exact.get(repr(student))) is not None:
             return known
-        laws, shape = self._families.get(family), self.shapes.of(student)
-        if laws is not None and shape is not None and family in self._trusted:
-            return self._predicted(laws, shape)
-        self._measure(family, {text: student})
-        return self._exact[text]
+        return self.predicted(student) if family_of(student) in self._trusted else self.measure(student)
+
+    def predicted(self, student: Student) -> Priced:
+        """What the law of its family says of a student, trusted or not. Raises EvidenceError for a family that has none."""
+        laws, shape = self._families.get(family_of(student)), self.shapes.of(student)
+        if laws is None or shape is None:
+            raise EvidenceError(f"no law says what {student!r} costs", hint="measure(student) exports it and looks")
+        return self._predicted(laws, shape)
+
+    def measure(self, student: Student) -> Priced:
+        """What a student costs, measured on its own export with weights of chance; known from then on."""
+        self._measure(family_of(student), {repr(student): student})
+        return self._exact[repr(student)]
+
+    @property
+    def measured_already(self) -> tuple[str, ...]:
+        """The students, as texts, of which an export was measured."""
+        return tuple(self._exact)
 
     def measured(self, folder: str | Path, *, macs: int | None = None) -> Priced:
         """What an exported folder costs: its certified file, measured. macs: as its price had them, for a file does not tell.
@@ -213,6 +229,9 @@ class Prices:
         )
         cost = compare({"": candidate}, seconds=4 * SECONDS, threads=self.bounds.threads, undisturbed=True).costs[""]
         p95 = cost.latency_ms.p95
+        text = source.manifest["text"]
+        feed = Feed(None if text is None else TextFeed.from_json(text, source.file.parent))
+        feeds = feed.arrays(take(rows, feed.pieces(rows)[0]))
         precision: Precision = "int8" if source.manifest["files"][source.file.name]["precision"] == "int8" else "float"
         return Priced(
             latency_ms=p95.value,
@@ -227,6 +246,7 @@ class Prices:
             energy_mj=None if macs is None else energy_mj(macs, source.size_bytes, precision),
             measured=True,
             precision=precision,
+            peak_mb=peak_memory_mb(source.file.read_bytes(), feeds, threads=self.bounds.threads),
         )
 
     # ── learning ──────────────────────────────────────────────────────────────────────────────────────────────────────
