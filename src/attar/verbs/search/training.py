@@ -30,6 +30,7 @@ from attar.verbs.search.design import Design
 
 __all__ = ["Candidate", "Classroom", "Outcome"]
 
+TRACED = 800  # steps from which on the second that tracing a batch takes is regained
 GAIN = 0.95  # candidates train together where that takes no more than this share of the time
 
 Behind = Callable[[int, Mapping[int, float]], Collection[int]]
@@ -149,6 +150,8 @@ class Classroom:
 
     def _cohort(self, candidates: Sequence[Candidate], behind: Behind | None, listen: Listener) -> list[Outcome]:
         group, fit = self._group(candidates), candidates[0].design.fit
+        rows = group.lesson.rows
+        steps = fit.epochs * math.ceil(rows / fit.rows_a_step(rows))
         start = perf_counter()
         found = cohort.train(
             group.members,
@@ -159,6 +162,7 @@ class Classroom:
             stage=f"search {candidates[0].design.text}",
             stop=behind,
             forgiving=True,
+            traced=behind is None and steps >= TRACED,  # a batch that some leave would be traced anew each time
         )
         share = (perf_counter() - start) / len(candidates)
         return [
