@@ -10,6 +10,10 @@ knows what it can know and no more, and is unsure where the teacher errs. The tw
 often as the setting says. In each draw validation and calibration rows are drawn from the world anew, the guard is fitted, and its rates
 are those of the whole world: no second sampling error. ε = 0.05, δ = 0.1. A promise is broken where a rate that it bounds is above ε.
 
+In the setting with groups nothing tells the student the group; in the last and smallest of them the teacher decides a quarter of the rows
+of which the student is less than 90 % sure the other way, so that there the student is wrong more often than it knows. The worst cell
+may be a group there, also of the promise over all rows together, which says nothing of groups.
+
 The naive threshold answers as much as it can with no more than ε of the calibration rows that it answers wrong, in each cell.
 """
 
@@ -39,6 +43,8 @@ from attar.verbs.export.rows import Feed, parity_rows, take
 
 WORLD = 50_000
 ONE = "decision, one threshold"
+ALL_GROUPS, GROUPS = "all, and each group", "decision, and each group"
+HARD = 0.25  # of the rows of the last group of which the student is less than 90 % sure, the teacher decides so many the other way
 EPSILON, DELTA = 0.05, 0.1
 ROUNDS, CALLS = 60, 400  # of timing
 
@@ -53,6 +59,7 @@ class Setting:
     teacher: float
     rows: int
     per: tuple[str, ...] = ("all", "decision")
+    groups: tuple[float, ...] = ()
 
 
 SETTINGS = (
@@ -61,6 +68,7 @@ SETTINGS = (
     Setting("2 classes", (0.5, 0.5), 0.89, 0.98, 1000, ("all", "decision", "answer")),
     Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 3000, ("all", "decision", "answer")),
     Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 10_000, ("all", "decision", ONE)),
+    Setting("2 classes, 3 groups", (0.5, 0.5), 0.89, 0.98, 3000, ("all", ALL_GROUPS, GROUPS), (0.6, 0.3, 0.1)),
 )
 
 
@@ -147,7 +155,12 @@ def drawn(setting: Setting, seed: int) -> Rows:
         return posterior(corner + fine * first + noise * second, fine**2 + noise**2)
 
     q = ours(falling(right(ours), setting.student))
-    return Rows(q.max(1).astype(np.float32), q, q.argmax(1), theirs(fine).argmax(1))
+    confidence, decided = q.max(1).astype(np.float32), theirs(fine).argmax(1)
+    if not setting.groups:
+        return Rows(confidence, q, q.argmax(1), decided)
+    group = rng.choice(len(setting.groups), size=WORLD, p=setting.groups)
+    hard = (group == len(setting.groups) - 1) & (confidence < 0.9) & (rng.random(WORLD) < HARD)
+    return Rows(confidence, q, q.argmax(1), np.where(hard, 1 - decided, decided), group[:, None])
 
 
 def falling(rate: Callable[[float], float], wanted: float) -> float:
@@ -162,21 +175,24 @@ def falling(rate: Callable[[float], float], wanted: float) -> float:
 def tried(setting: Setting, world: Rows, per: str, draws: int, seed: int) -> str:
     """One line: how often the promise was certified and broken, jointly and in the worst cell, and the naive threshold beside it."""
     rng = np.random.default_rng(seed + 1)
-    asked = Guard(EPSILON, DELTA, "teacher", "all" if per == ONE else per)  # pyright: ignore[reportArgumentType] one of the three
+    by = {ONE: "all", ALL_GROUPS: "all", GROUPS: "decision"}.get(per, per)
+    asked = Guard(EPSILON, DELTA, "teacher", by, per in (ALL_GROUPS, GROUPS))  # pyright: ignore[reportArgumentType] one of the three
     names = tuple(map(str, range(len(setting.shares))))
-    cells = 1 if per == "all" else len(names)
-    everything = sample(world, per)
+    groups = [("group", str(g)) for g in range(len(setting.groups))] if asked.groups else []
+    judged = ALL_GROUPS if per == "all" and setting.groups else per
+    everything, first = sample(world, judged), 1 if by == "all" and per != ONE else len(names)
+    cells = first + (len(setting.groups) if judged in (ALL_GROUPS, GROUPS) else 0)
     certified, joint, broken, naive = 0, 0, np.zeros(cells), 0
     answered, naive_answered = np.zeros(draws), np.zeros(draws)
     for i in range(draws):
         valid, calibration = (some(world, rng.integers(0, WORLD, setting.rows)) for _ in range(2))
-        limits = together(valid, calibration, cells) if per == ONE else certain(asked.fit(valid, calibration, names))
+        limits = together(valid, calibration, cells) if per == ONE else certain(asked.fit(valid, calibration, names, groups=groups))
         if limits is not None:
             over, answered[i] = kept(everything, limits, cells)
             certified += 1
             joint += bool(over.any())
             broken += over
-        if (limits := careless(valid, calibration, per, cells)) is not None:
+        if (limits := careless(valid, calibration, per, 1 if per == "all" else cells)) is not None:
             over, naive_answered[i] = kept(everything, limits, cells)
             naive += bool(over.any())
     return (
@@ -187,10 +203,8 @@ def tried(setting: Setting, world: Rows, per: str, draws: int, seed: int) -> str
 
 def kept(everything: Sample, limits: NDArray[np.float32], cells: int) -> tuple[NDArray[np.bool_], float]:
     """Which cells' rates are above ε in the whole world, and the share of it that is answered."""
-    answered = everything.answered(limits)
-    rows = np.bincount(everything.cell[answered], minlength=cells)
-    errors = np.bincount(everything.cell[answered & everything.wrong], minlength=cells)
-    return errors > EPSILON * rows, rows.sum() / len(everything)
+    rows, errors = everything.counts(limits[None], cells)
+    return errors[0] > EPSILON * rows[0], everything.answered(limits).mean()
 
 
 def certain(promise: Promise) -> NDArray[np.float32] | None:
@@ -206,7 +220,11 @@ def together(valid: Rows, calibration: Rows, cells: int) -> NDArray[np.float32] 
 
 def sample(rows: Rows, per: str) -> Sample:
     """The rows in the cells of which the promise is."""
-    cell = {"all": np.zeros_like(rows.right), "answer": rows.decision}.get(per, rows.right)
+    cell = {"all": np.zeros_like(rows.right), ALL_GROUPS: np.zeros_like(rows.right), "answer": rows.decision}.get(per, rows.right)
+    if per in (ALL_GROUPS, GROUPS):
+        assert rows.group is not None
+        first = 1 if per == ALL_GROUPS else rows.probability.shape[1]
+        cell = np.concatenate([cell[:, None], rows.group + first], axis=1)
     return Sample(rows.confidence, rows.decision, rows.decision != rows.right, cell)
 
 
@@ -215,7 +233,7 @@ def careless(valid: Rows, calibration: Rows, per: str, cells: int) -> NDArray[np
     v, c = (sample(rows, per) for rows in (valid, calibration))
     outcomes = valid.probability.shape[1]
     weight = np.ones(outcomes)
-    if per == "decision":
+    if per in ("decision", GROUPS):
         weight = damage(valid.decision, valid.probability, np.bincount(valid.right, minlength=outcomes) / len(v))
     path = path_of(v, weight)
     rows, errors = c.counts(path, cells)
@@ -224,7 +242,8 @@ def careless(valid: Rows, calibration: Rows, per: str, cells: int) -> NDArray[np
 
 
 def some(world: Rows, index: NDArray[np.int64]) -> Rows:
-    return Rows(world.confidence[index], world.probability[index], world.decision[index], world.right[index])
+    group = None if world.group is None else world.group[index]
+    return Rows(world.confidence[index], world.probability[index], world.decision[index], world.right[index], group)
 
 
 if __name__ == "__main__":
