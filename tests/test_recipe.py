@@ -143,6 +143,13 @@ def test_yaml_beyond_plain_strings_is_refused_with_its_line(folder: Path, text: 
     assert error.hint
 
 
+@pytest.mark.parametrize(("key", "other"), [("shift", "corruptions()"), ("foreign", 'unlabelled("rows.csv")')])
+def test_what_stands_for_data_is_said_in_words_of_a_recipe(folder: Path, key: str, other: str) -> None:
+    with pytest.raises(AttarError) as found:
+        load(written(folder, GOOD + f'{key}: ["x.csv"]\n')).resolve(folder / "run")
+    assert f'{key} takes a list [...], each data such as table("rows.csv", label="y") or {other}, got ["x.csv"]' in str(found.value)
+
+
 def test_an_unknown_key_names_its_near_neighbour(folder: Path) -> None:
     assert refusal(folder, "objectiv: kl()\n").hint == "did you mean 'objective'?"
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what a type checker sees is what `_HOME` loads
     from attar.verbs.evaluate import evaluate
     from attar.verbs.export import export
     from attar.verbs.run import Result, run
+    from attar.verbs.search import search
     from attar.verbs.teach import teach
 
 __version__ = "0.1.0"

@@ -73,6 +73,7 @@ class Promise:
     looked at is every cell's bound within ε; "not shown": at some it is, but the walk, which started elsewhere, failed before.
     cut, target_cut: log-odds from which student and teacher decide the positive of two outcomes; None: the likeliest. Of a teacher that
     nobody named when the guard was of labels: not known.
+    tried: how many guards of the run, this one among them, were fitted on the same calibration rows.
     """
 
     guard: str
@@ -87,6 +88,7 @@ class Promise:
     cells: tuple[Cell, ...]
     cut: float | None = None
     target_cut: float | None = None
+    tried: int = 1
 
     @property
     def certified(self) -> bool:
@@ -100,6 +102,15 @@ class Promise:
     @property
     def sentence(self) -> str:
         """What is promised, or why nothing is, in words."""
+        if self.tried == 1:
+            return self._found
+        many = (
+            f"{self.tried:,} guards were fitted on these calibration rows, and one that is chosen among them breaks its promise more often"
+        )
+        return f"{self._found}. BUT {many}"
+
+    @property
+    def _found(self) -> str:
         sure = f"{_percent(1 - self.delta)} confidence"
         if self.certified:
             does = "decides otherwise than the teacher" if self.target == "teacher" else "is wrong"

@@ -72,7 +72,7 @@ SPACES = {"attar.notation.spaces": ("choice", "between", "log", "integer")}
 AUTO = "auto"  # a space that data settle
 
 KEYS: Mapping[str, _Key] = {
-    "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data:Description", need=True),
+    "data": _Key("the rows, their splits and how they are varied", ("attar.data",), wants="attar.data.base:Described", need=True),
     "task": _Key(
         "what is asked, and how it is judged",
         ("attar.task",),

@@ -19,7 +19,7 @@ import torch
 from scipy import special
 
 import attar
-from attar.certificate import Certificate, Figure, Foreign, Quality, Requirement, Shifted, Verdict
+from attar.certificate import Certificate, Figure, Foreign, Quality, Requirement, Shifted, Verdict, compare
 from attar.certificate.harm import Cell, Family, Harm
 from attar.cost import budget
 from attar.data.base import Data, Memory, Split
@@ -30,6 +30,7 @@ from attar.report.answers import replies
 from attar.signal import NOTHING, Batch, Schema, Signal
 from attar.sources import module
 from attar.task import Task, classification, embedding, multilabel, regression
+from attar.testing.certificates import small_certificate
 from attar.testing.texts import small_pairs, small_text_model, small_text_teacher
 from attar.verbs.evaluate import evaluate
 
@@ -504,6 +505,21 @@ def test_without_labels_the_page_says_so_and_shows_by_what_epochs_were_chosen(tm
     assert "Learning curves" in page.words
     assert "Best validation agreement" in page.words
     assert re.search(NOT_SAID, page.words) is None
+
+
+def test_what_a_terminal_would_obey_is_shown_as_signs(tmp_path: Path) -> None:
+    c = small_certificate()
+    name = "a\x1b[31m\x07\x9b2J\u202eb\nc"
+    hostile = replace(c, limits=(f"groups {name}: not compared",), identity={**c.identity, "classes": [name, "yes"]})
+    hostile = replace(hostile, shift={name: Shifted("data", "d", 40, 0, 0, {}, {"agreement": Figure(0.9, 0.8, 0.95, n=40)}, {})})
+    obeyed = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+    hostile.write(tmp_path / "certificate.json")
+    said = "\n".join([*hostile.lines(), *compare(tmp_path, tmp_path).lines()])
+    page = write_report(hostile, tmp_path).read_text(encoding="utf-8")
+    for text in (said, page):
+        assert obeyed.search(text) is None
+    assert "␛[31m␇\ufffd2J\ufffdb" in said
+    assert "␛[31m␇" in page
 
 
 def test_the_history_may_lie_elsewhere_and_one_without_this_metric_draws_nothing(tmp_path: Path) -> None:

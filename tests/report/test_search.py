@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -141,6 +142,18 @@ def test_marks_lie_where_price_and_score_put_them(tmp_path: Path) -> None:
         assert x == pytest.approx(found[first] + scale * (at[number] - at[first]), abs=0.15)
 
 
+@pytest.mark.parametrize("better", [1, -1])
+def test_what_is_recommended_lies_in_the_frame_however_bad_it_is(better: Literal[1, -1], tmp_path: Path) -> None:
+    s = small_search(120, better=better)
+    worst = min((t for t in s.trials if t.state == "trained" and t.arm == "student"), key=lambda t: better * (t.score or 0.0))
+    text = write_search_page(replace(s, winner=worst.number), tmp_path).read_text(encoding="utf-8")
+    for kind in ("latency", "size"):
+        picture = text[text.index(f'aria-labelledby="front-{kind}-t') :].split("</svg>")[0]
+        (points,) = re.findall(rf'<polygon class="point ringed[^>]*points="([^"]+)" data-trial="s{worst.number}"', picture)
+        (bottom,) = {float(y) for y in re.findall(r'<line class="grid" x1="[^"]+" y1="[^"]+" x2="[^"]+" y2="([\d.]+)"', picture)[-1:]}
+        assert all(float(pair.split(",")[1]) < bottom + 8 for pair in points.split())
+
+
 def test_the_only_script_is_the_one_that_is_named_by_its_digest(tmp_path: Path) -> None:
     text = write_search_page(CASES["rich"], tmp_path).read_text(encoding="utf-8")
     policy = re.search(r"default-src 'none';[^\"]*script-src 'sha256-([^']+)'", text)
@@ -209,6 +222,7 @@ def test_it_has_a_line_for_each_trial_that_pandas_reads(tmp_path: Path) -> None:
         row = by.loc[t.number]
         assert row["student"] == t.student and row["state"] == t.state
         assert row["latency_ms"] == pytest.approx(t.price.latency_ms) and row["parameters"] == t.price.parameters
+        assert t.score is None or row["rungs"] == f"0.1: {t.rungs[0][1]:.5g}; 0.3: {t.rungs[1][1]:.5g}"
         assert row["at student.width"] == t.point["student.width"]
         assert (t.score is None and math.isnan(row["score"])) or row["score"] == pytest.approx(t.score)
     assert set(frame[frame["front"]]["number"]) == {t.number for t in front(s.trials, s.better)}

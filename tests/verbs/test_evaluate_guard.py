@@ -198,6 +198,7 @@ def test_a_certificate_with_a_guard_reads_back_and_is_said_within_80_columns(cer
     assert max(map(len, said)) <= 80
     assert any("CERTIFIED at 80 % confidence" in line for line in said)
     assert any("promises nothing" in limit for limit in c.limits)
+    assert any("decisions, not ranking" in limit for limit in c.limits)
 
 
 def test_a_guard_that_is_not_certified_is_a_finding_and_no_error(teacher: Any, table: Data, tmp_path: Path) -> None:
@@ -212,6 +213,7 @@ def test_a_guard_that_is_not_certified_is_a_finding_and_no_error(teacher: Any, t
     assert "NOT CERTIFIED, too few rows" in " ".join("\n".join(c.lines()).split())
     assert c.exit_code == 0
     assert any("guard is not certified" in limit for limit in c.limits)
+    assert not any("decisions, not ranking" in limit for limit in c.limits)
     page = write_report(c, tmp_path).read_text(encoding="utf-8")
     assert "NOT CERTIFIED, too few rows" in page
     assert "Diamond: the guard" not in page

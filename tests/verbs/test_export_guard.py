@@ -336,3 +336,37 @@ def test_a_cascade_weighs_what_both_weigh_and_knows_training_rows_if_both_do(exp
     both = cascade(exported.source, teacher)
     assert both.parameters == exported.source.parameters + teacher.parameters
     assert both.training_ids is None
+
+
+@pytest.mark.parametrize("nobody", [None, "the teacher"])
+def test_a_cascade_without_a_teacher_is_refused_when_it_is_made(nobody: Any, exported: Exported) -> None:
+    with pytest.raises(TeacherError, match="is no teacher to ask the rest of"):
+        cascade(exported.source, nobody)
+
+
+def test_guards_of_one_run_that_meet_the_same_calibration_rows_are_counted(
+    student: nn.Module, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"data": "kept"}')
+
+    def tried(epsilon: float, data: Data = table) -> int:
+        asked = guard(epsilon, 0.2)
+        return export(student, data, classification(), at=tmp_path / "student", guard=asked, teacher=teacher).source.promise.tried
+
+    assert [tried(0.08), tried(0.08), tried(0.1)] == [1, 1, 2]
+    assert "BUT 2 guards were fitted on these calibration rows" in onnx(str(tmp_path / "student")).promise.sentence
+    others = replace(table, calibration=table.calibration.take(torch.arange(150)))
+    assert tried(0.1, others) == 1
+    said = json.loads((tmp_path / "manifest.json").read_text())
+    assert said["data"] == "kept"
+    assert len(said["guards"]) == 3
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(EvidenceError, match="manifest.json does not read"):
+        tried(0.08)
+
+
+def test_a_guard_of_labels_without_labels_is_refused_before_anything_is_written(student: nn.Module, table: Data, tmp_path: Path) -> None:
+    bare = replace(table, calibration=replace(table.calibration, labels=torch.full((len(table.calibration),), IGNORE)))
+    with pytest.raises(EvidenceError, match="no row of calibration has a label"):
+        export(student, bare, at=tmp_path / "student", guard=guard(target="labels"))
+    assert not (tmp_path / "student").exists()

@@ -17,7 +17,7 @@ from attar.certificate import Certificate
 from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, RunError, TeacherError
 from attar.progress import Event
 from attar.report.card import MARK
-from attar.verbs.run import STEPS, Job, read, run_job
+from attar.verbs.run import STEPS, Job, difference, read, run_job
 from attar.verbs.show import _elsewhere, show
 
 
@@ -76,6 +76,18 @@ def test_the_rows_at_home_are_no_other_place(tmp_path: Path) -> None:
         run_job(small(shift={"same": attar.data.arrays(*rows())}), out=tmp_path / "run")
 
 
+def test_other_places_may_show_one_class_or_a_row(tmp_path: Path) -> None:
+    x, y = rows(60)
+    x += 0.001
+    one = attar.data.arrays(x[y == 1], y[y == 1])
+    job = small(shift={"one": one, "row": (x[:1], y[:1])}, foreign={"far": attar.data.arrays(x[:5] * 100, y[:5] * 0)})
+    result = run_job(replace(job, fit=attar.fit(epochs=1, seeds=1), controls=()), out=tmp_path / "run")
+    assert result.certificate is not None
+    assert [s.rows for s in result.certificate.shift.values()] == [int((y == 1).sum()), 1]
+    assert result.certificate.shift["one"].quality["accuracy"].student.value is not None
+    assert result.certificate.foreign["far"].rows == 5
+
+
 def test_steps_one_by_one_make_what_the_run_makes(tmp_path: Path) -> None:
     for step in STEPS:
         run_job(small(), out=tmp_path / "steps", only=step)
@@ -101,6 +113,13 @@ def test_a_run_is_never_overwritten_and_goes_on_when_asked(tmp_path: Path) -> No
     before = (out / "teacher.txt").stat().st_mtime_ns
     assert run_job(small(), out=out, resume=True).certificate is not None
     assert (out / "teacher.txt").stat().st_mtime_ns == before
+
+
+def test_what_neither_recipe_says_is_no_difference() -> None:
+    """A search's recipe says nothing of a guard, before and after."""
+    assert difference("data: a\nfit: b\n", "data: a\nfit: b\n") == ""
+    assert difference("data: a\n", "data: a\nguard: guard()\n") == "  guard: was unguarded()\n         now guard()"
+    assert difference("data: a\n", "data: a\nguard: unguarded()\n") == ""
 
 
 def test_a_folder_of_another_recipe_is_refused_naming_the_difference(tmp_path: Path) -> None:

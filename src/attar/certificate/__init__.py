@@ -3,7 +3,7 @@
 from attar.certificate.certificate import SCHEMA_VERSION, Certificate
 from attar.certificate.compare import Comparison, compare
 from attar.certificate.evidence import Evidence, Powered, Sets
-from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed
+from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed, visible
 from attar.certificate.foreign import Foreign
 from attar.certificate.guarding import Guarding, Kept
 from attar.certificate.harm import Harm
@@ -38,4 +38,5 @@ __all__ = [
     "metric_name",
     "require",
     "signed",
+    "visible",
 ]

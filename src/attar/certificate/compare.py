@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.certificate.certificate import Certificate
-from attar.certificate.figures import Figure, Verdict, interval, metric_name, number, shortened, size, span
+from attar.certificate.figures import Figure, Verdict, interval, metric_name, number, shortened, size, span, visible
 from attar.certificate.terminal import STYLES
 from attar.errors import EvidenceError
 
@@ -61,7 +61,7 @@ class Comparison:
             out += [(head, "bold"), *lines, ("", "")]
         for note in (*self.notes, "intervals are of each run by itself: whether one student beats another was not tested"):
             out += [(line, "dim") for line in textwrap.wrap(note, width, initial_indent="  - ", subsequent_indent="    ")]
-        return out
+        return [(visible(line).replace("\n", "␊"), style) for line, style in out]
 
     def _tables(self) -> Iterable[tuple[str, list[tuple[str, str]]]]:
         """(heading, lines with their styles) of each table that has something in it."""

@@ -19,7 +19,12 @@ __all__ = [
     "signed_figure",
     "size",
     "span",
+    "visible",
 ]
+
+# A name from data may hold what a terminal obeys: the pictures of these signs stand for them, each as wide as one letter.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_PICTURES |= dict.fromkeys((*range(128, 160), *range(8234, 8239), *range(8294, 8298), 65534, 65535), 65533)
 
 Answer = Literal["yes", "no", "helped", "no difference", "hurt", "insufficient evidence"]
 
@@ -112,6 +117,15 @@ _NAMES = {
     "size_mb": "file",
     "spearman": "rank correlation",
 }
+
+
+def visible(text: str) -> str:
+    """The text with a sign for each control character and each one that turns the direction of writing; lines stay lines.
+
+    >>> visible("\\x1b[2J red")
+    '␛[2J red'
+    """
+    return text.translate(_PICTURES)
 
 
 def metric_name(metric: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from attar.certificate import corrupted, evidence, label_free
-from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span
+from attar.certificate.figures import Figure, interval, metric_name, number, shortened, signed_figure, size, span, visible
 from attar.certificate.foreign import lines as foreign_lines
 from attar.certificate.guarding import lines as guard_lines
 from attar.certificate.harm import tables as harm_tables
@@ -75,7 +75,7 @@ def styled(c: Certificate, width: int) -> list[tuple[str, str]]:
     for limit in c.limits:
         prose(limit, "", "  - ")
     out.extend([("", ""), *((line, "dim") for line in _identity_lines(c, width))])
-    return out
+    return [(visible(line).replace("\n", "␊"), style) for line, style in out]
 
 
 def _quality_lines(c: Certificate) -> list[str]:

@@ -383,10 +383,12 @@ def _talk(head: str, message: str, hint: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from attar.certificate.figures import visible
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble((f"{head}: ", "bold red"), message))
+    console.print(Text.assemble((f"{head}: ", "bold red"), visible(message)))
     if hint:
-        console.print(Text.assemble(("hint: ", "bold cyan"), hint))
+        console.print(Text.assemble(("hint: ", "bold cyan"), visible(hint)))
 
 
 def _first() -> bool:

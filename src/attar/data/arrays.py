@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from attar.data.augment import Augmentation
-from attar.data.base import Asked, Data, Description, Memory, assemble, fingerprint
+from attar.data.base import Asked, Data, Description, Memory, Whole, assemble, fingerprint
 from attar.data.deal import Shares, deal
-from attar.data.groups import NO_COLUMNS, Columns, read_groups
+from attar.data.groups import NO_COLUMNS, Columns, Group, read_groups
 from attar.data.ids import tensor_ids, text_key
 from attar.data.images import checked_views, pixels_data
 from attar.data.labels import Labels, label_statistics, read_label, read_labels
@@ -23,7 +23,7 @@ from attar.errors import DataError, MissingExtra
 from attar.notation import say
 from attar.signal import IGNORE, Schema
 
-__all__ = ["Arrays", "Items", "arrays", "as_data", "dataset"]
+__all__ = ["Arrays", "Items", "arrays", "as_data", "dataset", "described"]
 
 IN_MEMORY = 1 << 30  # bytes; a Dataset that needs more is asked for its items again each time
 
@@ -62,14 +62,20 @@ class Arrays:
 
     def read(self, kind: Asked = "auto") -> Data:
         """Check the arrays and split their rows. Raises DataError for whatever cannot be used."""
-        if self.inputs.ndim == 2:
-            return self._table().read(kind)
-        rows = _channels_first(self.inputs) if self.inputs.dtype == np.uint8 else torch.from_numpy(self.inputs.astype(np.float32))
-        labels = _read_labels(self.labels, kind, self.how)
-        group, groups = _group_keys(self.group), {name: (values, _there(values)) for name, values in self.groups.items()}
-        return _from_rows(Memory(rows).take, tensor_ids(rows.numpy()), rows[:1], labels, self.how, self.weight, group, groups)
+        return self._table().read(kind) if self.inputs.ndim == 2 else self._tensors(kind)
 
-    def _table(self) -> Description:
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        return self._table().read_whole(home) if self.inputs.ndim == 2 else self._tensors(home.kind, whole=True)
+
+    def _tensors(self, kind: Asked, *, whole: bool = False) -> Data:
+        rows = _channels_first(self.inputs) if self.inputs.dtype == np.uint8 else torch.from_numpy(self.inputs.astype(np.float32))
+        labels = _read_labels(self.labels, kind, self.how, whole=whole)
+        group, groups = _group_keys(self.group), {name: (values, _there(values)) for name, values in self.groups.items()}
+        ids, example = tensor_ids(rows.numpy()), rows[:1]
+        return _from_rows(Memory(rows).take, ids, example, labels, self.how, self.weight, group, groups, whole=whole)
+
+    def _table(self) -> Whole:
         try:
             import pandas as pd
         except ModuleNotFoundError as error:
@@ -125,6 +131,13 @@ class Items:
 
     def read(self, kind: Asked = "auto") -> Data:
         """Ask for every item, check and split them. Raises DataError for whatever cannot be used."""
+        return self._read(kind, None)
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        return self._read(home.kind, home)
+
+    def _read(self, kind: Asked, home: Data | None) -> Data:
         count = len(self.dataset)
         if count == 0:
             raise DataError("the dataset is empty", hint="its __len__ answers 0")
@@ -150,10 +163,12 @@ class Items:
                 )
         answers = _stack_labels(labels)
         if kept is not None:
-            data = Arrays(kept, answers, None, None, None, self.how).read(kind)
+            described = Arrays(kept, answers, None, None, None, self.how)
+            data = described.read(kind) if home is None else described.read_whole(home)
         else:
             rows = _Asked(self.dataset, np.arange(count))
-            data = _from_rows(rows.take, ids, rows(torch.tensor([0])), _read_labels(answers, kind, self.how), self.how)
+            read = _read_labels(answers, kind, self.how, whole=home is not None)
+            data = _from_rows(rows.take, ids, rows(torch.tensor([0])), read, self.how, whole=home is not None)
         return data if self.classes is None else _named(data, self.classes)
 
 
@@ -243,19 +258,23 @@ def as_data(x: Any, kind: Asked = "auto") -> Data:
 
     Raises DataError for anything else.
     """
-    if isinstance(x, Data):
+    found = described(x)
+    return found if isinstance(found, Data) else found.read(kind)
+
+
+def described(x: Any) -> Data | Description:
+    """The same, not yet read."""
+    if isinstance(x, Data | Description):
         return x
-    if isinstance(x, Description):
-        return x.read(kind)
     if isinstance(x, tuple) and len(x) == 2:
         first, second = x
         if hasattr(first, "columns") and isinstance(second, str | list):
-            return frame(first, second).read(kind)
-        return arrays(first, second).read(kind)
+            return frame(first, second)
+        return arrays(first, second)
     if hasattr(x, "columns"):
         raise DataError("a DataFrame does not say which column is the label", hint='frame(df, label="...")')
     if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not isinstance(x, str | dict | np.ndarray | Tensor):
-        return dataset(x).read(kind)
+        return dataset(x)
     raise DataError(f"{type(x).__name__} is not data", hint='table("file.csv", label="..."), (X, y), or a torch Dataset')
 
 
@@ -278,6 +297,8 @@ def _from_rows(
     weight: np.ndarray | None = None,
     group: np.ndarray | None = None,
     groups: Columns = NO_COLUMNS,
+    *,
+    whole: bool = False,
 ) -> Data:
     shape = tuple(example.shape[1:])
     if isinstance(how.augment, Munge):
@@ -296,17 +317,20 @@ def _from_rows(
             weight=weight,
             group=group,
             groups=groups,
+            whole=whole,
         )
     if how.augment:
         raise DataError(f"augment={how.augment} is for images, these are {example.dtype}", hint="images are uint8, 0..255")
-    part, notes = deal(ids, how.shares, seed=how.seed, group=group)
+    part, notes = deal(ids, how.shares, seed=how.seed, group=group, whole=whole)
     for start in range(0, len(ids), 256):
         block = rows(np.arange(start, min(start + 256, len(ids))))(torch.arange(min(256, len(ids) - start)))
         if (bad := ~torch.isfinite(block)).any():
             at = int(bad.flatten(1).any(1).nonzero()[0]) + start
             raise DataError(f"inputs hold {block[bad][0].item()} in row {at + 1}", hint="tensors have no missing values: fill them before")
     schema = label_statistics(Schema("tensor", shape=shape, classes=labels.classes), labels, np.flatnonzero(part == 0))
-    parted, said = read_groups(groups, np.flatnonzero(part == 0))
+    parted, said = {n: Group.unknown(len(ids)) for n in groups}, ()
+    if not whole:
+        parted, said = read_groups(groups, np.flatnonzero(part == 0))
     return assemble(
         schema=schema,
         kind=labels.kind,
@@ -317,6 +341,7 @@ def _from_rows(
         rows=rows,
         notes=(*notes, *said),
         groups=parted,
+        whole=whole,
     )
 
 
@@ -341,14 +366,14 @@ def _known(labels: np.ndarray) -> np.ndarray:
     return np.ones(labels.shape, dtype=bool)
 
 
-def _read_labels(labels: np.ndarray, kind: str, how: How) -> Labels:
+def _read_labels(labels: np.ndarray, kind: str, how: How, *, whole: bool = False) -> Labels:
     known = _known(labels)
     if labels.ndim == 1:
-        return read_label("label", labels, known, kind, how.unlabelled)
+        return read_label("label", labels, known, kind, how.unlabelled, whole=whole)
     if kind not in ("auto", "multilabel"):
         raise DataError(f"task {kind} needs one label for each row, these are {labels.shape[1]}", hint="task: multilabel()")
     names = [f"label{i}" for i in range(labels.shape[1])]
-    return read_labels(names, list(labels.T), list(known.T), how.unlabelled)
+    return read_labels(names, list(labels.T), list(known.T), how.unlabelled, whole=whole)
 
 
 def _there(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from attar.data.deal import SPLITS
 from attar.data.groups import Group
 from attar.errors import DataError
 from attar.identity import digest
+from attar.notation import Called
 from attar.signal import IGNORE, Batch, Inputs, Schema, Texts
 
-__all__ = ["Asked", "Data", "Description", "Kind", "Memory", "Split", "assemble", "fingerprint", "stacked"]
+__all__ = ["Asked", "Data", "Described", "Description", "Kind", "Memory", "Split", "Whole", "assemble", "fingerprint", "stacked"]
 
 Kind = Literal["classification", "multilabel", "regression", "embedding"]
 Asked = Literal["auto", "classification", "multilabel", "regression", "embedding"]
@@ -163,6 +164,22 @@ class Description(Protocol):
         ...
 
 
+Described = Annotated[Description, Called('data such as table("rows.csv", label="y")')]
+"""A description, with how a recipe's message calls it."""
+
+
+@runtime_checkable
+class Whole(Description, Protocol):
+    """A description whose rows can be read as those of another place, which are judged and teach nothing."""
+
+    def read_whole(self, home: Data) -> Data:
+        """All rows in the training split, the others empty; what a split needs to teach, such as two classes, is not asked of them.
+
+        home: says what the labels are, and which columns hold names.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Memory:
     """Rows that lie in memory, picked by position: one tensor, or several by name."""
@@ -192,10 +209,12 @@ def assemble(
     notes: tuple[str, ...] = (),
     mask: np.ndarray | None = None,
     groups: Mapping[str, Group] = MappingProxyType({}),
+    whole: bool = False,
 ) -> Data:
     """Data from rows and their split numbers (−1: left out), in the order of the rows.
 
     rows: (M,) positions in the whole → what answers for these M rows. mask, groups: of all N rows, as in Split.
+    whole: all rows are in one split, which shows what classes it shows.
     Raises DataError where the training labels are all of one class, or the weights of a split are all 0.
     """
     splits = {}
@@ -203,7 +222,7 @@ def assemble(
         at = np.flatnonzero(part == number)
         where = torch.from_numpy(at)
         share = None if weight is None else torch.from_numpy(weight[at].astype(np.float32))
-        if share is not None and not share.any():
+        if share is not None and len(at) and not share.any():
             raise DataError(f"all {len(at):,} rows of the {name} split weigh 0", hint="look at the weight column")
         there = None if mask is None else torch.from_numpy(mask[at])
         parts = {column: group.take(where) for column, group in groups.items()}
@@ -211,7 +230,7 @@ def assemble(
     notes = (*notes, *_duplicates(ids[part >= 0]))
     if not any(split.labelled for split in splits.values()):
         notes = (*notes, "no row has a label")
-    elif kind == "classification":
+    elif kind == "classification" and not whole:
         notes = (*notes, *_check_classes(schema, splits))
     data = Data(schema, kind, **splits, fingerprint="", notes=notes)
     return replace(data, fingerprint=fingerprint(data))

@@ -53,6 +53,7 @@ def deal(
     group: np.ndarray | None = None,
     time: np.ndarray | None = None,
     given: np.ndarray | None = None,
+    whole: bool = False,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(N,) int64 ids → (N,) split numbers in the order of SPLITS, −1 for rows left out; and notes.
 
@@ -65,8 +66,11 @@ def deal(
     given: (N,) the split of rows that come with one, −1 of those to deal; without group and time. A row that is dealt and equals one
         that comes with its split is left out, and so is one that equals one of a later given split: a test set that others use as well
         stays whole.
+    whole: all rows stay together, in the first split: they are judged, and nothing is learned from them.
     Raises DataError where a split stays empty.
     """
+    if whole:
+        return np.zeros(len(ids), dtype=np.int64), ()
     assert given is None or (group is None and time is None)
     if time is not None:
         _, at, counts = np.unique(time, return_inverse=True, return_counts=True)

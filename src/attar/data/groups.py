@@ -42,6 +42,11 @@ class Group:
         """The rows at (M,) int64 positions."""
         return Group(self.names, self.codes[at])
 
+    @classmethod
+    def unknown(cls, rows: int) -> Group:
+        """Of so many rows, of which nobody knows."""
+        return cls((), torch.full((rows,), -1, dtype=torch.int64))
+
     def longer(self, rows: int) -> Group:
         """With so many rows behind them of which nobody knows."""
         return Group(self.names, torch.cat([self.codes, self.codes.new_full((rows,), -1)]))

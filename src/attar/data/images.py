@@ -18,7 +18,7 @@ from torch import Tensor
 from attar.data.augment import Augmentation, Views
 from attar.data.base import Asked, Data, Memory, Split, assemble, fingerprint
 from attar.data.deal import Shares, deal
-from attar.data.groups import NO_COLUMNS, Columns, read_groups
+from attar.data.groups import NO_COLUMNS, Columns, Group, read_groups
 from attar.data.ids import tensor_ids, text_key
 from attar.data.labels import Labels, label_statistics, read_label
 from attar.errors import DataError, MissingExtra
@@ -65,6 +65,10 @@ class Folder:
         if kind not in ("auto", "classification"):
             raise DataError(f"task {kind}, but a folder for each class has classes", hint="arrays(X, y) takes other labels")
         return _read_folder(self)
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place, which may lack classes: see `Whole`."""
+        return _read_folder(self, whole=True)
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,13 @@ def pixels_data(
     weight: np.ndarray | None = None,
     group: np.ndarray | None = None,
     groups: Columns = NO_COLUMNS,
+    whole: bool = False,
 ) -> Data:
     """Images of one shape (C, H, W) → Data.
 
     rows: (M,) positions in the whole → what answers positions among these with (B, C, H, W) uint8.
     """
-    part, notes = deal(ids, shares, seed=seed, group=group)
+    part, notes = deal(ids, shares, seed=seed, group=group, whole=whole)
     train = np.flatnonzero(part == 0)
     look, counts, block = rows(train), np.zeros((shape[0], 256), dtype=np.int64), _block(shape)
     for start in range(0, len(train), block):
@@ -159,7 +164,9 @@ def pixels_data(
     mean, std = _pixel_statistics(counts)
     schema = Schema("images", shape=tuple(shape), pixel_mean=mean, pixel_std=std, classes=labels.classes, label=label)
     schema = label_statistics(schema, labels, train)
-    parted, said = read_groups(groups, train)
+    parted, said = {n: Group.unknown(len(ids)) for n in groups}, ()
+    if not whole:
+        parted, said = read_groups(groups, train)
     data = assemble(
         schema=schema,
         kind=labels.kind,
@@ -170,6 +177,7 @@ def pixels_data(
         rows=rows,
         notes=(*notes, *said),
         groups=parted,
+        whole=whole,
     )
     return with_views(data, augment, views)
 
@@ -235,31 +243,39 @@ class Files:
         return _opened(path, pixels)
 
 
-def _read_folder(spec: Folder) -> Data:
+def _read_folder(spec: Folder, *, whole: bool = False) -> Data:
     root = located(spec.path)
-    classes, names, codes, notes = _find(root)
+    classes, names, codes, notes = _find(root, least=1 if whole else 2)
     seen = _survey(root, names, scaled=spec.size is not None)
     size = tuple(spec.size) if spec.size is not None else seen.size
     files = Files(root, names, "L" if seen.grey else "RGB", (size[0], size[1]), spec.size is not None)
-    whole = np.array([i for i in range(len(names)) if i not in seen.broken], dtype=np.int64)
-    if not len(whole):
+    sound = np.array([i for i in range(len(names)) if i not in seen.broken], dtype=np.int64)
+    if not len(sound):
         _out_of_order(names, seen.broken, codes, classes, spec.corrupt)
-    part, _ = deal(seen.ids, spec.shares, seed=spec.seed)
-    counts, decoded, broken = _look(files, seen.ids, part == 0, whole, every=spec.corrupt == "skip")
+    part, _ = deal(seen.ids, spec.shares, seed=spec.seed, whole=whole)
+    counts, decoded, broken = _look(files, seen.ids, part == 0, sound, every=spec.corrupt == "skip")
     if broken := {**seen.broken, **broken}:
         notes += (_out_of_order(names, broken, codes, classes, spec.corrupt),)
     notes += seen.notes
-    if decoded < len(whole):
-        notes += (f"{decoded:,} of {len(whole):,} images were decoded to find broken ones; the others are decoded when asked for",)
-    kept = np.array([i for i in whole if i not in broken], dtype=np.int64)
+    if decoded < len(sound):
+        notes += (f"{decoded:,} of {len(sound):,} images were decoded to find broken ones; the others are decoded when asked for",)
+    kept = np.array([i for i in sound if i not in broken], dtype=np.int64)
     labels = Labels("classification", torch.from_numpy(codes[kept]), classes)
-    ids, part = seen.ids[kept], deal(seen.ids[kept], spec.shares, seed=spec.seed)[0]  # by content: no row changes its split
+    ids, part = seen.ids[kept], deal(seen.ids[kept], spec.shares, seed=spec.seed, whole=whole)[0]  # by content: no row changes its split
     shape = (1 if seen.grey else 3, *files.size)
     mean, std = _pixel_statistics(counts)
     schema = Schema("images", shape=shape, pixel_mean=mean, pixel_std=std, classes=classes, label="class")
     rows = files.take(kept)
     data = assemble(
-        schema=schema, kind="classification", ids=ids, labels=labels.values, weight=None, part=part, rows=rows.take, notes=notes
+        schema=schema,
+        kind="classification",
+        ids=ids,
+        labels=labels.values,
+        weight=None,
+        part=part,
+        rows=rows.take,
+        notes=notes,
+        whole=whole,
     )
     return with_views(data, spec.augment, spec.views)
 
@@ -334,12 +350,12 @@ def _out_of_order(names: Sequence[str], broken: dict[int, DataError], codes: np.
     return f"{len(broken):,} of {len(names):,} images cannot be decoded and are left out: {some}"
 
 
-def _find(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str, ...]]:
-    """Class names, files relative to the root, their classes, and notes."""
+def _find(root: Path, least: int = 2) -> tuple[tuple[str, ...], list[str], np.ndarray, tuple[str, ...]]:
+    """Class names, files relative to the root, their classes, and notes; so many classes at least."""
     if not root.is_dir():
         raise DataError(f"there is no folder {str(root)!r}", hint="a folder that holds a folder of images for each class")
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(folders) < 2:
+    if len(folders) < least:
         raise DataError(
             f"{root} holds {len(folders)} folders" + (f": {folders[0]!r}" if folders else ""),
             hint="a folder of images for each class, two at least; the folder's name is the class",

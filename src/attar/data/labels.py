@@ -44,12 +44,13 @@ def read_label(
     *,
     classes: Sequence[str] | None = None,
     place: Callable[[int], str] = _nth_row,
+    whole: bool = False,
 ) -> Labels:
     """One label column (N,) of text, booleans or numbers → classes or numbers.
 
     known: (N,) bool, False where the label is missing; such rows are refused, or kept with IGNORE or NaN.
     classes: all there may be, in the order of the outcome axis; rows need not show each of them, and show no other.
-    place: what a message calls the row at a position.
+    place: what a message calls the row at a position. whole: the rows are judged and teach nothing, so that one class or number will do.
     kind "auto": text, booleans and at most 20 different whole numbers are classes; numbers with fractions are a regression; more
     whole numbers than that could be either, and are refused until `task:` says which. Classes are in the order of the alphabet,
     or of their value where they are numbers.
@@ -70,15 +71,15 @@ def read_label(
     if kind == "regression":
         if numbers is None or given.dtype == bool:
             raise DataError(f"task regression, but label {name!r} is not a number: {given[0]!r}", hint="task: classification()")
-        if (numbers == numbers[0]).all():
+        if not whole and (numbers == numbers[0]).all():
             raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint="is it the right column?")
         out = np.full(len(values), np.nan, dtype=np.float32)
         out[known] = numbers
         return Labels("regression", torch.from_numpy(out), ())
     texts, codes = _classes(given, numbers)
-    if len(texts) == 1:
+    if len(texts) == 1 and not whole:
         raise DataError(f"label {name!r} has one class only: {texts[0]!r} in all {len(given):,} rows", hint="is it the right column?")
-    if len(texts) > max(FEW, len(given) // 2):
+    if len(texts) > max(FEW, len(given) // 2) and not whole:
         raise DataError(f"label {name!r} has {len(texts):,} classes in {len(given):,} rows", hint="task: regression(), or another column")
     out = np.full(len(values), IGNORE, dtype=np.int64)
     out[known] = codes
@@ -169,8 +170,9 @@ def read_labels(
     unlabelled: Literal["refuse", "keep"] = "refuse",
     *,
     place: Callable[[int], str] = _nth_row,
+    whole: bool = False,
 ) -> Labels:
-    """Several label columns of 0 and 1 (or booleans) → (N, L) int64, IGNORE where unknown and kept."""
+    """Several label columns of 0 and 1 (or booleans) → (N, L) int64, IGNORE where unknown and kept; whole as in `read_label`."""
     if len(names) < 2:
         raise DataError(f"task multilabel needs several label columns, got {list(names)}", hint='label=["a", "b", "c"]')
     out = np.full((len(columns[0]), len(names)), IGNORE, dtype=np.int64)
@@ -180,7 +182,7 @@ def read_labels(
         if numbers is None or not np.isin(numbers, (0, 1)).all():
             bad = repr(values[there][0]) if numbers is None else f"{numbers[~np.isin(numbers, (0, 1))][0]:g}"
             raise DataError(f"label {name!r} holds {bad}", hint="each of several labels is 0 or 1, true or false")
-        if (numbers == numbers[0]).all():
+        if not whole and (numbers == numbers[0]).all():
             raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint=f"leave {name!r} out of the labels")
         out[there, i] = numbers
     return Labels("multilabel", torch.from_numpy(out), tuple(names))

@@ -100,9 +100,16 @@ class Table:
 
     def read(self, kind: Asked = "auto") -> Data:
         """Read the file, check it and split its rows. Raises DataError for whatever cannot be used."""
+        return read_frame(self._frame(), self.roles, kind)
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        return read_frame(self._frame(), self.roles, home.kind, home=home.schema)
+
+    def _frame(self) -> pd.DataFrame:
         if not isinstance(self.path, str | Path):
             raise DataError(f"table(...) reads a file, got a {type(self.path).__name__}", hint="frame(df, label=...) takes a DataFrame")
-        return read_frame(_read_file(located(self.path), self.separator, self.roles.missing or []), self.roles, kind)
+        return _read_file(located(self.path), self.separator, self.roles.missing or [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +124,18 @@ class Frame:
 
     def read(self, kind: Asked = "auto") -> Data:
         """Check the frame and split its rows. Raises DataError for whatever cannot be used."""
+        return read_frame(self._frame(), self.roles, kind)
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        return read_frame(self._frame(), self.roles, home.kind, home=home.schema)
+
+    def _frame(self) -> pd.DataFrame:
         frame = self.frame.reset_index(drop=True)
         frame.columns = [str(c) for c in frame.columns]
         if self.roles.missing:
             frame = frame.mask(frame.isin(self.roles.missing))
-        return read_frame(frame, self.roles, kind)
+        return frame
 
 
 def table(
@@ -203,20 +217,25 @@ def frame(
     return Frame(frame, roles)
 
 
-def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
-    """A DataFrame with text for column names and rows numbered from 0 → Data."""
+def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto", *, home: Schema | None = None) -> Data:
+    """A DataFrame with text for column names and rows numbered from 0 → Data.
+
+    home: of the data that these rows are another place of, read whole: few as they may be, a column of names there holds names here.
+    """
+    whole = home is not None
     if not len(frame):
         raise DataError("the table has no rows", hint="only the line of column names is there")
     columns = [str(c) for c in frame.columns]
     if repeated := sorted({c for c in columns if columns.count(c) > 1}):
         raise DataError(f"several columns are called {', '.join(map(repr, repeated[:5]))}", hint="give each column its own name")
     inputs = roles.inputs(columns)
-    labels = _labels(frame, roles, kind)
+    labels = _labels(frame, roles, kind, whole=whole)
     weight = None if roles.weight is None else _weight(_column(frame, roles.weight))
     if roles.id is not None:
         _check_id(_column(frame, roles.id))
-    raws = [read_column(_column(frame, name), category=name in (roles.categories or ())) for name in inputs]
-    for raw in raws:
+    names = {c.name: c for c in home.categories} if home is not None else {}
+    raws = [_read_as(_column(frame, name), names.get(name), name in (roles.categories or ())) for name in inputs]
+    for raw in raws if not whole else ():  # of a few rows a column may well be the label by chance
         _refuse_copy(raw, labels, roles)
     ids = row_ids({raw.name: raw.keys for raw in raws})
     part, notes = deal(
@@ -225,16 +244,20 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
         seed=roles.seed,
         group=None if roles.group is None else _groups(_column(frame, roles.group)),
         time=None if roles.time is None else _times(_column(frame, roles.time)),
+        whole=whole,
     )
     notes = (*(raw.note for raw in raws if raw.note), *_missing_note(raws), *notes)
     described = [raw.describe(np.flatnonzero(part == 0)) for raw in raws]
     notes += tuple(note for raw, column in zip(raws, described, strict=True) if (note := _unseen_note(raw, column)))
     schema = Schema("table", tuple(described), classes=labels.classes, label=", ".join(roles.labels) or "label")
     schema = label_statistics(schema, labels, np.flatnonzero(part == 0))
-    groups, said = _parted(frame, roles, np.flatnonzero(part == 0))
-    notes += said
+    if whole:
+        groups = {name: Group.unknown(len(ids)) for name in roles.parted(columns)}
+    else:
+        groups, said = _parted(frame, roles, np.flatnonzero(part == 0))
+        notes += said
     values = labels.values
-    if roles.augment is not None:
+    if roles.augment is not None and not whole:
         raws, ids, values, weight, part, note = _extend(roles.augment, raws, ids, values, weight, part)
         groups = {name: group.longer(len(ids) - len(group.codes)) for name, group in groups.items()}
         notes += (note,)
@@ -242,8 +265,27 @@ def read_frame(frame: pd.DataFrame, roles: Roles, kind: str = "auto") -> Data:
     if (wide := _needs_double(raws)) is not None:
         notes += (f"numbers are kept in double precision: {wide!r} does not fit in single",)
     return assemble(
-        schema=schema, kind=labels.kind, ids=ids, labels=values, weight=weight, part=part, rows=block.take, notes=notes, groups=groups
+        schema=schema,
+        kind=labels.kind,
+        ids=ids,
+        labels=values,
+        weight=weight,
+        part=part,
+        rows=block.take,
+        notes=notes,
+        groups=groups,
+        whole=whole,
     )
+
+
+def _read_as(series: pd.Series, home: Column | None, category: bool) -> Raw:
+    """A column; what is a category at home is one here, if it holds texts or what is known there."""
+    if home is None or category:
+        return read_column(series, category=category)
+    known = series[~missing_in(series)]
+    texts = known.dtype.kind not in "biuf" and {kind_of(v) for v in known} <= {"text"} and not all(map(is_number, known))
+    named = read_column(series, category=True)
+    return named if texts or set(named.texts) <= set(home.categories) else read_column(series)
 
 
 def read_like(
@@ -310,7 +352,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
 
 
-def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
+def _labels(frame: pd.DataFrame, roles: Roles, kind: str, *, whole: bool = False) -> Labels:
     if roles.label is None:
         if kind == "embedding":
             raise DataError("task embedding, but this is a table", hint='text("pairs.tsv", text=["first", "second"])')
@@ -321,12 +363,12 @@ def _labels(frame: pd.DataFrame, roles: Roles, kind: str) -> Labels:
     if isinstance(roles.label, str):
         if columns[0].dtype.kind in "mM":
             raise DataError(f"label {roles.label!r} holds dates or times", hint="turn it into a number before: days since, month")
-        return read_label(roles.label, values[0], known[0], kind, roles.unlabelled, classes=roles.classes)
+        return read_label(roles.label, values[0], known[0], kind, roles.unlabelled, classes=roles.classes, whole=whole)
     if kind not in ("auto", "multilabel"):
         raise DataError(f"task {kind} needs one label column, label={roles.labels} is {len(columns)}", hint="task: multilabel()")
     if roles.classes is not None:
         raise DataError(f"label={roles.labels} and classes={roles.classes}", hint="several labels are called like their columns")
-    return read_labels(roles.labels, values, known, roles.unlabelled)
+    return read_labels(roles.labels, values, known, roles.unlabelled, whole=whole)
 
 
 def _parted(frame: pd.DataFrame, roles: Roles, train: np.ndarray) -> tuple[dict[str, Group], tuple[str, ...]]:

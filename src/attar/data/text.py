@@ -12,7 +12,7 @@ import numpy as np
 
 from attar.data.base import Asked, Data, Memory, assemble
 from attar.data.deal import SPLITS, Shares, deal
-from attar.data.groups import read_groups, wanted
+from attar.data.groups import Group, read_groups, wanted
 from attar.data.ids import text_key, texts_ids
 from attar.data.labels import Labels, label_statistics, no_labels, read_label, read_labels, read_scores
 from attar.data.records import Records, files_of, read_records, stem
@@ -71,6 +71,10 @@ class Text:
     def read(self, kind: Asked = "auto") -> Data:
         """Read the files, check them and split their rows. Raises DataError, naming file and line, for whatever cannot be used."""
         return _read(self, kind)
+
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        return _read(self, home.kind, whole=True)
 
 
 def text(
@@ -142,7 +146,7 @@ def guess_texts(records: Records, others: Sequence[str] = ()) -> list[str]:
     return fits[0]
 
 
-def _read(spec: Text, kind: str) -> Data:
+def _read(spec: Text, kind: str, *, whole: bool = False) -> Data:
     records = read_records(located(spec.path), spec.separator)
     labels = [] if spec.label is None else [spec.label] if isinstance(spec.label, str) else list(spec.label)
     parted = wanted(spec.groups, list(records.columns), label=labels)
@@ -161,16 +165,18 @@ def _read(spec: Text, kind: str) -> Data:
     notes = (*records.notes, *_blank_note(records, kept))
     records, given, there = records.take(np.flatnonzero(kept)), given[kept], there[kept]
     columns = [column[kept] for column in columns]
-    found = _labels(spec, records, labels, kind, there, embeds)
+    found = _labels(spec, records, labels, kind, there, embeds, whole=whole)
     ids = texts_ids([column.tolist() for column in columns])
     group = None if spec.group is None else _groups(records, spec.group)
-    part, dealt = deal(ids, spec.shares, seed=spec.seed, group=group, given=given if spec.files else None)
+    part, dealt = deal(ids, spec.shares, seed=spec.seed, group=group, given=given if spec.files else None, whole=whole)
     schema = Schema("text", classes=found.classes, label=", ".join(labels) or "label", texts=tuple(names), embeds=embeds)
     schema = label_statistics(schema, found, np.flatnonzero(part == 0))
     cells = {name: _cells(records, name, "groups") for name in parted}
     known = {name: np.array([v is not None for v in values.tolist()], dtype=bool) for name, values in cells.items()}
-    groups, said = read_groups({name: (values, known[name]) for name, values in cells.items()}, np.flatnonzero(part == 0))
-    notes += said
+    groups = {name: Group.unknown(len(records)) for name in parted}
+    if not whole:
+        groups, said = read_groups({name: (values, known[name]) for name, values in cells.items()}, np.flatnonzero(part == 0))
+        notes += said
     notes += _single_note(there, labels, records) + _shared_note(columns, part) if embeds else ()
     return assemble(
         schema=schema,
@@ -183,6 +189,7 @@ def _read(spec: Text, kind: str) -> Data:
         notes=(*notes, *dealt),
         mask=there if embeds else None,
         groups=groups,
+        whole=whole,
     )
 
 
@@ -225,7 +232,7 @@ def _texts(records: Records, name: str) -> np.ndarray:
     return out
 
 
-def _labels(spec: Text, records: Records, names: list[str], kind: str, there: np.ndarray, embeds: bool) -> Labels:
+def _labels(spec: Text, records: Records, names: list[str], kind: str, there: np.ndarray, embeds: bool, *, whole: bool) -> Labels:
     if not names:
         return no_labels(kind, len(records), spec.classes)
     if embeds and spec.classes is not None:
@@ -239,11 +246,11 @@ def _labels(spec: Text, records: Records, names: list[str], kind: str, there: np
             raise DataError(f"task {kind} needs one label column, label={names} is {len(names)}", hint="task: multilabel()")
         if spec.classes is not None:
             raise DataError(f"label={names} and classes={spec.classes}", hint="several labels are called like their columns")
-        return read_labels(names, columns, known, spec.unlabelled, place=records.place)
+        return read_labels(names, columns, known, spec.unlabelled, place=records.place, whole=whole)
     if embeds:
         pairs = there[:, :2].sum(1) == 2
         return read_scores(names[0], columns[0], known[0], pairs, spec.unlabelled, place=records.place)
-    return read_label(names[0], columns[0], known[0], kind, spec.unlabelled, classes=spec.classes, place=records.place)
+    return read_label(names[0], columns[0], known[0], kind, spec.unlabelled, classes=spec.classes, place=records.place, whole=whole)
 
 
 def _cells(records: Records, name: str, role: str = "label") -> np.ndarray:

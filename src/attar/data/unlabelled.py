@@ -6,21 +6,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import Annotated, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attar.data.augment import Views
-from attar.data.base import Asked, Data, Description, Memory, Split, fingerprint
+from attar.data.base import Asked, Data, Described, Description, Memory, Split, Whole, fingerprint
 from attar.data.ids import text_key, texts_ids
 from attar.data.images import SUFFIXES, Files
 from attar.data.records import Records, read_records
 from attar.data.table import read_like
 from attar.data.text import guess_texts, read_texts
 from attar.errors import DataError
-from attar.notation import InPath, located, say
+from attar.notation import Called, InPath, located, say
 from attar.signal import IGNORE, Inputs, Texts
 
 __all__ = ["Joined", "Strangers", "Unlabelled", "apart", "join", "unlabelled"]
@@ -77,8 +77,15 @@ class Joined:
             data = join(data, more)
         return data
 
+    def read_whole(self, home: Data) -> Data:
+        """As rows of another place: see `Whole`."""
+        data = self.data.read_whole(home) if isinstance(self.data, Whole) else self.data.read(home.kind)
+        for more in self.more:
+            data = join(data, more)
+        return data
 
-Strangers = Description | Unlabelled
+
+Strangers = Described | Annotated[Unlabelled, Called('unlabelled("rows.csv")')]
 """Rows that are not of the task: data of their own, or rows without labels, which are read as those at home."""
 
 

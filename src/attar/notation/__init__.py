@@ -15,7 +15,7 @@ the annotations of what they find, and calls it; `read` is both. `say` writes a 
 
 from __future__ import annotations
 
-from attar.notation.annotations import InPath, OutPath, signature
+from attar.notation.annotations import Called, InPath, OutPath, signature
 from attar.notation.change import map_paths, override
 from attar.notation.parse import parse
 from attar.notation.places import in_package, located
@@ -25,6 +25,7 @@ from attar.notation.tree import Call, List, Minus, Name, Node, Place, Product, S
 
 __all__ = [
     "Call",
+    "Called",
     "Hole",
     "InPath",
     "List",

@@ -17,7 +17,19 @@ from attar.errors import near
 from attar.notation.places import in_package
 from attar.notation.tree import literal
 
-__all__ = ["Folders", "InPath", "Mismatch", "OutPath", "folder_of", "hints_of", "parameters_of", "said", "said_to_people", "signature"]
+__all__ = [
+    "Called",
+    "Folders",
+    "InPath",
+    "Mismatch",
+    "OutPath",
+    "folder_of",
+    "hints_of",
+    "parameters_of",
+    "said",
+    "said_to_people",
+    "signature",
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,13 @@ InPath = Annotated[str, _Folder("recipe")]
 
 OutPath = Annotated[str, _Folder("run")]
 """A file or folder that is written, relative to the run's folder, and inside it or beside it."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """In `Annotated`: how a message calls a type whose own name says nothing to those who write recipes."""
+
+    text: str
 
 
 class Mismatch(Exception):
@@ -187,12 +206,18 @@ def said(hint: Any) -> str:
 
 
 def said_to_people(hint: Any) -> str:
-    """An annotation as a message says it."""
+    """An annotation as a message says it; Annotated[kind, Called("text")] as its text.
+
+    >>> said_to_people(list[Annotated[dict, Called("a thing such as box()")]])
+    'a list [...], each a thing such as box()'
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         folder = folder_of(hint)
         inside = " inside the run's folder" if folder and folder.of == "run" else ""
-        return f"a path in quotes{inside}" if folder else said_to_people(arguments[0])
+        if folder:
+            return f"a path in quotes{inside}"
+        return next((m.text for m in hint.__metadata__ if isinstance(m, Called)), None) or said_to_people(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(said_to_people(a) for a in arguments)
     if origin is Literal:

@@ -326,6 +326,8 @@ def _guarantee(c: Certificate) -> list[str]:
         "decision": f" of each {'decision of the teacher' if g.target == 'teacher' else 'label'}",
         "answer": " of each answer that it gives",
     }.get(g.per, "")
+    if columns := [of for of, parts in g.groups.items() if any(kept.bound is not None for kept in parts.values())]:
+        by += f"{' and' if by else ''} of each group by {', '.join(columns)}"
     what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
     told = [f"{what}; on test rows it answers {percents(g.whole.answered)}, with a {g.error} of {percents(g.whole.errors)}"]
     if g.broken:

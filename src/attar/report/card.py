@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from attar.certificate import Certificate, Figure, digits, metric_name
+from attar.certificate import Certificate, Figure, digits, metric_name, visible
 from attar.errors import RunError
 from attar.files import write_atomic
 from attar.report.answers import replies, student_of
@@ -69,7 +69,7 @@ def write_card(certificate: Certificate, out: Path) -> Path | None:
         text = card(certificate, about, out.resolve().name, recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "")
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"no model card without {out / FOLDER}: {error}", hint="attar export makes it") from error
-    write_atomic(path, text)
+    write_atomic(path, visible(text))
     return path
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from attar.certificate import Certificate, digits, metric_name
+from attar.certificate import Certificate, digits, metric_name, visible
 from attar.certificate.harm import said
 from attar.data import Split
 from attar.errors import MissingExtra
@@ -112,7 +112,7 @@ def write_report(
         identity=_identity(c),
         recipe=recipe,
     )
-    write_atomic(out / "report.html", page)
+    write_atomic(out / "report.html", visible(page))
     return out / "report.html"
 
 

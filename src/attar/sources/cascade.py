@@ -61,13 +61,16 @@ def cascade(student: Source, teacher: Source) -> Cascade:
     What the student answers by itself keeps the guard's promise; see `attar.guard`. A guard that was not certified answers nothing, and the
     cascade is the teacher. Where student and teacher decide the positive of two outcomes from different log-odds, each by the rule that
     it had when the guard was fitted, the student's are moved so that the teacher's rule decides of both.
-    Raises TeacherError for a student without a guard, and for one with `recall_at_fpr` that was exported without its teacher.
+    Raises TeacherError for a student without a guard, for one with `recall_at_fpr` that was exported without its teacher, and where the
+    teacher is none.
 
     A cascade is a source: it can be evaluated, stored and distilled like any other, and costs what both cost on the rows they are asked.
     Confidence decides, no rule is learned: that is near the best unless the teacher is bad where the student is unsure (arXiv:2307.02764).
 
     >>> cascade(onnx("runs/a/student"), lightgbm("teacher.txt"))        # doctest: +SKIP
     """
+    if not isinstance(teacher, Source):
+        raise TeacherError(f"cascade: {teacher!r} is no teacher to ask the rest of", hint='name a source: cascade(student, lightgbm("…"))')
     if not isinstance(student, Guarding):
         raise TeacherError(f"cascade: {student!r} has no guard", hint='an exported folder has one: onnx("runs/a/student")')
     promise = student.promise  # raises where there is none

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
+from scipy.spatial.distance import cdist
 
 from attar.statistics.intervals import BLOCK, GROUPS, Draws, Statistic
 from attar.statistics.metrics import auroc
@@ -98,7 +99,9 @@ class Gaussians:
     def mahalanobis(self, features: ArrayLike) -> Array:
         """Minus the squared Mahalanobis distance of (N, D) to the nearest class. (N,). Lee et al. 2018, arXiv:1807.03888, eq. 2."""
         x = np.asarray(features, dtype=np.float64)
-        return -np.min([_squared(x - mean, self.precision) for mean in self.means], axis=0)
+        size, axes = np.linalg.eigh(self.precision)
+        root = axes * np.sqrt(np.maximum(size, 0.0))  # distances by the precision are plain ones after it: one product for all classes
+        return -cdist(x @ root, self.means @ root, "sqeuclidean").min(1)
 
     def relative(self, features: ArrayLike) -> Array:
         """The same plus the squared distance by the Gaussian of all rows: what is odd of a class, not odd altogether. (N,).

@@ -23,6 +23,8 @@ import attar
 from attar.certificate import Certificate, Require
 from attar.cost import Budget
 from attar.data import Corruptions, Data, Description, as_data
+from attar.data.arrays import described
+from attar.data.base import Whole
 from attar.data.text import Text
 from attar.data.unlabelled import Unlabelled
 from attar.errors import AttarError, DataError, MissingExtra, ObjectiveError, RunError, StudentError, TeacherError
@@ -348,12 +350,20 @@ def read_shift(job: Job, data: Data) -> dict[str, Data | Corruptions]:
             if isinstance(item, Corruptions):
                 found[name] = item
                 continue
-            found[name] = other = item.read(data.kind) if isinstance(item, Description) else as_data(item)
+            found[name] = other = _read_whole(item, data)
             split = fitted(name, other, data)
             if bool(torch.isin(split.ids, torch.cat([part.ids for part in data.splits.values()])).all()):
                 raise DataError(f"shift {name!r}: all {len(split):,} rows are among those at home", hint="is it the same file?")
         corruptor([*found.values()], data)
     return found
+
+
+def _read_whole(item: Any, home: Data) -> Data:
+    """Other data as they are judged: without the rules of a split, if their description knows how."""
+    found = described(item)
+    if isinstance(found, Data):
+        return found
+    return found.read_whole(home) if isinstance(found, Whole) else found.read(home.kind)
 
 
 def read_foreign(job: Job, data: Data) -> dict[str, Data | Unlabelled]:
@@ -363,7 +373,7 @@ def read_foreign(job: Job, data: Data) -> dict[str, Data | Unlabelled]:
     found: dict[str, Data | Unlabelled] = {}
     with job.about("foreign"):
         for name, item in _named(job.foreign, "foreign"):
-            found[name] = item.read(data.kind) if isinstance(item, Description) else item if isinstance(item, Unlabelled) else as_data(item)
+            found[name] = item if isinstance(item, Unlabelled) else _read_whole(item, data)
             strangers(name, found[name], data)
     return found
 
@@ -622,7 +632,8 @@ def _same_recipe(out: Path, job: Job, *, free: Sequence[str]) -> None:
 def difference(was: str, now: str, free: Sequence[str] = ()) -> str:
     """The lines in which two resolved recipes differ, key by key, but for the keys that are `free` to; "" where they do not."""
     old, new = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line and line[0] not in " #") for text in (was, now))
-    old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
+    if "guard" in new:
+        old.setdefault("guard", f" {Unguarded()!r}")  # a folder that says nothing of one was begun before there were guards
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in free]
     return "\n".join(f"  {k}: was {old.get(k, ' absent').strip()}\n  {' ' * len(k)}  now {new.get(k, ' absent').strip()}" for k in keys)
 

@@ -34,6 +34,8 @@ class _Lane:
         self.axis = Axis(low, high, 14, WIDTH - 14, log=not self.items and low > 0 and high / low > SPREAD)
         if len(self.items) == 1:
             self.axis = Axis(-1, 1, 14, WIDTH - 14)
+        heads = [item.partition("(")[0] for item in self.items]
+        self.labels = heads if len({*heads}) == len(heads) else self.items  # of families the word says enough
         self.ends = (written[0] or significant(low, 3), written[1] or significant(high, 3))
 
     def at(self, value: float | str) -> float:
@@ -64,11 +66,11 @@ def lanes(s: Searched) -> Drawing | None:
         d.line(14, y, WIDTH - 14, y, "zero")
         d.text(14, y - 7, shorten(lane.name, 230), "name strong halo")
         if lane.items:
-            for item in lane.items:
+            for item, label in zip(lane.items, lane.labels, strict=True):
                 x = lane.at(item)
                 d.line(x, y - 4, x, y + 4, "zero")
                 anchor = "start" if x < 60 else "end" if x > WIDTH - 60 else "middle"
-                d.text(x, y + 15, shorten(item, (WIDTH - 40) / len(lane.items)), "tick halo", anchor, hover=item)
+                d.text(x, y + 15, shorten(label, (WIDTH - 40) / len(lane.items)), "tick halo", anchor, hover=item)
         else:
             d.text(WIDTH - 14, y - 7, f"{lane.ends[0]} → {lane.ends[1]}" + (", log" if lane.axis.log else ""), "tick halo", "end")
     return d

@@ -119,7 +119,9 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
     top += 6
     bottom = top + HIGH
     across = Axis.around([x * factor for x in shown], LEFT, RIGHT, pad=0.05, log=True)
-    down, least = _scores(s, [y for *_, y in trials], [y for *_, y in others], bottom, top)
+    told = [*(y for *_, y in others), *([winner.score] if winner is not None and winner.score is not None else [])]
+    told += [teacher] if (teacher := _first(s.teacher)) is not None else []
+    down, least = _scores(s, [y for *_, y in trials], told, bottom, top)
     d = Drawing(f"front-{kind}", f"{metric} against {cost.title}", _told(s, cost), WIDTH, bottom + 50)
     if bound:
         end = across(min(max(bound * factor, across.low), across.high))
@@ -139,7 +141,7 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
             "small halo",
             "end" if left else "start",
         )
-    if (teacher := _first(s.teacher)) is not None and down.low < teacher - s.better * s.margin < down.high:
+    if teacher is not None and down.low < teacher - s.better * s.margin < down.high:
         goal = down(teacher - s.better * s.margin)
         d.line(LEFT, goal, RIGHT, goal, "margin")
         d.text(RIGHT, goal + (13 if s.better > 0 else -5), goal_name(s), "small halo", "end")

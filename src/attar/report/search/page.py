@@ -63,7 +63,7 @@ def write_search_page(s: Searched, out: Path) -> Path:
         style=Markup(file("style.css") + file("search.css")),
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        name=out.resolve().name,
+        name=_name(out.resolve()),
         s=s,
         facts=_facts(s),
         replies=replies(s),
@@ -103,9 +103,15 @@ def write_search_page(s: Searched, out: Path) -> Path:
     return out / "search.html"
 
 
+def _name(out: Path) -> str:
+    """What a search is called: after its folder, or after the run that it belongs to."""
+    return out.parent.name if out.name == "search" else out.name
+
+
 def _on_first(s: Searched) -> bool:
-    """Whether all that could be put in place is drawn on the rows that trials are scored on."""
-    return all(c.first is not None for c in (s.teacher, *s.competitors) if c.score is not None)
+    """Whether all that could be put in place and is drawn stands on the rows that trials are scored on."""
+    drawn = [c for c in (s.teacher, *s.competitors) if c.score is not None and (c.price.latency_ms or c.price.size_bytes)]
+    return all(c.first is not None for c in drawn)
 
 
 def commands(s: Searched, out: Path, recipe: str = "RECIPE") -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ from attar.verbs.evaluate.verdicts import against, helped, non_inferior, require
 __all__ = ["corruptor", "evaluate", "fitted", "margin_of", "strangers"]
 
 MANY = 256  # rows of the second cost figure
+UNRANKED = "the guard promises decisions, not ranking: of AUROC or average precision behind it nothing is promised"
 COST_SECONDS = 1.0  # for each model
 NO_SHIFT: Mapping[str, Data | Corruptions] = MappingProxyType({})
 NO_FOREIGN: Mapping[str, Data | Unlabelled] = MappingProxyType({})
@@ -350,6 +351,7 @@ def _limits(
         _not_from_elsewhere(away, worse, apart),
         *of_groups,
         _guarded(guard, rows),
+        *([UNRANKED] if guard is not None and guard.certified else []),
         "another machine, and more than one thread: costs are those of this one",
     ]
     return tuple(limits)

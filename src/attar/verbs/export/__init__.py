@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +29,7 @@ from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
 from attar.verbs.export.graph import OPSET, Limits, finished, from_torch, output_name, quantised, quiet, with_features
-from attar.verbs.export.guarding import AT_ONCE, Right, promised, right
+from attar.verbs.export.guarding import AT_ONCE, Right, promised, right, tried_on
 from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
 from attar.verbs.export.static import calibration_rows, convolves, quantised_static
 from attar.verbs.export.trees import count, from_trees
@@ -114,8 +114,9 @@ def export(
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
     guard: when the student answers by itself, fitted on each graph's own answers to the validation and calibration rows: the graph answers
-        `confidence` (N,) float32 and `answer` (N,) bool as well, and the folder records what is promised. teacher: whose decisions these
-        rows have, where the guard is about them; its stored answers will do.
+        `confidence` (N,) float32 and `answer` (N,) bool as well, and the folder records what is promised. In the folder of a run its
+        manifest counts the guards that were fitted on the same calibration rows, and the promise says how many. teacher: whose decisions
+        these rows have, where the guard is about them; its stored answers will do.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
     features: the graphs answer `features` (N, D) as well, what the last linear layer reads; by them foreign inputs can be told. It adds
         no node and changes no other answer, but is one more array to hand over. Trees, and nets whose answers no one linear
@@ -140,7 +141,8 @@ def export(
     notes = ["no features: no one linear layer makes this student's answers"] if features and seen is None else []
     raw = seen or raw
     with explain_disk(at), replacing(at) as folder:
-        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), target, notes)
+        tried = 1 if guard is None else tried_on(data.calibration, guard, own, at.parent / "manifest.json")
+        shipping = _Shipping(folder, data, task, rows, own, Feed.of(model), target, notes, tried)
         files = {FLOAT: shipping.ship(raw, FLOAT, "float32")}
         if (drift := files[FLOAT].parity).max_difference > TOLERANCE * drift.scale:
             raise ExportError(
@@ -165,7 +167,10 @@ def export(
 
 @dataclass(frozen=True)
 class _Shipping:
-    """What every file of one folder is made with. own: the student's own answers to `rows`, (R, C) or (R, L, 2). target: of a guard."""
+    """What every file of one folder is made with.
+
+    own: the student's own answers to `rows`, (R, C) or (R, L, 2). target: of a guard. tried: how many guards met these calibration rows.
+    """
 
     folder: Path
     data: Data
@@ -175,6 +180,7 @@ class _Shipping:
     feed: Feed
     target: Right | None = None
     notes: list[str] = field(default_factory=list)
+    tried: int = 1
 
     def ship(self, raw: ModelProto, name: str, precision: Literal["float32", "int8"]) -> File:
         """Fit the temperature on this graph's answers, write it, and measure its parity."""
@@ -237,7 +243,7 @@ class _Shipping:
             logits, confidence = self._ask_for(("logits", "confidence"), content, batches)
             return (logits, confidence) if len(split) else (np.zeros((0, self.task.outcomes), np.float32), np.zeros(0, np.float32))
 
-        return promised(self.target, ask, self.data, self.task)
+        return replace(promised(self.target, ask, self.data, self.task), tried=self.tried)
 
     def _ask(self, content: bytes, batches: Iterable[Batch]) -> np.ndarray:
         """A graph's answers to rows, one after the other."""

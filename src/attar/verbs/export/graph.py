@@ -240,31 +240,26 @@ def _temper(model: ModelProto, temperature: float) -> None:
 def _guard(model: ModelProto, limits: Limits) -> None:
     """The outputs `confidence` (N,) float and `answer` (N,) bool, by the decision of each row; as few nodes as do, for each costs.
 
-    Of a tie the first outcome is the decision, as `Task.decide` has it.
+    With a cut the logit of the positive is moved by it: the likeliest of what is left is the decision, and its probability is
+    1 / (1 + exp(−|z − c|)). Of a tie the first outcome is the decision, and with a cut the positive, as `Task.decide` has it.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     graph, make = model.graph, helper.make_node
-    constants: dict[str, np.ndarray] = {}
-    if limits.cut is None:
-        constants["outcome_axis"] = np.array([-1], np.int64)
-        graph.node.append(make("ReduceMax", ["probabilities", "outcome_axis"], ["confidence"], keepdims=0))
-    else:
-        constants |= {"yes_over_no": np.array([-1, 1], np.float32), "cut": np.array(limits.cut, np.float32)}
-        graph.node.append(make("MatMul", ["logits", "yes_over_no"], ["log_odds"]))
-        graph.node.append(make("Sub", ["log_odds", "cut"], ["over_cut"]))
-        graph.node.append(make("Abs", ["over_cut"], ["from_cut"]))
-        graph.node.append(make("Sigmoid", ["from_cut"], ["confidence"]))
+    constants: dict[str, np.ndarray] = {"outcome_axis": np.array([-1], np.int64)}
+    logits, probabilities, last_of_ties = "logits", "probabilities", 0
+    if limits.cut is not None:
+        logits, probabilities, last_of_ties = "moved_logits", "moved_probabilities", 1
+        constants["cut"] = np.array([0, limits.cut], np.float32)
+        graph.node.append(make("Sub", ["logits", "cut"], [logits]))
+        graph.node.append(make("Softmax", [logits], [probabilities], axis=-1))
+    graph.node.append(make("ReduceMax", [probabilities, "outcome_axis"], ["confidence"], keepdims=0))
     if len(set(limits.thresholds.tolist())) == 1:
         constants["threshold"] = limits.thresholds[0]
-    elif limits.cut is None:
-        constants["thresholds"] = limits.thresholds
-        graph.node.append(make("ArgMax", ["logits"], ["decision"], axis=-1, keepdims=0))
-        graph.node.append(make("Gather", ["thresholds", "decision"], ["threshold"]))
     else:
-        constants |= {"threshold_no": limits.thresholds[0], "threshold_yes": limits.thresholds[1]}
-        graph.node.append(make("GreaterOrEqual", ["log_odds", "cut"], ["decides_yes"]))
-        graph.node.append(make("Where", ["decides_yes", "threshold_yes", "threshold_no"], ["threshold"]))
+        constants["thresholds"] = limits.thresholds
+        graph.node.append(make("ArgMax", [logits], ["decision"], axis=-1, keepdims=0, select_last_index=last_of_ties))
+        graph.node.append(make("Gather", ["thresholds", "decision"], ["threshold"]))
     graph.node.append(make("GreaterOrEqual", ["confidence", "threshold"], ["answer"]))
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
     graph.output.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 
 from attar.data import Data, Split
 from attar.errors import EvidenceError, ExportError
+from attar.files import write_json
 from attar.guards import Guard, Promise, Rows
+from attar.identity import digest
 from attar.signal import Schooled, Source
 from attar.statistics.metrics import log_softmax
 from attar.task import Task
 
-__all__ = ["AT_ONCE", "Right", "cut_of", "promised", "right"]
+__all__ = ["AT_ONCE", "Right", "cut_of", "promised", "right", "tried_on"]
 
 AT_ONCE = 1024  # rows in one question, as `evaluate` asks
 
@@ -67,6 +71,26 @@ def promised(target: Right, ask: Callable[[float | None, Split], tuple[np.ndarra
     calibration = _rows(*ask(cut, data.calibration), target.calibration, rule, _groups(data.calibration) if by else None)
     named = [(column, name) for column, group in data.calibration.groups.items() for name in group.names] if by else []
     return target.guard.fit(valid, calibration, data.schema.classes, (cut, target.cut), named)
+
+
+def tried_on(calibration: Split, guard: Guard, own: np.ndarray, manifest: Path) -> int:
+    """Write into a run's manifest that a guard is being fitted, and count the different ones on these calibration rows; 1 without a run.
+
+    own: (R, ...) what the student answers; the same guard of the same student is one, however often it is exported.
+    Raises EvidenceError for a manifest that does not read.
+    """
+    if not manifest.exists():
+        return 1
+    try:
+        known = json.loads(manifest.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise EvidenceError(f"{manifest} does not read: {error}", hint="it counts the guards that were tried; restore it") from error
+    mine = {"calibration": digest(calibration.ids.numpy()), "guard": repr(guard), "student": digest(own)}
+    guards = known.get("guards", [])
+    if mine not in guards:
+        guards.append(mine)
+        write_json(manifest, {**known, "guards": guards})
+    return sum(entry["calibration"] == mine["calibration"] for entry in guards)
 
 
 def cut_of(task: Task) -> float | None:

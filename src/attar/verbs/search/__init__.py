@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from torch import nn
@@ -25,7 +26,7 @@ from attar.notation import write
 from attar.progress import Event, Listener, silent
 from attar.recipe import Recipe, of_texts
 from attar.report.search import write_leaderboard, write_search_page
-from attar.searched import Arm, Competitor, Finalist, Priced, Searched, Trial
+from attar.searched import Arm, Competitor, Finalist, Priced, Searched, SizeCurve, Trial
 from attar.signal import Source
 from attar.sources.cached import Cached
 from attar.task import Task
@@ -35,6 +36,7 @@ from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
+from attar.verbs.search.advice import advice
 from attar.verbs.search.competitors import beside
 from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
@@ -43,6 +45,7 @@ from attar.verbs.search.importances import importances
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
+from attar.verbs.search.smallest import Smallest, smallest
 from attar.verbs.search.storage import shown
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
@@ -51,11 +54,13 @@ from attar.verbs.search.worker import Limits, Place, Worker, over
 __all__ = ["SearchJob", "search", "search_job"]
 
 TRIALS = 100  # of each arm, where neither trials nor time are named
-SHARE = 0.25  # of the epochs of a whole training, that a trial has
-BATCH, BATCHES = 16, 12  # candidates asked at a time at most, and batches at least: each batch is one architecture
+SHARE, STEPS, EPOCHS = 0.25, 1000, 3  # a trial has at most so much of the epochs of a whole training, about so many steps, so many epochs
+LEAST, BATCH, BATCHES = 4, 16, 8  # candidates asked at a time, from and to; and batches, each of one architecture, that there should be
 SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
 SEEDS = 5  # of a finalist at least
 DRAWN = 256  # students by which it is seen what the space costs
+MEASURABLE = 24  # of them where each has to be exported and measured
+MEASURED = 2.0  # seconds of measuring, for each of those that are measured side by side
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
 
 
@@ -64,7 +69,7 @@ class SearchJob:
     """What a search is made of: what a recipe with spaces comes to, but for student, objective and fit, which it chooses.
 
     recipe: the recipe itself; what it leaves out of student, objective and fit is filled in by the data. All else as in
-    `attar.verbs.run.Job`. text: as it will lie in the folder; left out, what the recipe says itself.
+    `attar.verbs.run.Job`. text: lines that the recipe does not have, of a search from Python.
     """
 
     recipe: Recipe
@@ -129,7 +134,7 @@ def search(
     lines = {"student": student, "objective": objective, "fit": fit if fit is None or isinstance(fit, str) else repr(fit)}
     texts = {key: text for key, text in lines.items() if text is not None}
     said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
-    all_said = {key: " ".join(repr(value).split()) for key, value in said.items() if value is not None} | texts
+    lines = {key: value if isinstance(value, str) else " ".join(repr(value).split()) for key, value in said.items() if value is not None}
     job = SearchJob(
         of_texts(texts),
         data,
@@ -138,7 +143,7 @@ def search(
         budget,
         require,
         deploy,
-        text="# A search from Python, as it was asked.\n" + "".join(f"{key}: {text}\n" for key, text in all_said.items()),
+        text="".join(f"{key}: {text}\n" for key, text in lines.items()),
     )
     folder = Path(out or "runs/search")
     return search_job(job, out=folder, trials=trials, time=time, workers=workers, resume=resume, seed=seed, listen=listen)
@@ -188,10 +193,13 @@ class _Searching:
         self.resume, self.seed, self.heard = resume, seed, listen
         self.study = study or str(out / "study.db")
         self.begun = self.written = clock.monotonic()
-        self.text = job.text or job.recipe.text(out)
+        self.text = ""  # once the data have been read: the recipe, its spaces written out
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.finalists: tuple[Finalist, ...] = ()
+        self.curve: SizeCurve | None = None
+        self.rows_sd = 0.0  # of a difference to the teacher, from the sampling of rows
+        self.seed_sd: float | None = None
         self.shipped: dict[str, Path] = {}
         self.students: dict[str, list[nn.Module]] = {}
         self.teacher = Competitor("teacher", None, Priced(None), False)
@@ -224,7 +232,7 @@ class _Searching:
 
     def _claim(self) -> None:
         """Refuse a folder that is there already, or that belongs to another search."""
-        out, recipe = self.out, self.out / "recipe.yaml"
+        out = self.out
         if out.exists() and not out.is_dir():
             raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
         begun = out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
@@ -232,8 +240,6 @@ class _Searching:
             raise RunError(
                 f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another"
             )
-        if begun and recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text)):
-            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         before = out / "search.json"
         if self.resume and before.exists():
             self.seconds = dict(Searched.read(before).seconds)
@@ -254,6 +260,11 @@ class _Searching:
         job, out = self.job, self.out
         self.data, self.task, self.spaces, plain = self._read()
         same_data(out, self.data)
+        self.text = self._said(self.spaces.recipe)
+        recipe = out / "recipe.yaml"
+        free = () if "\nguard:" in self.text else ("guard",)  # which a run would have
+        if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), self.text, free)):
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "recipe.yaml", self.text)
         manifest(out, self.data, self.text)
@@ -295,26 +306,32 @@ class _Searching:
 
     def _need_some_within(self) -> None:
         """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
-        drawn = random.Random(self.seed)
-        designs = {d.text: d for d in (self.spaces.design(self.spaces.drawn(drawn)) for _ in range(DRAWN))}
+        chance = random.Random(self.seed)
         assert self.prices is not None
-        prices = {text: self.prices.price(design.student) for text, design in designs.items()}
-        excess = {text: over(self.budget, price) for text, price in prices.items()}
-        if all(any(value > 0 for value in each.values()) for each in excess.values()):
-            text = min(excess, key=lambda text: max(excess[text].values()))
-            worst = ", ".join(f"{name} {getattr(self.budget, name) * (1 + value):.3g}" for name, value in excess[text].items() if value > 0)
-            raise RunError(
-                f"none of {len(designs)} students drawn from the space keeps {self.budget!r}; the one nearest to it, {text}, has {worst}",
-                hint="a larger budget, or a space that reaches smaller students",
-            )
+        count = DRAWN if all(pricing.trusted for pricing in self.prices.pricings) else MEASURABLE
+        points = [*self.spaces.priors("student"), *(self.spaces.drawn(chance) for _ in range(count))]  # the smallest is among the first
+        excess: dict[str, dict[str, float]] = {}
+        for design in map(self.spaces.design, points):
+            if design.text not in excess:
+                excess[design.text] = over(self.budget, self.prices.price(design.student))
+                if all(value <= 0 for value in excess[design.text].values()):
+                    return
+        text = min(excess, key=lambda text: max(excess[text].values()))
+        worst = ", ".join(f"{name} {getattr(self.budget, name) * (1 + value):.3g}" for name, value in excess[text].items() if value > 0)
+        raise RunError(
+            f"none of {len(excess)} students drawn from the space keeps {self.budget!r}; the one nearest to it, {text}, has {worst}",
+            hint="a larger budget, or a space that reaches smaller students",
+        )
 
     # ---- candidates
 
     @cached_property
     def limits(self) -> Limits:
-        epochs = self.spaces.design(self.spaces.middle()).fit.epochs
-        batch = BATCH if self.trials is None else max(1, min(BATCH, self.trials // BATCHES))
-        return Limits(self.trials, None if self.time is None else self._left(SEARCHING), batch, max(1, math.ceil(SHARE * epochs)))
+        fit, rows = self.spaces.design(self.spaces.middle()).fit, len(self.data.train)
+        enough = math.ceil(STEPS / math.ceil(rows / fit.rows_a_step(rows)))
+        epochs = min(math.ceil(SHARE * fit.epochs), max(EPOCHS, enough))
+        batch = BATCH if self.trials is None else min(self.trials, max(LEAST, min(BATCH, self.trials // BATCHES)))
+        return Limits(self.trials, None if self.time is None else self._left(SEARCHING), batch, epochs)
 
     def _left(self, share: float = 1.0) -> float:
         """Seconds that are left of a share of the time allowed."""
@@ -353,7 +370,8 @@ class _Searching:
         """The best candidates trained anew, measured and compared; the winner, and why."""
         trials, better = self._trials(), self.task.better(self.room.judge.metric)
         second = Second(self.halves.second, self.task, self.room.answers)
-        asked = finalists_of(trials, better, self._goal(better))
+        curve = self._smallest().record
+        asked = finalists_of(trials, better, self._goal(better), None if curve is None else curve.smallest)
         folder = self.out / "finalists"
         fit = self.spaces.design(self.spaces.middle()).fit
         final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), self._epochs(asked, fit), self.workers, self.listen)
@@ -383,6 +401,10 @@ class _Searching:
                 )
             )
         self.finalists = tuple(found)
+        if drawn.teacher is not None and there:
+            effects = [drawn.against(name_of(trial), "teacher") for trial in there]
+            self.rows_sd = math.sqrt(2) * fmean(effect.row_se for effect in effects)  # the trials' rows are half, the claim's as many
+            self.seed_sd = fmean(effect.seed_sd for effect in effects)
         verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds())
         self.winner, self.words = verdict.winner, verdict.words
 
@@ -397,11 +419,41 @@ class _Searching:
             bounds=self.budget,
             at=self.out / "competitors",
             labels=next(iter(self.students.get("labels", ())), None),
+            seconds=MEASURED,
             listen=self.listen,
         )
+        self.teacher, self.competitors = replace(found.teacher, first=self._first), found.competitors
+        winner = next((each for each in self.finalists if each.arm == "student" and each.trial == self.winner), None)
         judge = self.room.judge
-        first = None if judge.teacher is not None else judge.of(answers)
-        self.teacher, self.competitors = replace(found.teacher, first=first), found.competitors
+        told = self._smallest()
+        self.curve = told.record
+        said = advice(
+            winner,
+            self.words,
+            self.teacher,
+            self.competitors,
+            told=told,
+            trials=self._trials(),
+            bounds=self._bounds(),
+            metric=judge.metric,
+            better=self.task.better(judge.metric),
+            margin=self.margin,
+            rows_sd=self.rows_sd,
+        )
+        self.winner, self.words = said.winner, said.sentences
+
+    @cached_property
+    def _first(self) -> float | None:
+        """The teacher's score on the first half; None where candidates are scored by their likeness to it."""
+        judge = self.room.judge
+        return None if judge.teacher is not None else judge.of(self.room.answers)
+
+    def _smallest(self) -> Smallest:
+        """How small it can be, by the trials so far."""
+        metric = self.room.judge.metric
+        better = self.task.better(metric)
+        how = {"metric": metric, "better": better, "teacher": self._first, "margin": self.margin}
+        return smallest(self._trials(), rows_sd=self.rows_sd, seed_sd=self.seed_sd, **how)
 
     def _tell(self, found: Searched) -> None:
         """The page and the table of what was found."""
@@ -420,11 +472,7 @@ class _Searching:
 
     def _goal(self, better: int) -> float | None:
         """The score on the first half that the margin allows: the teacher's there, less the margin."""
-        judge = self.room.judge
-        if judge.teacher is not None:
-            return None
-        score = judge.of(self.room.answers)
-        return score - better * self.margin
+        return None if self._first is None else self._first - better * self.margin
 
     def _ship(self) -> None:
         """winner.yaml: the recipe at the winner's point, without spaces."""
@@ -432,11 +480,16 @@ class _Searching:
         if trial is None:
             (self.out / "winner.yaml").unlink(missing_ok=True)
             return
-        design = self.spaces.design(trial.point)
-        lines = {"student": design.text, "objective": repr(design.objective), "fit": repr(design.fit)}
-        kept = [line for line in self.text.splitlines() if line.split(":", 1)[0] not in lines and not line.startswith("#")]
-        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}."
-        write_atomic(self.out / "winner.yaml", "\n".join([head, *kept, *(f"{key}: {text}" for key, text in lines.items())]) + "\n")
+        head = f"# The student that the search in {self.out.name} recommends: trial {trial.number}; paths are relative to this folder."
+        lines = self._said(self.spaces.recipe.at(trial.point)).splitlines()
+        write_atomic(self.out / "winner.yaml", "\n".join([head, *(line for line in lines if not line.startswith("#"))]) + "\n")
+
+    def _said(self, recipe: Recipe) -> str:
+        """A recipe as text; of a search from Python beside it what was not said in words."""
+        text = recipe.text(self.out)
+        there = {line.split(":", 1)[0] for line in text.splitlines()}
+        more = [line for line in self.job.text.splitlines() if line.split(":", 1)[0] not in there]
+        return "\n".join([text.rstrip("\n"), *more]) + "\n"
 
     # ---- what is written
 
@@ -462,7 +515,7 @@ class _Searching:
             trials=tuple(trials),
             finalists=self.finalists,
             competitors=self.competitors,
-            curve=None,
+            curve=self.curve,
             pricing=self.prices.pricings if self.prices is not None else (),
             winner=self.winner,
             recommendation=self.words,

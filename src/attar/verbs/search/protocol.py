@@ -54,12 +54,13 @@ def halved(data: Data) -> Halves:
 # ---- who comes to the final
 
 
-def finalists_of(trials: Sequence[Trial], better: int, goal: float | None) -> list[Trial]:
+def finalists_of(trials: Sequence[Trial], better: int, goal: float | None, least: int | None = None) -> list[Trial]:
     """The trials that are trained anew: of those on the front that keep the budget the best, the cheapest that comes to the goal and one
     between; and the best that learnt from labels alone, whose price is bounded alike.
 
     goal: the score on the first half that the margin allows; None: nobody knows, and the cheapest is the one between. Where no trial
-    keeps the budget there are none.
+    keeps the budget there are none. least: parameters from which on the curve of sizes trusts a student to meet the margin; of those that
+    came to the goal the smaller ones may have been lucky.
     """
     costs = ("latency_ms", "size_bytes") if all(t.price.latency_ms is not None for t in trials if t.state == "trained") else ("size_bytes",)
     there = [trial for trial in front(trials, better, costs) if trial.within]
@@ -69,7 +70,8 @@ def finalists_of(trials: Sequence[Trial], better: int, goal: float | None) -> li
     enough = [trial for trial in there if goal is None or better * ((trial.score or 0.0) - goal) >= 0]
     found = [best]
     if enough:
-        cheapest = min(enough, key=_dear)
+        trusted = [trial for trial in enough if least is not None and (trial.price.parameters or 0) >= least]
+        cheapest = min(trusted or enough, key=_dear)
         span = [trial for trial in there if _dear(cheapest) < _dear(trial) < _dear(best) and trial in enough]
         found += [cheapest, *([sorted(span, key=_dear)[len(span) // 2]] if span else [])]
     rest = sorted((t for t in there if t not in found), key=lambda t: -better * (t.score or 0.0))

@@ -150,11 +150,11 @@ def _of_margin(record: SizeCurve, curve: Curve, own: Sequence[Trial], metric: st
     largest = curve.reach[1]
     within = [t.price.parameters or 0 for t in own if t.within and curve.reach[0] <= (t.price.parameters or 0) <= largest]
     never = curve.floor_chance(record.goal)
-    ends = (
-        f"error levels out above what it allows with a probability of {never:.0%}, whatever the size"
-        if never >= 0.5
-        else f"no {record.family} up to {largest:,.0f} parameters, as far as the curve speaks, meets it with {SURE:.0%}"
-    )
+    if never >= 0.5:
+        sure = "all but certainly" if never > 0.99 else f"with a probability of {never:.0%}"
+        ends = f"error levels out above what it allows, {sure}, whatever the size"
+    else:
+        ends = f"no {record.family} up to {largest:,.0f} parameters, as far as the curve speaks, meets it with {SURE:.0%}"
     words = [f"What binds is the margin: {ends}."]
     needed = None
     for sizes, said in ((within, "within the budget"), ([largest], f"with {largest:,.0f} parameters")):
@@ -229,7 +229,7 @@ def _said(record: SizeCurve, curve: Curve, metric: str, better: int, goal: float
     least = ", the smallest tried" if record.smallest <= math.ceil(curve.tried[0]) else ""
     return (
         f"The smallest {record.family} that reaches {wanted} with {SURE:.0%} has about {record.smallest:,} parameters{least}; "
-        f"{what} of one more student of that size lies between {digits(low)} and {digits(high)} with 90 %.{note}"
+        f"{what} of one more student of that size lies between {digits(low)} and {digits(high)} with 90%.{note}"
     )
 
 

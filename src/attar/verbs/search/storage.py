@@ -655,7 +655,8 @@ def _place(where: str | Path) -> _Place:
         return _SQLite(text, path=Path(text)) if kind == "sqlite" else _Journal(text, path=Path(text))
     scheme, _, rest = text.partition("://")
     if scheme not in _SCHEMES:
-        hint = near(scheme, ["postgresql", "sqlite"]) + "; a study is kept in a .db or .journal file, or at postgresql://user@host/database"
+        close = near(scheme, ["postgresql", "sqlite"])
+        hint = f"{close} " * close.endswith("?") + "a study is kept in a .db or .journal file, or at postgresql://user@host/database"
         raise RunError(f"a study is not kept at {scheme}://…", hint=hint)
     if scheme == "sqlite":
         return _place(rest.removeprefix("/")) if Path(rest).suffix in _FILES else _SQLite(rest.removeprefix("/"), path=Path(rest[1:]))

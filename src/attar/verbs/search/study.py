@@ -61,19 +61,23 @@ class Asking:
         self.arm: Arm = arm
         self.holes, self.turning = spaces.holes(arm), spaces.turning(arm)
         self.sampler = sampler(seed)
+        self.waiting: dict[tuple[tuple[str, Any], ...], list[dict[str, Any]]] = {}  # points to try first, by what does not turn
+        self.prior: list[dict[str, Any]] = []  # those of the batch that is asked
 
     def begin(self) -> None:
-        """Enqueues what experience says to try first."""
+        """What experience says to try first is tried first, in batches of one architecture each."""
         for point in self.spaces.priors(self.arm):
-            self.ledger.study.enqueue_trial(point)
+            rest = tuple(sorted((name, value) for name, value in point.items() if name not in self.turning))
+            self.waiting.setdefault(rest, []).append(point)
 
     def first(self) -> Question | None:
         """A candidate with which a batch begins; None where the study has none left."""
+        self.prior = self.waiting.pop(next(iter(self.waiting))) if self.waiting else []
         found = self._claimed({})
         return None if found is None else Question(found, self._design(found), found.number)
 
     def more(self, first: Question, count: int) -> list[Question]:
-        """Up to so many candidates that differ from the first in what turns alone; and such as were enqueued."""
+        """Up to so many candidates that differ from the first in what turns alone."""
         if not self.turning:
             return []
         fixed = {name: value for name, value in first.asked.params.items() if name not in self.turning}
@@ -92,6 +96,8 @@ class Asking:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             partial = optuna.samplers.PartialFixedSampler(dict(fixed), self.sampler) if fixed else self.sampler
         self.ledger.study.sampler = partial
+        if self.prior:  # another worker may take it, and tries it then
+            self.ledger.study.enqueue_trial(self.prior.pop(0))
         return next(iter(self.ledger.claim(1)), None)
 
     def _design(self, asked: Asked) -> Design:

@@ -30,6 +30,7 @@ from attar.verbs.search.design import Design
 
 __all__ = ["Candidate", "Classroom", "Outcome"]
 
+TRACED = 800  # steps from which on the second that tracing a batch takes is regained
 GAIN = 0.95  # candidates train together where that takes no more than this share of the time
 
 Behind = Callable[[int, Mapping[int, float]], Collection[int]]
@@ -74,7 +75,8 @@ class Classroom:
         self.data, self.task, self.answers = data, task, answers
         self.device = device_of(Fit(device=device))
         self.shown: dict[tuple[Arm, bool, frozenset[str]], Rows] = {}
-        self.faster: dict[tuple[object, ...], bool] = {}
+        self.able: dict[tuple[str, ...], bool] = {}
+        self.faster: dict[tuple[Arm, str, int], bool] = {}
 
     @cached_property
     def judge(self) -> Judge:
@@ -105,26 +107,29 @@ class Classroom:
     # ---- in which way
 
     def _together(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether these may train as one program, which is tried of each form; and whether that is faster, which is measured once for
+        each family of students and size of a batch.
+        """
         first = candidates[0].design
-        key = (first.form, len(candidates))
+        if first.fit.way in ("one", "processes"):
+            return False
+        if first.form not in self.able:
+            self.able[first.form] = self._able(candidates)
+        if not self.able[first.form] or first.fit.way == "cohort":
+            return self.able[first.form]
+        key = (first.arm, first.family, len(candidates))
         if key not in self.faster:
-            self.faster[key] = self._measured(candidates)
+            group = self._group(candidates)
+            found = cohort.measure(group.members, group.lesson, first.fit)
+            self.faster[key] = found.together <= GAIN * found.alone * len(candidates)
         return self.faster[key]
 
-    def _measured(self, candidates: Sequence[Candidate]) -> bool:
+    def _able(self, candidates: Sequence[Candidate]) -> bool:
         first = candidates[0].design
-        if first.fit.way in ("one", "processes") or isinstance(first.student(self.data.schema, 0), Trees):
+        if isinstance(first.student(self.data.schema, 0), Trees):
             return False
         rows = self.rows(first.arm, first.objective)
-        if obstacle(rows, first.objective, first.fit) is not None:
-            return False
-        group = self._group(candidates)
-        if why_not(group, first.fit) is not None:
-            return False
-        if first.fit.way == "cohort":
-            return True
-        found = cohort.measure(group.members, group.lesson, first.fit)
-        return found.together <= GAIN * found.alone * len(candidates)
+        return obstacle(rows, first.objective, first.fit) is None and why_not(self._group(candidates[:2]), first.fit) is None
 
     def _group(self, candidates: Sequence[Candidate]) -> Group:
         first = candidates[0].design
@@ -145,6 +150,8 @@ class Classroom:
 
     def _cohort(self, candidates: Sequence[Candidate], behind: Behind | None, listen: Listener) -> list[Outcome]:
         group, fit = self._group(candidates), candidates[0].design.fit
+        rows = group.lesson.rows
+        steps = fit.epochs * math.ceil(rows / fit.rows_a_step(rows))
         start = perf_counter()
         found = cohort.train(
             group.members,
@@ -155,6 +162,7 @@ class Classroom:
             stage=f"search {candidates[0].design.text}",
             stop=behind,
             forgiving=True,
+            traced=behind is None and steps >= TRACED,  # a batch that some leave would be traced anew each time
         )
         share = (perf_counter() - start) / len(candidates)
         return [

@@ -1,0 +1,342 @@
+"""A search from end to end on few rows, and its parts: batches, rungs, halves, the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import attar
+import attar.verbs.search as searching
+from attar import cohort
+from attar.certificate import Figure
+from attar.errors import DataError, RunError
+from attar.loop import Fit, Stopped
+from attar.objective import blend, kl, labels
+from attar.objective.turning import knobs, turned
+from attar.progress import Event, Listener
+from attar.recipe import load, of_texts
+from attar.searched import Finalist, Priced, Searched, Trial
+from attar.statistics import Draws
+from attar.testing.small import small_table
+from attar.verbs.annotate import annotate
+from attar.verbs.distill.processes import shared
+from attar.verbs.search import pricing
+from attar.verbs.search.design import Spaces
+from attar.verbs.search.protocol import Drawn, chosen, finalists_of, halved
+from attar.verbs.search.rungs import ENOUGH, Rungs
+from attar.verbs.search.study import Told
+from attar.verbs.search.training import Candidate, Classroom
+from attar.verbs.search.worker import Worker, over
+
+STUDENT = "mlp(width=choice(4, 8), depth=1)"
+OBJECTIVE = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
+FIT = "fit(epochs=4, lr=log(1e-3, 2e-2), seeds=1)"
+
+
+def rows(count: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 4)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] + 0.5 * rng.normal(size=count) > 0).astype(np.int64)
+
+
+def asked(out: Path, **changes: Any) -> Searched:
+    parts: dict[str, Any] = {
+        "teacher": attar.taught(attar.lightgbm(trees=10), at="teacher.txt"),
+        "student": STUDENT,
+        "data": attar.data.arrays(*rows(), valid=0.3),
+        "objective": OBJECTIVE,
+        "fit": FIT,
+        "trials": 6,
+        "out": out,
+        **changes,
+    }
+    return attar.search(**parts)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "MEASURED", 0.02)
+    monkeypatch.setattr(pricing, "SECONDS", 0.02)
+
+
+# ---- from end to end
+
+
+def test_a_search_recommends_a_student_and_leaves_what_it_found(tmp_path: Path) -> None:
+    found = asked(tmp_path / "search")
+    arms = [trial.arm for trial in found.trials if trial.state in ("trained", "stopped")]
+    assert arms.count("student") == arms.count("labels") == 6  # the control is searched as long
+    assert {each.arm for each in found.finalists} == {"student", "labels"}
+    assert all(len(each.scores) == 5 and each.price.measured for each in found.finalists)
+    assert found.winner in {each.trial for each in found.finalists if each.arm == "student"}
+    assert found.rows["half A"] + found.rows["half B"] == found.rows["valid"]
+    assert Searched.read(tmp_path / "search" / "search.json").trials == found.trials
+    winner = next(trial for trial in found.trials if trial.arm == "student" and trial.number == found.winner)
+    built = load(tmp_path / "search" / "winner.yaml", keys=("student", "objective"))
+    assert repr(built.value("student", tmp_path)) == winner.student
+    assert repr(built.value("objective", tmp_path)) == winner.objective
+
+
+def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: Path) -> None:
+    out, heard = tmp_path / "search", list[Event]()
+
+    def stop(event: Event) -> None:
+        if event.stage == "search" and not heard:
+            heard.append(event)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        asked(out, listen=stop)
+    with pytest.raises(RunError, match="never overwritten"):
+        asked(out)
+    with pytest.raises(RunError, match="another recipe"):
+        asked(out, resume=True, student="mlp(width=choice(4, 16), depth=1)")
+    found = asked(out, resume=True)
+    assert sum(trial.arm == "student" for trial in found.trials) == 6
+    assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
+
+
+def test_a_budget_that_no_student_keeps_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="none of 2 students drawn from the space keeps"):
+        asked(tmp_path / "search", budget=attar.budget(parameters=3))
+
+
+# ---- candidates
+
+
+def room_and_spaces(**texts: str) -> tuple[Classroom, Spaces]:
+    data = small_table(400)
+    task = attar.classification(metric="auroc").bind(data.schema)
+    answers = annotate(_Constant(), data, task=task)
+    spaces = Spaces(of_texts({"student": STUDENT, "objective": OBJECTIVE, "fit": FIT, **texts}), Path())
+    return Classroom(data, task, answers), spaces
+
+
+class _Constant:
+    """A teacher that says the same of every row."""
+
+    fingerprint = "constant"
+
+    def __call__(self, batch: attar.Batch, taps: frozenset[str] = frozenset()) -> attar.Signal:
+        return attar.Signal(torch.tensor([[0.0, 1.0]]).expand(len(batch), 2))
+
+    def prepare(self, batch: attar.Batch) -> Callable[[], Any]:
+        return lambda: self(batch)
+
+
+def test_what_turns_within_a_batch_is_temperature_weight_and_rate() -> None:
+    _, spaces = room_and_spaces()
+    assert spaces.turning("student") == {"objective.kl.temperature", "objective.weight", "fit.lr"}
+    assert spaces.turning("labels") == {"fit.lr"}
+    assert spaces.design(spaces.middle("labels"), "labels").objective == labels()
+
+
+def test_a_batch_trains_as_its_candidates_would_by_themselves() -> None:
+    room, spaces = room_and_spaces(fit='fit(epochs=2, lr=log(1e-3, 2e-2), way="cohort")')
+    middle = spaces.middle()
+    designs = [
+        spaces.design({**middle, "objective.kl.temperature": t, "fit.lr": lr}) for t, lr in ((1.0, 0.002), (4.0, 0.01), (2.0, 0.005))
+    ]
+    together = room.train([Candidate(design, 3) for design in designs])
+    alone = [room.train([Candidate(design, 3)])[0] for design in designs]
+    assert [outcome.together for outcome in together] == [3, 3, 3]
+    for one, other in zip(together, alone, strict=True):
+        assert one.model is not None
+        assert other.model is not None
+        for name, value in one.model.state_dict().items():
+            torch.testing.assert_close(value, other.model.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_candidate_that_diverges_fails_and_the_others_of_its_batch_go_on() -> None:
+    room, spaces = room_and_spaces(fit='fit(epochs=2, lr=log(1e-3, 1e38), way="cohort")')
+    middle = spaces.middle()
+    outcomes = room.train([Candidate(spaces.design({**middle, "fit.lr": lr}), 0) for lr in (0.005, 1e37)])
+    assert outcomes[0].score is not None
+    assert outcomes[1].score is None
+    assert "not finite" in outcomes[1].why
+
+
+def test_a_cohort_asks_who_stops() -> None:
+    x = torch.linspace(-1, 1, 64)[:, None]
+    lesson = cohort.Lesson(64, lambda line, rows, own, _: ((line(rows["x"]) - 3 * rows["x"]).square().mean(), {}), lambda i, e: {"x": x[i]})
+    lines = [torch.nn.Linear(1, 1) for _ in range(3)]
+    asked_of: list[tuple[int, set[int]]] = []
+
+    def stop(epoch: int, scores: Mapping[int, float]) -> set[int]:
+        asked_of.append((epoch, set(scores)))
+        return {2} if epoch == 1 else set()
+
+    found = cohort.train(
+        [cohort.Member(line, seed) for seed, line in enumerate(lines)],
+        lesson,
+        fit=Fit(epochs=3, lr=0.1, batch=16),
+        validate=lambda line: -float((line.get_parameter("weight") - 3).square()),
+        stop=stop,
+    )
+    assert [each.epochs for each in found] == [3, 3, 1]
+    assert asked_of == [(1, {0, 1, 2}), (2, {0, 1})]  # nobody is asked after the last
+
+
+def test_turned_objectives_differ_in_tensors_alone() -> None:
+    one, other = (turned(blend(kl(temperature=t), labels(), weight=w)) for t, w in ((2.0, 0.9), (4.0, 0.5)))
+    assert repr(one) == "0.9 * kl(temperature=2.0) + 0.1 * labels(smoothing=0.0)"
+    for knob in (*knobs(one), *knobs(other)):
+        knob.value.fill_(1.0)
+    assert repr(one) == repr(other)
+
+
+# ---- rungs
+
+
+def trial(number: int, score: float, rung: float = 0.5, **changes: Any) -> Trial:
+    parts: dict[str, Any] = {"student": f"mlp(width={number})", "objective": "labels()", "fit": "fit()", "point": {}, "state": "trained"}
+    price = Priced(0.01 * (number + 1), size_bytes=1000, parameters=100)
+    parts |= {"price": price, "within": True, "rungs": ((1 / 3, rung), (1.0, score)), "together": 4, **changes}
+    return Trial(number, parts.pop("arm", "student"), score=score, **parts)
+
+
+def test_a_rungs_worth_is_its_rank_correlation_within_batches_that_nobody_left() -> None:
+    rng = np.random.default_rng(0)
+    known, pairs = [], []
+    for batch in range(4):
+        final = rng.normal(size=6)
+        rung = final + rng.normal(size=6)
+        known += [
+            Told(trial(6 * batch + i, f + 10 * batch, r + 10 * batch), batch, watched=True)
+            for i, (r, f) in enumerate(zip(rung, final, strict=True))
+        ]
+        pairs += [(r - rung.mean(), f - final.mean()) for r, f in zip(rung, final, strict=True)]
+    known.append(Told(trial(99, 5.0, -5.0), 9, watched=False))  # who survived a rung is no sample
+    _, found, count = Rungs(9).correlations(known, 1)[-1]
+    assert count == 24
+    assert found == pytest.approx(stats.spearmanr(*np.array(pairs).T)[0])
+
+
+def designs_at(temperatures: list[float]) -> list[Any]:
+    _, spaces = room_and_spaces()
+    return [spaces.design({**spaces.middle(), "objective.kl.temperature": t}) for t in temperatures]
+
+
+def test_the_best_third_goes_on_and_the_best_of_each_kind_of_temperature() -> None:
+    stop = Rungs(9).behind(designs_at([1, 1.5, 2, 4, 6, 8]), [], 1, 100)
+    assert stop(2, dict(enumerate([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))) == ()  # no rung
+    assert set(stop(3, dict(enumerate([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])))) == {1, 2, 4, 5}  # 0 the best; 3 the best of those above the middle
+
+
+def test_a_rung_that_foretells_nothing_stops_nobody() -> None:
+    known = [Told(trial(i, float(i % 5), float(-i % 7)), 0, watched=True) for i in range(ENOUGH)]
+    assert Rungs(9).correlations(known, 1)[-1][1] < 0.6
+    assert not Rungs(9).behind(designs_at([1, 2, 4]), known, 1, 100)(3, {0: 3.0, 1: 2.0, 2: 1.0})
+
+
+# ---- the final
+
+
+def test_halves_share_no_row_and_keep_theirs_as_rows_are_added() -> None:
+    data = small_table(800)
+    halves = halved(data)
+    first, second = (set(split.ids.tolist()) for split in (halves.first.valid, halves.second))
+    assert not first & second
+    assert len(first | second) == len(set(data.valid.ids.tolist()))
+    fewer = halved(replace(data, valid=data.valid.take(torch.arange(120))))
+    assert set(fewer.second.ids.tolist()) <= second
+    with pytest.raises(DataError, match="and 20 are needed"):
+        halved(replace(data, valid=data.valid.take(torch.arange(30))))
+
+
+def test_finalists_are_the_best_the_cheapest_that_suffices_and_the_best_on_labels_alone() -> None:
+    trials = [trial(i, score) for i, score in enumerate((0.70, 0.78, 0.79, 0.80, 0.81))]
+    trials += [trial(0, 0.75, arm="labels"), trial(5, 0.99, within=False)]
+    found = finalists_of(trials, 1, goal=0.775)
+    assert [(each.arm, each.number) for each in found] == [("student", 1), ("student", 3), ("student", 4), ("labels", 0)]
+
+
+def finalist(number: int, score: float, ms: float, **changes: Any) -> Finalist:
+    price = Priced(ms, size_bytes=1000, measured=True)
+    parts = {"scores": (score,) * 5, "score": Figure(score), "price": price, "within": True, "before": score + 0.01, **changes}
+    return Finalist(number, f"mlp(width={number})", "labels()", "fit()", **parts)
+
+
+def drawn(**means: float) -> Drawn:
+    """Draws about these means, so tight that differences of 0.001 are seen."""
+    rng = np.random.default_rng(0)
+    mood = rng.normal(0, 1e-4, 400)
+
+    def draws(mean: float) -> Draws:
+        return Draws(mean + rng.normal(0, 1e-5), mean + mood + rng.normal(0, 1e-5, 400), np.full(50, mean), 1000)
+
+    names = {name if name == "teacher" else name.removeprefix("t"): mean for name, mean in means.items()}
+    return Drawn({(name, seed): draws(mean) for name, mean in names.items() for seed in range(1 if name == "teacher" else 5)}, 1, 1000)
+
+
+def test_the_cheapest_that_meets_the_margin_wins() -> None:
+    three = [finalist(1, 0.790, 0.01), finalist(2, 0.797, 0.02), finalist(3, 0.80, 0.03)]
+    found = chosen(three, drawn(t1=0.790, t2=0.797, t3=0.80, teacher=0.80), 0.005, "auroc", {})
+    assert found.winner == 2
+    assert "is shown with 90%" in found.words[1]
+
+
+def test_where_none_meets_it_the_best_wins_or_a_cheaper_one_as_good_within_half_the_margin() -> None:
+    three = [finalist(1, 0.790, 0.01), finalist(2, 0.7985, 0.02), finalist(3, 0.80, 0.03)]
+    found = chosen(three, drawn(t1=0.790, t2=0.7985, t3=0.80), 0.005, "auroc", {})
+    assert found.winner == 2
+    assert chosen(three, drawn(t1=0.790, t2=0.7985, t3=0.80), 0.002, "auroc", {}).winner == 3
+
+
+def test_nobody_wins_who_does_not_keep_the_budget_when_measured() -> None:
+    found = chosen([finalist(1, 0.8, 1.0, within=False)], drawn(t1=0.8), 0.005, "auroc", {"latency_ms": 0.5})
+    assert found.winner is None
+    assert "latency_ms ≤ 0.5" in found.words[0]
+
+
+def test_excess_is_a_share_of_the_bound() -> None:
+    price = Priced(0.03, size_bytes=50_000, parameters=1000, rows_per_second=1e6)
+    assert over(attar.budget(latency_ms=0.02, size_mb=0.1), price) == pytest.approx({"latency_ms": 0.5, "size_mb": -0.5})
+    assert over(attar.budget(rows_per_second=2e6), price) == pytest.approx({"rows_per_second": 1.0})
+    assert over(attar.budget(memory_mb=1), price) == {}  # not known
+
+
+# ---- workers
+
+
+def killed(say: Listener) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_where_one_process_is_killed_the_others_go_on() -> None:
+    heard: list[Event] = []
+    assert shared([killed, lambda say: 5], heard.append, losses=True) == [None, 5]
+    assert "the others go on" in heard[0].text
+    with pytest.raises(RunError, match="exit code -9"):
+        shared([killed, killed], heard.append, losses=True)
+    with pytest.raises(RunError, match="exit code -9"):
+        shared([killed, lambda say: 5], heard.append)
+
+
+def test_a_worker_that_is_killed_loses_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, mark = Worker.run, tmp_path / "killed"
+
+    def run(worker: Worker) -> None:
+        """The first worker that has told of a trial is killed in its next batch."""
+
+        def die(event: Event) -> None:
+            if event.stage == "search" and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        whole(replace(worker, listen=die))
+
+    monkeypatch.setattr(Worker, "run", run)
+    found = asked(tmp_path / "search", workers=2)
+    assert mark.exists()
+    assert sum(trial.arm == "student" and trial.state == "trained" for trial in found.trials) >= 6
+    assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
