@@ -12,18 +12,18 @@ def kept(errors: float, rows: int = 40) -> Kept:
 
 
 def guarding(cells: int) -> Guarding:
-    named = {f"intent {i}": kept(i / 1000) for i in range(cells)}
+    named = {f"i{i:03}": kept(i / 1000) for i in range(cells)}
     asked = 'guard(per="all")'
     return Guarding(asked, "certified", "it is certified", 0.05, 0.1, "teacher", "all", {}, 1000, kept(0.03), cells=named)
 
 
 def test_of_many_cells_a_terminal_shows_those_with_the_most_errors() -> None:
-    shown = [line for line in lines(guarding(150)) if "intent" in line]
-    assert [line.split("intent ")[1].split()[0] for line in shown] == [str(i) for i in range(149, 139, -1)]
+    shown = [line for line in lines(guarding(150)) if "decides i" in line]
+    assert [line.split("decides i")[1].split()[0] for line in shown] == [f"{i:03}" for i in range(149, 139, -1)]
     assert any(line.strip() == "… and 140 more, with fewer errors" for line in lines(guarding(150)))
 
 
 def test_of_few_cells_it_shows_all() -> None:
     shown = lines(guarding(10))
-    assert sum("intent" in line for line in shown) == 10
+    assert sum("decides i" in line for line in shown) == 10
     assert not any("more, with fewer" in line for line in shown)
