@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from attar.statistics import Draws
 from attar.testing.small import small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill.processes import shared
-from attar.verbs.search import pricing
+from attar.verbs.search import SearchJob, pricing, search_job
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
 from attar.verbs.search.protocol import Drawn, chosen, finalists_of, halved
@@ -110,6 +111,18 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
 def test_a_budget_that_no_student_keeps_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="none of 2 students drawn from the space keeps"):
         asked(tmp_path / "search", budget=attar.budget(parameters=3))
+
+
+def test_a_database_that_does_not_answer_is_told_before_anything_is_taught(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"postgresql://me:secret@127.0.0.1:{free.getsockname()[1]}/none"
+        job = SearchJob(of_texts({"student": STUDENT}), attar.data.arrays(*rows(), valid=0.3), _Constant())
+        with pytest.raises(RunError, match="does not answer") as told:
+            search_job(job, out=tmp_path / "search", trials=1, study=url)
+    assert "secret" not in str(told.value)
+    assert not (tmp_path / "search").exists()
 
 
 # ---- candidates

@@ -46,7 +46,7 @@ from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.smallest import Smallest, smallest
-from attar.verbs.search.storage import shown
+from attar.verbs.search.storage import reach, shown
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
 from attar.verbs.search.worker import Limits, Place, Worker, over
@@ -212,6 +212,8 @@ class _Searching:
     def run(self) -> Searched:
         _need_libraries()
         self._claim()
+        if "://" in self.study:
+            reach(self.study)  # before anything is taught
         with self._part("teacher"):
             self._begin()
         with self._part("pricing"):
