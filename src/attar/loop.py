@@ -189,7 +189,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, stage: str, epoch: int, number: int, checkpoint: Path | None) -> None:
         kept = f"; {checkpoint} goes on from here" if checkpoint else ""
-        super().__init__(f"{signal.Signals(number).name} stopped {stage} in epoch {epoch}{kept}")
+        super().__init__(f"{signal.Signals(number).name} stopped {stage}{f' in epoch {epoch}' if epoch else ''}{kept}")
         self.stage = stage
         self.epoch = epoch
         self.signal = number

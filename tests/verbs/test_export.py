@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from attar.data import Data, Split
 from attar.errors import ExportError
+from attar.loop import Stopped
 from attar.progress import Event
 from attar.signal import Inputs, Schema
 from attar.sources.onnx import Onnx, read_manifest
@@ -22,6 +24,7 @@ from attar.task import classification, multilabel, regression
 from attar.testing.export import check_export
 from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
 from attar.verbs.export import export
+from attar.verbs.export.graph import traced
 
 pytest.importorskip("onnxruntime")
 
@@ -275,3 +278,16 @@ def test_int8_and_float_differ_in_bytes_and_answers(student: nn.Module, table: D
     batch = table.test.batch(torch.arange(50))
     a, b = (Onnx(str(exported.folder / n))(batch).output.numpy() for n in exported.files)
     assert 0 < np.abs(a - b).max() < 1
+
+
+def test_a_signal_while_a_student_is_traced_stops_and_is_no_failure_to_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*parts: Any, **said: Any) -> None:
+        try:  # as torch does, where a module of its own is half imported when the signal comes
+            signal.raise_signal(signal.SIGINT)
+        except torch.never_imported.Error as error:  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError from error
+        raise torch.onnx.OnnxExporterError("no way of tracing is left")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(Stopped, match="SIGINT stopped export$"):
+        traced(nn.Linear(3, 2), {"inputs": np.zeros((2, 3), dtype=np.float32)}, "logits", "Linear")

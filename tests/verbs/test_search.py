@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +31,9 @@ from attar.statistics import Draws
 from attar.testing.small import small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill.processes import shared
-from attar.verbs.search import pricing
+from attar.verbs.search import SearchJob, pricing, search_job
 from attar.verbs.search.design import Spaces
+from attar.verbs.search.final import Final
 from attar.verbs.search.protocol import Drawn, chosen, finalists_of, halved
 from attar.verbs.search.rungs import ENOUGH, Rungs
 from attar.verbs.search.study import Told
@@ -108,6 +111,18 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
 def test_a_budget_that_no_student_keeps_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="none of 2 students drawn from the space keeps"):
         asked(tmp_path / "search", budget=attar.budget(parameters=3))
+
+
+def test_a_database_that_does_not_answer_is_told_before_anything_is_taught(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"postgresql://me:secret@127.0.0.1:{free.getsockname()[1]}/none"
+        job = SearchJob(of_texts({"student": STUDENT}), attar.data.arrays(*rows(), valid=0.3), _Constant())
+        with pytest.raises(RunError, match="does not answer") as told:
+            search_job(job, out=tmp_path / "search", trials=1, study=url)
+    assert "secret" not in str(told.value)
+    assert not (tmp_path / "search").exists()
 
 
 # ---- candidates
@@ -340,3 +355,24 @@ def test_a_worker_that_is_killed_loses_no_trial(tmp_path: Path, monkeypatch: pyt
     assert mark.exists()
     assert sum(trial.arm == "student" and trial.state == "trained" for trial in found.trials) >= 6
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
+
+
+# ---- finalists, and those that lie there already
+
+
+def test_finalists_of_another_training_make_room_for_those_of_now(tmp_path: Path) -> None:
+    room, spaces = room_and_spaces()
+    final = Final(tmp_path, spaces, room, seeds=2, epochs=1, processes=1, listen=lambda event: None)
+    one, other = (replace(trial(0, 0.5, arm="labels"), point=spaces.drawn(random.Random(seed), "labels")) for seed in (0, 1))
+    assert one.point != other.point
+    first = final.train([one])["labels"]
+    (tmp_path / "labels" / "student").mkdir()  # as it was exported
+    again = final.train([one])["labels"]
+    assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x.parameters(), y.parameters(), strict=True))
+    assert (tmp_path / "labels" / "student").exists()
+    assert len(final.train([other])["labels"]) == 2  # now the best on labels alone
+    assert not (tmp_path / "labels" / "student").exists()
+    longer = replace(final, epochs=2)
+    assert longer.epochs_there([other]) == 1
+    assert len(longer.train([other])["labels"]) == 2
+    assert longer.epochs_there([other]) == 2

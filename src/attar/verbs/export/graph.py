@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ExportError
+from attar.loop import Signals, Stopped
 from attar.reading import TextModel
 from attar.signal import Batch, Schema
 from attar.sources.onnx import FEATURES
@@ -72,24 +73,32 @@ def from_torch(model: nn.Module, rows: Batch, task: Task) -> tuple[ModelProto, n
 
 
 def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: str, *, tokens: bool = False) -> ModelProto:
-    """The graph of a module that takes these arrays one by one, for any number of rows (and tokens), stripped. Raises ExportError."""
+    """The graph of a module that takes these arrays one by one, for any number of rows (and tokens), stripped.
+
+    Raises ExportError, and Stopped on a signal once torch is done.
+    """
+    signals = Signals()  # a KeyboardInterrupt within it would come out as another error, or be taken for a way of tracing that fails
     free = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("tokens", min=2)} if tokens else {})
     try:
-        program = torch.onnx.export(
-            flat.eval(),
-            tuple(torch.from_numpy(a[:2]) for a in arrays.values()),  # two rows: torch takes the sizes 0 and 1 for constants
-            dynamo=True,
-            dynamic_shapes=(tuple(free for _ in arrays),),
-            input_names=list(arrays),
-            output_names=[output],
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        with signals:
+            program = torch.onnx.export(
+                flat.eval(),
+                tuple(torch.from_numpy(a[:2]) for a in arrays.values()),  # two rows: torch takes the sizes 0 and 1 for constants
+                dynamo=True,
+                dynamic_shapes=(tuple(free for _ in arrays),),
+                input_names=list(arrays),
+                output_names=[output],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         hint = "forward must be one graph for any number of rows, without branches on values"
         raise ExportError(f"{who} does not export to ONNX: {reason}", hint=hint) from error
+    finally:
+        if signals.caught:
+            raise Stopped("export", 0, signals.caught, None)
     assert program is not None
     graph = program.model_proto
     strip(graph)

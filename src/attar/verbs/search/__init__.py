@@ -47,7 +47,7 @@ from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.smallest import Smallest, smallest
-from attar.verbs.search.storage import shown
+from attar.verbs.search.storage import reach, shown
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.training import Classroom
 from attar.verbs.search.worker import Limits, Place, Worker, over
@@ -216,6 +216,8 @@ class _Searching:
     def run(self) -> Searched:
         _need_libraries()
         self._claim()
+        if "://" in self.study:
+            reach(self.study)  # before anything is taught
         with self._part("teacher"):
             self._begin()
         with self._part("pricing"):
@@ -387,7 +389,8 @@ class _Searching:
         asked = finalists_of(trials, better, self._goal(better), None if curve is None else curve.smallest)
         folder = self.out / "finalists"
         fit = self.spaces.design(self.spaces.middle()).fit
-        final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), self._epochs(asked, fit), self.workers, self.listen)
+        final = Final(folder, self.spaces, self.room, max(SEEDS, fit.seeds), fit.epochs, self.workers, self.listen)
+        final = replace(final, epochs=self._epochs(asked, fit, final.epochs_there(asked)))
         models = self.students = final.train(asked)
         there = [trial for trial in asked if name_of(trial) in models]
         drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
@@ -473,12 +476,16 @@ class _Searching:
         write_search_page(found, self.out)
         write_leaderboard(found, self.out)
 
-    def _epochs(self, asked: Sequence[Trial], fit: Fit) -> int:
-        """Of a finalist: those of a whole training, or as many as there is time for."""
+    def _epochs(self, asked: Sequence[Trial], fit: Fit, there: int | None) -> int:
+        """Of a finalist: those of a whole training, or as many as there is time for; those that finalists have had already, where there
+        is not time for twice as many.
+        """
         if self.time is None or not asked:
             return fit.epochs
         each = sum(trial.seconds / max(1, trial.epochs) for trial in asked) * max(SEEDS, fit.seeds) / self.workers
         epochs = max(self.limits.epochs, min(fit.epochs, int(self._left() / max(each, 1e-6))))
+        if there is not None and epochs < 2 * there:
+            epochs = there
         if epochs < fit.epochs:
             self.notes.append(f"finalists were trained for {epochs} of {fit.epochs} epochs, for the time that was left")
         return epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +49,13 @@ class Final:
     listen: Listener
 
     def train(self, trials: Sequence[Trial]) -> dict[str, list[nn.Module]]:
-        """The students of each finalist, seed by seed; those that lie in the folder are read. One that fails is left out."""
-        waiting = [trial for trial in trials if not all(self._file(trial, seed).exists() for seed in range(self.seeds))]
+        """The students of each finalist, seed by seed; those that lie in the folder are read. One that fails is left out.
+
+        What lies there of another training, as of who was the best on labels alone before more were tried, makes room.
+        """
+        waiting = [trial for trial in trials if not self._there(trial)]
+        for trial in waiting:
+            shutil.rmtree(self._file(trial, 0).parent, ignore_errors=True)
         pieces = [self._piece(trial) for trial in waiting]
         if self.processes > 1 and len(pieces) > 1:
             deals = [pieces[at :: self.processes] for at in range(self.processes)]
@@ -65,11 +71,12 @@ class Final:
             outcomes = self.room.train([Candidate(design, seed) for seed in range(self.seeds)], listen=say)
             folder = self._file(trial, 0).parent
             folder.mkdir(parents=True, exist_ok=True)
+            about = {"epochs": design.fit.epochs}
             for seed, outcome in enumerate(outcomes):
                 if outcome.model is None:
                     say(Event("finalists", text=f"trial {trial.number} was trained anew and failed with seed {seed}: {outcome.why}"))
                     return
-                save(outcome.model, self._file(trial, seed), {"identity": self._identity(design, seed), "score": outcome.score})
+                save(outcome.model, self._file(trial, seed), {**about, "identity": self._identity(design, seed), "score": outcome.score})
 
         return work
 
@@ -81,23 +88,35 @@ class Final:
     def _identity(self, design: Design, seed: int) -> str:
         return digest(self.room.data.fingerprint, self.room.answers.fingerprint, *design.form, repr(design.objective), design.fit.lr, seed)
 
+    def epochs_there(self, trials: Sequence[Trial]) -> int | None:
+        """For how many epochs those of `trials` that lie in the folder were trained, the most where they differ; None where none does."""
+        found = [facts.get("epochs", 0) for trial in trials if (facts := self._facts(self._file(trial, 0)))]
+        return max(found, default=0) or None
+
+    def _there(self, trial: Trial) -> bool:
+        """Whether the folder has every seed of a finalist, trained as it is to be trained now."""
+        design = self.design(trial)
+        facts = [self._facts(self._file(trial, seed)) for seed in range(self.seeds)]
+        return all(each is not None and each["identity"] == self._identity(design, seed) for seed, each in enumerate(facts))
+
+    def _facts(self, path: Path) -> dict[str, Any] | None:
+        """What a file says of its training; None where there is none. Raises RunError for a damaged one."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                return json.loads(file.metadata()["attar"])
+        except SafetensorError as error:
+            raise RunError(f"{path} is damaged: {error}", hint="remove it, and --resume trains it again") from error
+
     def _read(self, trial: Trial) -> list[nn.Module] | None:
+        if not self._there(trial):
+            return None  # it failed with one of its seeds
         design = self.design(trial)
         models = []
         for seed in range(self.seeds):
-            path = self._file(trial, seed)
-            if not path.exists():
-                return None
-            try:
-                with safe_open(path, "pt") as file:
-                    facts: dict[str, Any] = json.loads(file.metadata()["attar"])
-                state = load_file(path)
-            except SafetensorError as error:
-                raise RunError(f"{path} is damaged: {error}", hint="remove it, and --resume trains it again") from error
-            if facts["identity"] != self._identity(design, seed):
-                raise RunError(f"{path} is of another training", hint=f"remove {path.parent}, and --resume trains it again")
             model = design.student(self.room.data.schema, seed)
-            model.load_state_dict(state)
+            model.load_state_dict(load_file(self._file(trial, seed)))
             models.append(model.eval())
         return models
 

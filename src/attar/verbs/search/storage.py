@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as Asked
 
-__all__ = ["DEATHS", "Ledger", "Left", "open_study", "shown"]
+__all__ = ["DEATHS", "Ledger", "Left", "open_study", "reach", "shown"]
 
 DEATHS = 3
 """How often a trial is repeated whose worker died; one that takes its worker down each time is given up after that."""
@@ -120,6 +120,14 @@ def open_study(
                 limits |= {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value is not None}
                 study.set_user_attr(_LIMITS, limits)
         return Ledger(study, storage, place, stack.pop_all(), new=new, beat=beat, patience=patience)
+
+
+def reach(where: str | Path) -> None:
+    """Nothing, where the place of a study answers; the errors of `open_study` where it does not. Nothing is made there."""
+    _optuna()
+    place = _place(where)
+    with ExitStack() as stack, _explained(place):
+        place.open(stack)
 
 
 class Ledger:
