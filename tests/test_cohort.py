@@ -319,3 +319,31 @@ def test_a_trace_writes_over_a_product_that_has_one_reader(layer: Callable[[], n
     there = [str(node.target) for node in replay.graph.nodes]  # pyright: ignore[reportFunctionMemberAccess]
     assert ("aten.relu_.default" in there) == (readers == 1)
     assert ("aten.threshold_backward.grad_input" in there) == (readers == 1)
+
+
+class Idle(nn.Module):
+    """Has a layer that nobody asks, whose weights have no gradient: an optimiser leaves them as they are, decay and all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unasked = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["mapped", "traced"])
+def test_each_goes_at_its_own_rate_and_what_nobody_asks_stays(traced: bool) -> None:
+    def made(seed: int) -> Distiller:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return distiller(seed, 0.9, 2.0, torch.float32, Idle())
+
+    how = replace(FIT, weight_decay=0.5)
+    members, apart = ([Member(made(seed), seed, lr=0.02 / seed) for seed in (1, 2, 3)] for _ in range(2))
+    before = [member.module.get_parameter("student.2.unasked.weight").clone() for member in members]
+    cohort.train(members, lesson(), fit=how, traced=traced)
+    for member, other, idle in zip(members, apart, before, strict=True):
+        by_hand(other, how, validate=None)
+        assert gap(member.module, other.module) < 1e-5
+        assert torch.equal(member.module.get_parameter("student.2.unasked.weight"), idle)

@@ -161,7 +161,7 @@ def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
 
 
 def bytes_for(member: Member, lesson: Lesson, fit: Fit) -> int:
-    """What one more student needs while a cohort trains: weights, gradient, two moments, the best epoch, and twice what a step saves.
+    """What one more student needs while a cohort trains: weights, gradient, moments, a step, the best epoch, and twice what a step saves.
 
     Twice, for the gradients of what was saved are of its size.
     """
@@ -175,7 +175,7 @@ def bytes_for(member: Member, lesson: Lesson, fit: Fit) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.random.fork_rng(devices=[]):
         lesson.loss(member.module.train(), lesson.common(index, 1), lesson.own(member.arm, index, 1), 0.0)
-    return 5 * sum(w.nbytes for w in member.module.state_dict().values()) + 2 * sum(saved.values())
+    return 6 * sum(w.nbytes for w in member.module.state_dict().values()) + 2 * sum(saved.values())
 
 
 def measure(
@@ -260,7 +260,7 @@ class _Stack:
                 there[name].data = value.detach()[at]
         self.call = _Call(copy.deepcopy(modules[0]), lesson).train()
         self.moments = moments or _Moments(self.weights)
-        self.optimizers = self._optimizers()
+        self.shifts, self.optimizer = self._optimizer()
         self.replays: dict[int, Callable[..., Any] | None] = {}
         self.ordered: tuple[int, list[tuple[Tensor, ...]]] = (0, [])
 
@@ -326,16 +326,23 @@ class _Stack:
         """The optimiser's step; returns the learning rate of each member."""
         if self.fit.clip is not None:
             self._clip(self.fit.clip)
-        rates = {lr: rate(replace(self.fit, lr=lr), done, int(all_steps)) if all_steps < math.inf else 1e-6 for lr in self.optimizers}
-        if len(rates) > 1:
-            for optimizer, members in self.optimizers.values():
-                for weight, (stacked, at) in zip(optimizer.weights, product(self.weights, members), strict=True):
-                    weight.grad = None if stacked.grad is None else stacked.grad[at]
-        for lr, (optimizer, _) in self.optimizers.items():
-            optimizer.step(rates[lr])
-        for weight in self.weights:
-            weight.grad = None
-        return [rates[self._lr(member)] for member in self.members]
+        rates = [
+            rate(replace(self.fit, lr=self._lr(member)), done, int(all_steps)) if all_steps < math.inf else 1e-6 for member in self.members
+        ]
+        if self.shifts is None:
+            self.optimizer.step(rates[0])
+            return rates
+        moving = [(weight, shift) for weight, shift in zip(self.weights, self.shifts, strict=True) if weight.grad is not None]
+        for weight, shift in moving:
+            shift.grad, weight.grad = weight.grad, None
+        self.optimizer.step(1.0)
+        own = torch.tensor(rates, device=self.device, dtype=torch.float64)
+        with torch.no_grad():
+            for weight, shift in moving:
+                each = own.to(weight.dtype).reshape(-1, *[1] * (weight.dim() - 1))
+                weight.mul_(1 - self.fit.weight_decay * each).addcmul_(shift, each)
+                shift.zero_()
+        return rates
 
     def keep(self, stay: Sequence[int]) -> _Stack:
         """The stack of some members, by position; what they learnt goes on."""
@@ -343,11 +350,11 @@ class _Stack:
         moments = _Moments(self.weights)
         moments.means = [value.index_select(0, at) for value in self.moments.means]
         moments.squares = [value.index_select(0, at) for value in self.moments.squares]
-        moments.steps = [value.clone() for value in self._counts()]
+        moments.steps = [value.clone() for value in self.optimizer.steps]
         return _Stack([self.members[i] for i in stay], self.lesson, self.fit, moments)
 
     def state_dict(self) -> dict[str, Any]:
-        moments = {"means": self.moments.means, "squares": self.moments.squares, "steps": self._counts()}
+        moments = {"means": self.moments.means, "squares": self.moments.squares, "steps": self.optimizer.steps}
         return {"weights": [w.detach() for w in self.weights], "held": self.held, **moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -357,7 +364,7 @@ class _Stack:
         for mine, other in zip(ours, theirs, strict=True):
             mine.copy_(other)
         self.moments.steps = list(state["steps"])
-        self.optimizers = self._optimizers()
+        self.shifts, self.optimizer = self._optimizer()
 
     # ---- inside
 
@@ -440,27 +447,18 @@ class _Stack:
         totals, _ = self._program(leaves, held, common, own, 0.0)
         return totals, held, torch.autograd.grad(totals.sum(), leaves, allow_unused=True)
 
-    def _optimizers(self) -> dict[float, tuple[AdamW, list[int]]]:
-        """By learning rate; where they differ, each has views of the weights of its members."""
-        rates = [self._lr(member) for member in self.members]
-        made = {}
-        for lr in dict.fromkeys(rates):
-            members = [at for at, own in enumerate(rates) if own == lr]
-            whole = len(members) == len(rates)
-
-            def part(values: Sequence[Tensor], members: list[int] = members, whole: bool = whole) -> list[Tensor]:
-                return list(values) if whole else [value.detach()[at] for value in values for at in members]
-
-            optimizer = AdamW(cast("list[nn.Parameter]", part(self.weights)), self.fit.weight_decay)
-            optimizer.means, optimizer.squares = part(self.moments.means), part(self.moments.squares)
-            optimizer.steps = [step.clone() for step in self.moments.steps for _ in range(1 if whole else len(members))]
-            made[lr] = (optimizer, members)
-        return made
-
-    def _counts(self) -> list[Tensor]:
-        """How many steps each weight has made, the same for all members."""
-        optimizer, members = next(iter(self.optimizers.values()))
-        return optimizer.steps if len(self.optimizers) == 1 else optimizer.steps[:: len(members)]
+    def _optimizer(self) -> tuple[list[nn.Parameter] | None, AdamW]:
+        """Where all learn at one rate, one on the weights. Else one that steps at rate one, without decay, from zeros: each member then
+        goes its own share of that way, which is one fused step for all of them and not one for each rate.
+        """
+        shifts = None
+        if len({self._lr(member) for member in self.members}) > 1:
+            shifts = [nn.Parameter(torch.zeros_like(weight)) for weight in self.weights]
+        stepped = cast("list[nn.Parameter]", self.weights) if shifts is None else shifts
+        optimizer = AdamW(stepped, self.fit.weight_decay if shifts is None else 0.0)
+        optimizer.means, optimizer.squares = list(self.moments.means), list(self.moments.squares)
+        optimizer.steps = [step.clone() for step in self.moments.steps]
+        return shifts, optimizer
 
     def _lr(self, member: Member) -> float:
         return self.fit.lr if member.lr is None else member.lr

@@ -153,13 +153,16 @@ def test_a_cascade_keeps_what_was_promised_of_labels_where_both_decide_from_diff
     class Turned:
         """The teacher of data whose classes lie the other way round."""
 
-        fingerprint, prepare = "turned", None
+        fingerprint = "turned"
+
+        def prepare(self, batch: Batch) -> Callable[[], Any]:
+            return lambda: self(batch)
 
         def __call__(self, batch: Batch, taps: frozenset[str] = NOTHING) -> Signal:
             return Signal(teacher(batch).output.flip(-1))
 
     turned = replace(test, schema=replace(table.schema, classes=table.schema.classes[::-1]))
-    assert torch.equal(cascade(source, Turned())(turned).output.double().flip(-1), joint)  # pyright: ignore[reportArgumentType] its prepare is not called
+    assert torch.equal(cascade(source, Turned())(turned).output.double().flip(-1), joint)
 
 
 def test_a_cascade_asks_for_the_teachers_rule_where_nobody_has_told_it(

@@ -11,6 +11,7 @@ from attar.certificate.figures import Figure, digits, interval, metric_name, num
 __all__ = ["Guarding", "Kept", "lines"]
 
 WIDTH = 78
+MOST = 10  # cells that a terminal lists; the page has all of them
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,13 @@ def lines(g: Guarding) -> list[str]:
     head = f"guard on {g.whole.rows:,} test rows"
     who = "teacher decides" if g.target == "teacher" else "label is"
     out = [f"{head:<26}{'answered [95 %]':<20}  {f'{g.error} [95 %]':<23}  bound"]
-    named = [("all", g.whole), *((f"{who} {name}", kept) for name, kept in g.cells.items())]
-    named += [(f"it says {name}", kept) for name, kept in g.said.items()]
+    named: list[tuple[str, Kept | None]] = [("all", g.whole), *_worst({f"{who} {name}": kept for name, kept in g.cells.items()})]
+    named += _worst({f"it says {name}": kept for name, kept in g.said.items()})
     named += [(f"{of} {name}", kept) for of, parts in g.groups.items() for name, kept in parts.items() if kept.bound is not None]
     for name, kept in [*named, *g.files.items()]:
+        if kept is None:
+            out.append(f"  {name}")
+            continue
         bound = "" if kept.bound is None else digits(kept.bound)
         out.append(f"  {shortened(name, 23):<24}{_share(kept.answered, 3):<20}  {_share(kept.errors, 4):<23}  {bound}".rstrip())
     out.append(f"  {'if it answered all rows':<24}{1:<20.3f}  {_share(g.whole.unguarded, 4)}")
@@ -107,6 +111,14 @@ def lines(g: Guarding) -> list[str]:
         out.append(f"  {what:<22}{cells}  {last}")
     sentences = [f"guard: {g.sentence}.", *([f"BUT {g.contradicted}."] if g.broken else [])]
     return out + [line for said in sentences for line in textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+
+
+def _worst(cells: Mapping[str, Kept]) -> list[tuple[str, Kept | None]]:
+    """All of few cells; of many those with the most errors, and a line that says how many there are beside."""
+    if len(cells) <= MOST:
+        return [*cells.items()]
+    order = sorted(cells, key=lambda name: -(cells[name].errors.value or 0.0))
+    return [*((name, cells[name]) for name in order[:MOST]), (f"… and {len(cells) - MOST} more, with fewer errors", None)]
 
 
 def _share(figure: Figure, decimals: int) -> str:

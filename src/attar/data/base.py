@@ -64,7 +64,7 @@ class Split:
     @cached_property
     def labelled(self) -> int:
         """How many rows have a label; of several labels, at least one."""
-        if self.labels is None:
+        if self.labels is None or not len(self.labels):
             return 0
         known = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != IGNORE
         return int(known.reshape(len(known), -1).any(-1).sum())

@@ -21,6 +21,7 @@ from attar.cost import Budget, machine
 from attar.data import Data
 from attar.errors import MissingExtra, RunError
 from attar.files import write_atomic
+from attar.guards import Guard, Unguarded
 from attar.loop import Fit
 from attar.notation import write
 from attar.progress import Event, Listener, silent
@@ -79,12 +80,13 @@ class SearchJob:
     budget: Budget | None = None
     require: Require | None = None
     deploy: Literal["float", "int8"] = "float"
+    guard: Guard | Unguarded | None = None
     text: str = ""
 
     @classmethod
     def of(cls, recipe: Recipe, out: str | Path) -> SearchJob:
         """The job of a recipe. out: the folder of the search."""
-        keys = ("data", "teacher", "task", "budget", "require", "deploy")
+        keys = ("data", "teacher", "task", "budget", "require", "deploy", "guard")
         return cls(recipe, **{key: value for key in keys if (value := recipe.value(key, out)) is not None})
 
     @contextmanager
@@ -105,6 +107,7 @@ def search(
     budget: Budget | None = None,
     require: Require | None = None,
     deploy: Literal["float", "int8"] = "float",
+    guard: Guard | Unguarded | None = None,
     trials: int | None = None,
     time: float | None = None,
     workers: int = 1,
@@ -133,7 +136,7 @@ def search(
     """
     lines = {"student": student, "objective": objective, "fit": fit if fit is None or isinstance(fit, str) else repr(fit)}
     texts = {key: text for key, text in lines.items() if text is not None}
-    said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy}
+    said = {"teacher": teacher, "task": task, "budget": budget, "require": require, "deploy": deploy, "guard": guard}
     lines = {key: value if isinstance(value, str) else " ".join(repr(value).split()) for key, value in said.items() if value is not None}
     job = SearchJob(
         of_texts(texts),
@@ -143,6 +146,7 @@ def search(
         budget,
         require,
         deploy,
+        guard,
         text="".join(f"{key}: {text}\n" for key, text in lines.items()),
     )
     folder = Path(out or "runs/search")
@@ -290,6 +294,9 @@ class _Searching:
         spaces = Spaces(opened(job.recipe, data.schema, task, labelled=labelled, teacher=job.teacher), self.out)
         middle = spaces.design(spaces.middle())
         plain = Job(job.data, job.teacher, middle.student, middle.objective, task, middle.fit, (), where=job.recipe.where)
+        with plain.about("guard"):
+            if isinstance(job.guard, Guard):
+                job.guard.check(task.kind, {name: split.labelled for name, split in data.splits.items()}, list(data.calibration.groups))
         with plain.about_training():
             precheck(plain.teacher, plain.student, data, plain.objective, task=task, fit=plain.fit, controls=())
         return data, task, spaces, plain
@@ -298,12 +305,18 @@ class _Searching:
     def budget(self) -> Budget:
         return self.job.budget or Budget()
 
+    @property
+    def guard(self) -> Guard | None:
+        """What the graphs that ship have beside their answers: a run's own default where nothing is said."""
+        asked = self.job.guard or (Guard() if self.task.kind == "classification" else None)
+        return asked if isinstance(asked, Guard) else None
+
     def _price(self) -> Prices:
         """What students of the space will cost, learnt from some of them."""
         chance = random.Random(self.seed)
         students = [self.spaces.design(self.spaces.drawn(chance)).student for _ in range(DRAWN)]
         how = {"precision": self.job.deploy, "seed": self.seed, "listen": self.listen}
-        return Prices.learn(students, self.data, self.task, bounds=self.job.budget, **how)
+        return Prices.learn(students, self.data, self.task, bounds=self.job.budget, guard=self.guard, **how)
 
     def _need_some_within(self) -> None:
         """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
@@ -383,7 +396,7 @@ class _Searching:
         found = []
         for trial in there:
             name = name_of(trial)
-            self.shipped[name] = final.shipped(trial, models[name][0], self.data, self.task, self.job.deploy)
+            self.shipped[name] = final.shipped(trial, models[name][0], self.data, self.task, self.job.deploy, self.guard)
             price = self.prices.measured(self.shipped[name], macs=trial.price.macs)
             within = all(value <= 0 for value in over(self.budget, price).values())
             found.append(
@@ -529,7 +542,7 @@ class _Searching:
             rows={name: len(split) for name, split in self.data.splits.items()}
             | {"half A": len(self.halves.first.valid), "half B": len(self.halves.second)},
             data=self.data.fingerprint,
-            machine=machine(),
+            machine=machine() if self.prices is None else self.prices.where,
             importances=importances(trials, better, log=[hole.name for hole in self.spaces.holes("student") if hole.log])
             if self.finalists
             else {},

@@ -14,6 +14,7 @@ from torch import nn
 
 from attar.data import Data
 from attar.errors import RunError
+from attar.guards import Guard
 from attar.identity import digest
 from attar.progress import Event, Listener
 from attar.searched import Trial
@@ -103,9 +104,10 @@ class Final:
     def _file(self, trial: Trial, seed: int) -> Path:
         return self.folder / name_of(trial) / f"seed-{seed}.safetensors"
 
-    def shipped(self, trial: Trial, model: nn.Module, data: Data, task: Task, deploy: Precision) -> Path:
-        """The folder of a finalist that would ship."""
+    def shipped(self, trial: Trial, model: nn.Module, data: Data, task: Task, deploy: Precision, guard: Guard | None) -> Path:
+        """The folder of a finalist that would ship, its graph as that of a run: a guard's nodes cost time, too."""
         at = self.folder / name_of(trial) / "student"
         if not (at / "student.json").exists():
-            export(model, data, task, at=at, deploy=deploy, listen=self.listen)
+            teacher = None if guard is None else self.room.answers
+            export(model, data, task, at=at, deploy=deploy, guard=guard, teacher=teacher, listen=self.listen)
         return at

@@ -30,7 +30,7 @@ from attar.verbs.search.design import Design
 
 __all__ = ["Candidate", "Classroom", "Outcome"]
 
-TRACED = 800  # steps from which on the second that tracing a batch takes is regained
+TRACED = 200  # steps from which on tracing a batch, a fifth of a second, is regained, even where it is traced anew when some have left
 GAIN = 0.95  # candidates train together where that takes no more than this share of the time
 
 Behind = Callable[[int, Mapping[int, float]], Collection[int]]
@@ -120,7 +120,7 @@ class Classroom:
         key = (first.arm, first.family, len(candidates))
         if key not in self.faster:
             group = self._group(candidates)
-            found = cohort.measure(group.members, group.lesson, first.fit)
+            found = cohort.measure(group.members, group.lesson, first.fit, traced=True)
             self.faster[key] = found.together <= GAIN * found.alone * len(candidates)
         return self.faster[key]
 
@@ -162,7 +162,7 @@ class Classroom:
             stage=f"search {candidates[0].design.text}",
             stop=behind,
             forgiving=True,
-            traced=behind is None and steps >= TRACED,  # a batch that some leave would be traced anew each time
+            traced=steps >= TRACED,
         )
         share = (perf_counter() - start) / len(candidates)
         return [
