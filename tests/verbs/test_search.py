@@ -31,10 +31,12 @@ from attar.statistics import Draws
 from attar.testing.small import small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill.processes import shared
+from attar.verbs.evaluate.models import Model
 from attar.verbs.search import SearchJob, pricing, search_job
+from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
-from attar.verbs.search.protocol import Drawn, chosen, finalists_of, halved
+from attar.verbs.search.protocol import Drawn, Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import ENOUGH, Rungs
 from attar.verbs.search.study import Told
 from attar.verbs.search.training import Candidate, Classroom
@@ -74,8 +76,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- from end to end
 
 
-def test_a_search_recommends_a_student_and_leaves_what_it_found(tmp_path: Path) -> None:
+def test_a_search_recommends_a_student_and_leaves_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by, them = list[set[int]](), searching.beside
+
+    def beside(teacher: Any, data: Any, task: Any, rows: Any, **how: Any) -> Any:
+        by[:] = [set(data.valid.ids.tolist()), set(rows.ids.tolist())]
+        return them(teacher, data, task, rows, **how)
+
+    monkeypatch.setattr(searching, "beside", beside)
     found = asked(tmp_path / "search")
+    assert len(by[0]) == found.rows["half A"] and not by[0] & by[1]  # the rows that fix thresholds and temperatures judge nobody
+    labels = next(each for each in found.finalists if each.arm == "labels")
+    alone = next(each for each in found.competitors if each.name == LABELS)
+    assert (alone.score, alone.difference, alone.price) == (labels.score, labels.difference, labels.price)
     arms = [trial.arm for trial in found.trials if trial.state in ("trained", "stopped")]
     assert arms.count("student") == arms.count("labels") == 6  # the control is searched as long
     assert {each.arm for each in found.finalists} == {"student", "labels"}
@@ -305,6 +318,44 @@ def test_where_none_meets_it_the_best_wins_or_a_cheaper_one_as_good_within_half_
     found = chosen(three, drawn(t1=0.790, t2=0.7985, t3=0.80), 0.005, "auroc", {})
     assert found.winner == 2
     assert chosen(three, drawn(t1=0.790, t2=0.7985, t3=0.80), 0.002, "auroc", {}).winner == 3
+
+
+def test_three_finalists_at_the_end_of_the_margin_are_shown_to_meet_it_no_more_often_than_one() -> None:
+    rng = np.random.default_rng(0)
+    three = [finalist(number, 0.79 + number / 1000, number / 100) for number in (1, 2, 3)]
+
+    def seeds() -> list[Draws]:
+        rows, moods = rng.normal(0, 0.003), rng.normal(0, 0.003, 60)  # how these rows mislead, and how resamples of them do
+        return [Draws(0.795 + rows + rng.normal(0, 1e-5), 0.795 + rows + moods, np.full(50, 0.795), 1000) for _ in range(5)]
+
+    def shown() -> bool | None:
+        draws = {(str(number), seed): each for number in (1, 2, 3) for seed, each in enumerate(seeds())}
+        draws["teacher", 0] = Draws(0.8, np.full(60, 0.8), np.full(50, 0.8), 1000)
+        return chosen(three, Drawn(draws, 1, 1000), 0.005, "auroc", {}).shown
+
+    assert sum(shown() is True for _ in range(300)) < 0.15 * 300  # each asked by itself: 27 %
+
+
+def test_what_is_lost_since_it_was_chosen_is_told_beside_the_teacher_on_the_same_rows() -> None:
+    words = chosen([finalist(1, 0.80, 0.01)], drawn(t1=0.80, teacher=0.81), 0.005, "auroc", {}, 0.82).words
+    assert "to the teacher −0.0100; trained anew it is −0.0" in words[-1] and "luck" in words[-1]  # the half is harder; nothing was lost
+    alone = chosen([finalist(1, 0.80, 0.01)], drawn(t1=0.80), 0.005, "auroc", {}).words
+    assert "0.0100 worse: luck in choosing is in that, and so are other rows" in alone[-1]
+
+
+def test_a_decision_rule_is_fixed_on_the_first_half() -> None:
+    halves = halved(small_table(800))
+    first, second = halves.first.valid, halves.second
+    task = attar.classification(metric="recall_at_fpr", recall_at_fpr=0.2).bind(halves.first.schema)
+    assert first.labels is not None and second.labels is not None
+    students = [attar.students.mlp(width=4, depth=1)(halves.first.schema, seed).eval() for seed in range(5)]
+    found = Second(second, task, attar.module(students[0]), first).drawn({"1": students}).scores("1")
+    fixed = [task.fix(Model("", attar.module(s), task).ask(first), first.labels) for s in students]
+    expected = [
+        own.measure(Model("", attar.module(s), task).ask(second), second.labels)["recall_at_fpr"]
+        for own, s in zip(fixed, students, strict=True)
+    ]
+    assert found == pytest.approx(expected)
 
 
 def test_nobody_wins_who_does_not_keep_the_budget_when_measured() -> None:

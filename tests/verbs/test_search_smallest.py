@@ -228,6 +228,26 @@ def test_where_no_student_meets_the_margin_a_rival_that_does_is_named() -> None:
         assert found.instead == "part" and found.sentences[0].startswith("Put in place: the part.")
 
 
+def test_what_the_finalists_showed_is_not_contradicted() -> None:
+    wide = finalist(0.938, half=0.0128)  # of t over five seeds: one-sided 90 % lies at 0.55 of the two-sided 95 %
+    found = advice(
+        wide, (), replace(TEACHER, within=True), (), told=None, trials=(), bounds={}, metric="accuracy", better=1, margin=0.01, shown=True,
+    )  # fmt: skip
+    assert not any("shown to meet" in sentence for sentence in found.sentences)
+
+
+def test_a_rival_as_good_that_costs_no_more_is_named_where_neither_is_shown_to_meet_the_margin() -> None:
+    found = asked(finalist(0.92), rival("teacher, 40 of 200 trees", 0.925, 0.01))
+    assert found.instead == "teacher, 40 of 200 trees"
+    assert found.sentences[0].startswith("Put in place: the teacher, 40 of 200 trees.")
+    assert "Neither is shown to meet the margin" in found.sentences[0]
+
+
+def test_labels_alone_need_no_teacher_but_a_search() -> None:
+    found = asked(finalist(0.938), rival("labels alone", 0.9385, 0.02))
+    assert "needs no teacher" in found.sentences[0] and "no search" not in found.sentences[0]
+
+
 def test_where_nobody_does_it_is_said_what_binds() -> None:
     known = told(study(bound=0.06))
     found = asked(None, rival("part", 0.9, 0.05), known=known)

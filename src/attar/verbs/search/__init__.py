@@ -38,7 +38,7 @@ from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
 from attar.verbs.search.advice import advice
-from attar.verbs.search.competitors import beside
+from attar.verbs.search.competitors import LABELS, beside
 from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
@@ -211,6 +211,7 @@ class _Searching:
         self.winner: int | None = None
         self.prices: Prices | None = None
         self.words: tuple[str, ...] = ()
+        self.shown: bool | None = None  # whether the winner is shown to meet the margin
         self.told: dict[Arm, list[Told]] = {}
 
     def run(self) -> Searched:
@@ -384,7 +385,7 @@ class _Searching:
     def _final(self) -> None:
         """The best candidates trained anew, measured and compared; the winner, and why."""
         trials, better = self._trials(), self.task.better(self.room.judge.metric)
-        second = Second(self.halves.second, self.task, self.room.answers)
+        second = Second(self.halves.second, self.task, self.room.answers, self.halves.first.valid)
         curve = self._smallest().record
         asked = finalists_of(trials, better, self._goal(better), None if curve is None else curve.smallest)
         folder = self.out / "finalists"
@@ -421,15 +422,15 @@ class _Searching:
             effects = [drawn.against(name_of(trial), "teacher") for trial in there]
             self.rows_sd = math.sqrt(2) * fmean(effect.row_se for effect in effects)  # the trials' rows are half, the claim's as many
             self.seed_sd = fmean(effect.seed_sd for effect in effects)
-        verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds())
-        self.winner, self.words = verdict.winner, verdict.words
+        verdict = chosen(self.finalists, drawn, self.margin, second.metric, self._bounds(), self._first)
+        self.winner, self.words, self.shown = verdict.winner, verdict.words, verdict.shown
 
     def _compete(self) -> None:
         """What could be put in place without a search, measured beside the finalists; and what that says of the winner."""
         answers = self.room.answers
         found = beside(
             answers.source if isinstance(answers, Cached) else answers,
-            self.data,
+            self.halves.first,
             self.task,
             self.halves.second,
             bounds=self.budget,
@@ -438,7 +439,8 @@ class _Searching:
             seconds=MEASURED,
             listen=self.listen,
         )
-        self.teacher, self.competitors = replace(found.teacher, first=self._first), found.competitors
+        self.teacher = replace(found.teacher, first=self._first)
+        self.competitors = tuple(_over_seeds(each, self.finalists) for each in found.competitors)
         winner = next((each for each in self.finalists if each.arm == "student" and each.trial == self.winner), None)
         judge = self.room.judge
         told = self._smallest()
@@ -455,6 +457,7 @@ class _Searching:
             better=self.task.better(judge.metric),
             margin=self.margin,
             rows_sd=self.rows_sd,
+            shown=self.shown,
         )
         self.winner, self.words = said.winner, said.sentences
 
@@ -576,3 +579,11 @@ class _Searching:
         }
         why = next((f", such as: {trial.why}" for trial in trials if trial.state == "failed"), "")
         return [f"{number:,} {said[state]}{why * (state == 'failed')}" for state, number in count.items() if number]
+
+
+def _over_seeds(competitor: Competitor, finalists: Sequence[Finalist]) -> Competitor:
+    """Who learnt from labels alone is a finalist, too: both have the figures over all seeds, not one of them those of a single seed."""
+    same = next((each for each in finalists if each.arm == "labels"), None) if competitor.name == LABELS else None
+    if same is None:
+        return competitor
+    return replace(competitor, score=same.score, difference=same.difference, price=same.price, within=same.within)

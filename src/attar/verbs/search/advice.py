@@ -10,6 +10,7 @@ from scipy import special
 
 from attar.certificate.figures import Figure, digits, metric_name, signed
 from attar.searched import Competitor, Finalist, Priced, Trial
+from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.smallest import SURE, Smallest, binding
 
 __all__ = ["Advice", "advice", "chance_of"]
@@ -55,33 +56,40 @@ def advice(
     better: int,
     margin: float,
     rows_sd: float = 0.0,
+    shown: bool | None = None,
 ) -> Advice:
     """Puts the winner of the finalists beside what could be had without a search.
 
-    winner, words: of the finalists, and why. told: of `smallest`. A competitor wins that keeps the budget and
+    winner, words: of the finalists, and why. told: of `smallest`. shown: whether the winner is shown to meet the margin, as the words say;
+        None: that is told from its difference. A competitor wins that keeps the budget and
     - meets the margin with 90 % and costs less than the winner, or there is no winner, or the winner does not meet it;
     - or answers the second half of the validation rows at least as well as the winner, whatever it costs within the budget: what it costs
-      more is said.
+      more is said. Where neither is shown to meet the margin it wins if it costs no more.
     Of several that cost no more the best by the metric wins; else the cheapest that meets the margin; else the best within the budget.
-    Where nobody meets the margin within
-    the budget the last sentences say which constraint binds, and what it would take.
+    Where nobody meets the margin within the budget the last sentences say which constraint binds, and what it would take.
     """
     there = [each for each in (teacher, *competitors) if each.within and each.score is not None and each.score.value is not None]
     sure = [each for each in there if each is teacher or (chance_of(each.difference, margin) or 0.0) >= SURE]
     said: list[str] = []
     instead = ""
-    ours = None if winner is None else chance_of(winner.difference, margin)
-    if winner is None or (ours is not None and ours < SURE):
+    if shown is None and winner is not None and (ours := chance_of(winner.difference, margin)) is not None:
+        shown = ours >= SURE
+    value = -math.inf if winner is None else better * (winner.score.value or 0.0)
+    as_good = [] if winner is None else [each for each in there if better * _score(each) >= value]
+    free = [] if winner is None else [each for each in as_good if _dear(each.price)[0] <= SAME * _dear(winner.price)[0]]
+    lacking = winner is None or shown is False
+    if winner is None or shown is False:
         if sure:
             rival = min(sure, key=lambda each: _dear(each.price))
             instead = rival.name
             nobody = "No student is shown to meet the margin within the budget" if winner is not None else "No student is recommended"
-            said.append(f"Put in place: the {rival.name}. It keeps the budget and needs no search: {_of(rival, metric)}. {nobody}.")
+            said.append(f"Put in place: the {rival.name}. It keeps the budget and needs {_spared(rival)}: {_of(rival, metric)}. {nobody}.")
+        elif winner is not None and free:
+            rival = max(free, key=lambda each: (better * _score(each), -_dear(each.price)[0]))
+            instead = rival.name
+            said.append(f"{_as_good(rival, winner, metric, dearer=False)} Neither is shown to meet the margin.")
     else:
-        value = better * (winner.score.value or 0.0)
-        as_good = [each for each in there if better * _score(each) >= value]
         cheaper = [each for each in sure if _dear(each.price)[0] * SAME < _dear(winner.price)[0]]
-        free = [each for each in as_good if _dear(each.price)[0] <= SAME * _dear(winner.price)[0]]
         rival = None
         if free or (as_good and not cheaper):
             rival = max(free or as_good, key=lambda each: (better * _score(each), -_dear(each.price)[0]))
@@ -91,13 +99,13 @@ def advice(
             times = _dear(winner.price)[0] / _dear(rival.price)[0]
             said.append(
                 f"Put in place: the {rival.name}. It meets the margin with {SURE:.0%} and costs {times:.2g} times less than the student, "
-                f"without a search: {_of(rival, metric)}."
+                f"and needs {_spared(rival)}: {_of(rival, metric)}."
             )
         instead = "" if rival is None else rival.name
     said += words
     if told is not None:
         said.append(told.words)
-        if not instead and (winner is None or (ours is not None and ours < SURE)) and teacher.first is not None:
+        if lacking and not sure and teacher.first is not None:
             said.append(binding(told, trials, bounds, metric=metric, better=better, teacher=teacher.first, rows_sd=rows_sd).words)
     return Advice(None if winner is None else winner.trial, instead, tuple(each for each in said if each))
 
@@ -107,8 +115,12 @@ def _as_good(rival: Competitor, winner: Finalist, metric: str, *, dearer: bool) 
     head = f"The {rival.name} keeps the budget and answers at least as well as the student: {_of(rival, metric)}, the student"
     head += f" {digits(winner.score.value or 0.0)}{_took(winner.price)}."
     if not dearer:
-        return f"Put in place: the {rival.name}. {head} It costs no more and needs no search."
-    return f"{head} It needs no search, and costs {times:.2g} times as much: unless that counts, put it in place."
+        return f"Put in place: the {rival.name}. {head} It costs no more and needs {_spared(rival)}."
+    return f"{head} It needs {_spared(rival)}, and costs {times:.2g} times as much: unless that counts, put it in place."
+
+
+def _spared(rival: Competitor) -> str:
+    return "no teacher" if rival.name == LABELS else "no search"
 
 
 def _of(rival: Competitor, metric: str) -> str:

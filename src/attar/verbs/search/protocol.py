@@ -28,6 +28,7 @@ SALT = "search"
 FEWEST = 20  # rows of a half: fewer choose by chance
 MOST = 3  # finalists that learnt from the teacher; a fourth learnt from labels alone
 SURE = 0.9  # how probably a student must meet the margin to be recommended
+_REST = "luck in choosing is in that, and so are other rows and a longer training"
 
 
 @dataclass(frozen=True)
@@ -92,32 +93,40 @@ def _dear(trial: Trial | Finalist) -> tuple[float, float]:
 class Second:
     """The second half of the validation rows: who answers them how well, on the same resamples of rows.
 
-    Where none of them has a label, how like the teacher.
+    Where none of them has a label, how like the teacher. first: the other half, on which a decision rule that asks for a rate is made each
+    one's threshold, as it is for those who stand beside them.
     """
 
-    def __init__(self, split: Split, task: Task, teacher: Source) -> None:
-        self.split, self.task = split, task
+    def __init__(self, split: Split, task: Task, teacher: Source, first: Split) -> None:
+        self.split, self.task, self.first = split, task, first
         self.rows = Rows.of(split, task)
-        self.theirs = Model("the teacher", teacher, task).ask(split)
+        theirs = self._ruled("the teacher", teacher)
+        self.theirs, self.rule = theirs.ask(split), theirs.task
         self.metric = task.metric if self.rows.n else task.alike_by
         self.better = task.better(self.metric)
 
     def drawn(self, students: Mapping[str, Sequence[nn.Module]]) -> Drawn:
         """Asks the students of each name, one of each seed."""
         each = [(name, seed, model) for name, models in students.items() for seed, model in enumerate(models)]
-        asked = {(name, seed): Model(name, module(model), self.task).ask(self.split) for name, seed, model in each}
-        statistics = {key: self._statistic(answer) for key, answer in asked.items()}
+        asked = {(name, seed): self._ruled(name, module(model)) for name, seed, model in each}
+        statistics = {key: self._statistic(model.ask(self.split), model.task) for key, model in asked.items()}
         if self.rows.n:
-            statistics["teacher", 0] = self._statistic(self.theirs)
+            statistics["teacher", 0] = self._statistic(self.theirs, self.rule)
         count = self.rows.n or self.rows.count
         weight = self.rows.labelled_weight if self.rows.n else self.rows.weight
         return Drawn(bootstrap(statistics, count, resamples=resamples(count), weight=weight), self.better, count)
 
-    def _statistic(self, answer: Tensor):
+    def _ruled(self, name: str, source: Source) -> Model:
+        model, labels = Model(name, source, self.task), self.first.labels
+        if self.task.recall_at_fpr is None or labels is None or not self.first.labelled:
+            return model
+        return replace(model, task=self.task.fix(model.ask(self.first), labels, self.first.weight))
+
+    def _statistic(self, answer: Tensor, task: Task):
         if not self.rows.n:
             return self.task.likeness(self.theirs, answer, self.rows.mask)[self.metric]
         rows = self.rows
-        return self.task.figures(answer[rows.labelled], rows.labels_known, rows.texts_known)[self.metric]
+        return task.figures(answer[rows.labelled], rows.labels_known, rows.texts_known)[self.metric]
 
 
 @dataclass(frozen=True)
@@ -172,15 +181,25 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Verdict:
-    """winner: number of the trial that is recommended; None where none is. words: in sentences, why."""
+    """winner: number of the trial that is recommended; None where none is. words: in sentences, why.
+
+    shown: whether it is shown with 90 % to be worse than the teacher by less than the margin; None where nobody can say.
+    """
 
     winner: int | None
     words: tuple[str, ...]
+    shown: bool | None = None
 
 
-def chosen(finalists: Sequence[Finalist], drawn: Drawn, margin: float, metric: str, bounds: Mapping[str, float]) -> Verdict:
+def chosen(
+    finalists: Sequence[Finalist], drawn: Drawn, margin: float, metric: str, bounds: Mapping[str, float], first: float | None = None
+) -> Verdict:
     """The cheapest finalist that meets the margin with 90 %; else the best one, or a cheaper one that is as good within half the margin.
 
+    first: the teacher's score on the first half.
+
+    Finalists are asked one after another, as good as they were on the first half, until one fails: asked all at once, the chance that one
+    passes by luck would add up. In a fixed order it stays at 10 % in all (fixed-sequence testing; Maurer, Hothorn and Lehmacher 1995).
     The last is the stop rule: where the 90 % interval of a difference lies within ± margin / 2, the cheaper of the two is chosen.
     """
     ours = [each for each in finalists if each.arm == "student" and each.within and each.score.value is not None]
@@ -189,10 +208,13 @@ def chosen(finalists: Sequence[Finalist], drawn: Drawn, margin: float, metric: s
     best = max(ours, key=lambda each: drawn.better * (each.score.value or 0.0))
     cheap_first = sorted(ours, key=_dear)
     gaps = {each.trial: drawn.against(str(each.trial), "teacher") for each in ours} if drawn.teacher is not None else {}
-    meets = [each for each in cheap_first if each.trial in gaps and drawn.against(str(each.trial), "teacher", 2 * SURE - 1).low > -margin]
-    winner = meets[0] if meets else next(each for each in cheap_first if each is best or _alike(drawn, best, each, margin))
+    meets = _meeting(ours, drawn, margin) if gaps else []
+    winner = min(meets, key=_dear) if meets else next(each for each in cheap_first if each is best or _alike(drawn, best, each, margin))
     said = f"Trial {winner.trial}, {winner.student}, is recommended: {metric_name(metric)} {digits(winner.score.value or 0.0)}"
-    words = [f"{said} on rows that no choice had seen."]
+    unseen = (
+        "rows that no choice had seen" if len(ours) == 1 else f"the second half, by which only these {len(ours)} finalists were compared"
+    )
+    words = [f"{said}{_between(winner.score)} on {unseen}."]
     if winner.trial in gaps:
         span = _span(gaps[winner.trial], drawn.better)
         shown = f"is shown with {SURE:.0%}" if meets else f"is not shown with {SURE:.0%}"
@@ -201,8 +223,17 @@ def chosen(finalists: Sequence[Finalist], drawn: Drawn, margin: float, metric: s
     if winner is not best and not meets:
         span = _span(drawn.against(str(winner.trial), str(best.trial)), drawn.better)
         words.append(f"Trial {best.trial} is dearer, and as good within half the margin: {span}.")
-    words += [*_labels(finalists, winner, drawn), _bias(winner, metric, drawn.better)]
-    return Verdict(winner.trial, tuple(words))
+    words += [*_labels(finalists, winner, drawn), _bias(winner, drawn, metric, first)]
+    return Verdict(winner.trial, tuple(words), bool(meets) if gaps else None)
+
+
+def _meeting(ours: Sequence[Finalist], drawn: Drawn, margin: float) -> list[Finalist]:
+    found: list[Finalist] = []
+    for each in sorted(ours, key=lambda each: -drawn.better * each.before):
+        if not drawn.against(str(each.trial), "teacher", 2 * SURE - 1).low > -margin:
+            break
+        found.append(each)
+    return found
 
 
 def _alike(drawn: Drawn, best: Finalist, other: Finalist, margin: float) -> bool:
@@ -225,12 +256,23 @@ def _labels(finalists: Sequence[Finalist], winner: Finalist, drawn: Drawn) -> li
     return [f"Whether it is better than the best student on labels alone, which was searched as long, is not shown: {span}.{dearer}"]
 
 
-def _bias(winner: Finalist, metric: str, better: int) -> str:
-    now = winner.score.value or 0.0
-    lost = better * (winner.before - now)
-    way = "worse: that is what choosing flattered by" if lost > 0 else "better: choosing did not flatter it"
-    first = f"It was chosen by {metric_name(metric)} {digits(winner.before)} on the first half of the validation rows"
-    return f"{first}; trained anew it has {digits(now)} on the second, {digits(abs(lost))} {way}."
+def _bias(winner: Finalist, drawn: Drawn, metric: str, first: float | None) -> str:
+    """What became of the score that it was chosen by. Beside the teacher, for one half may be easier than the other.
+
+    The second half chose among finalists, the first among all trials; finalists train longer, and over seeds. What of the difference is
+    luck in choosing cannot be told from the rest.
+    """
+    now, better = winner.score.value or 0.0, drawn.better
+    begin = f"It was chosen by {metric_name(metric)} {digits(winner.before)} on the first half of the validation rows"
+    if first is None or drawn.teacher is None:
+        lost = better * (winner.before - now)
+        way = "worse" if lost > 0 else "better"
+        return f"{begin}; trained anew it has {digits(now)} on the second, {digits(abs(lost))} {way}: {_REST}."
+    gap, before = drawn.against(str(winner.trial), "teacher", 0.95), winner.before - first
+    lost = better * before - gap.difference
+    way = "worse" if lost > 0 else "better"
+    then = f"{begin}, to the teacher {signed(before).strip()}; trained anew it is {_span(gap, better)} on the second"
+    return f"{then}, {digits(abs(lost))} {way}: {_REST}."
 
 
 def _nobody(finalists: Sequence[Finalist], bounds: Mapping[str, float]) -> tuple[str, ...]:
@@ -238,6 +280,12 @@ def _nobody(finalists: Sequence[Finalist], bounds: Mapping[str, float]) -> tuple
     if finalists:
         return (f"No finalist keeps the budget when its exported file is measured: {said}.",)
     return (f"No trained candidate keeps the budget: {said}." if said else "No candidate was trained to its end.",)
+
+
+def _between(score: Figure) -> str:
+    if score.low is None or score.high is None or not math.isfinite(score.high - score.low):
+        return ""
+    return f" [{digits(score.low)}, {digits(score.high)}]"
 
 
 def _span(gap: Effect, better: int) -> str:
