@@ -8,6 +8,7 @@ The budget is tight: the latency and the bytes that two in five candidates of th
 student that each study recommends it is asked
 - whether it keeps the budget, when another process opens the exported file and measures it afresh. *Undisturbed*: calls in which the
   processor was taken away are made again, as the search measures. *As it comes*: they count, and on a busy machine tell of the machine.
+  Both are the median of five, half a second apart; a core that shares its units with a busy neighbour is slower all the same.
 - whether the metric of that file on the test rows lies in the interval that the search predicted: the finalist's score on the second
   half of the validation rows with its 95 % interval over seeds and rows. The size curve's interval is of trials, which learn for a few
   epochs and are judged on the first half: no promise of what ships. The test rows, twice as many as those of the half, have a sampling
@@ -35,6 +36,7 @@ import attar
 from attar.cost import Budget, Candidate, budget, compare, machine
 from attar.data import Data, Split, frame
 from attar.data.table import Frame
+from attar.errors import RunError
 from attar.searched import Searched
 from attar.sources.onnx import Onnx, onnx
 from attar.sources.trees import lightgbm
@@ -45,14 +47,14 @@ from attar.verbs.search.pricing import Prices
 
 TABLE = Path(__file__).parent.parent / "recipes" / "data" / "credit.csv.gz"
 SHARE = 0.2  # of the table, for a study
-WIDTHS, DEPTHS = (4, 128), (1, 4)
-STUDENT = f"mlp(width=integer({WIDTHS[0]}, {WIDTHS[1]}, log=True), depth=integer({DEPTHS[0]}, {DEPTHS[1]}))"
+WIDTHS, DEPTHS = (4, 256), (1, 4)
+STUDENT = f"mlp(width=integer({WIDTHS[0]}, {WIDTHS[1]}), depth=integer({DEPTHS[0]}, {DEPTHS[1]}))"
 OBJECTIVE = "blend(kl(temperature=log(1, 8)), labels(), weight=between(0.5, 1))"
 TASK = classification(metric="auroc")
 TEACHER = lightgbm(trees=100, learning_rate=0.05)
 KEPT = 0.4  # of the candidates of the space keep each bound
 DRAWN = 1000  # by which that is seen
-SECONDS = 1.2  # of measuring afresh
+TIMES, SECONDS, PAUSE = 5, 0.6, 0.5  # measured afresh, so many times, each so long, so far apart: the median counts
 GOALS = {"budget kept": 0.95, "inside": 0.85}
 
 
@@ -61,7 +63,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="the first of them, so that two processes share the work")
     parser.add_argument("--trials", type=int, default=40, help="of each arm, in a study")
-    parser.add_argument("--epochs", type=int, default=24, help="of a finalist; a trial has at most a quarter")
+    parser.add_argument("--epochs", type=int, default=16, help="of a finalist; a trial has at most a quarter")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-search-studies"))
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)  # what the other process does: measures this folder
@@ -109,8 +111,8 @@ def tight(kept: Path) -> tuple[Budget, dict[str, float]]:
     """The budget, and what it makes of the space: found once, for the laws of prices differ a little from time to time."""
     if not kept.exists():
         chance = random.Random(0)
-        data, low, high = described(0).read(), *np.log(WIDTHS)
-        drawn = [mlp(width=round(np.exp(chance.uniform(low, high))), depth=chance.randint(*DEPTHS)) for _ in range(DRAWN)]
+        data = described(0).read()
+        drawn = [mlp(width=chance.randint(*WIDTHS), depth=chance.randint(*DEPTHS)) for _ in range(DRAWN)]
         prices = Prices.learn(drawn, data, TASK)
         start = time.perf_counter()
         priced = [prices.predicted(student) for student in drawn]
@@ -130,19 +132,23 @@ def study(seed: int, bounds: Budget, asked: argparse.Namespace) -> dict[str, Any
     out = asked.out / f"study-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
-    found = attar.search(
-        attar.taught(TEACHER, at="teacher.txt"),
-        STUDENT,
-        described(seed),
-        OBJECTIVE,
-        task=TASK,
-        fit=f"fit(epochs={asked.epochs}, lr=log(1e-3, 2e-2))",
-        budget=bounds,
-        trials=asked.trials,
-        workers=asked.workers,
-        out=out,
-        seed=seed,
-    )
+    try:
+        found = attar.search(
+            attar.taught(TEACHER, at="teacher.txt"),
+            STUDENT,
+            described(seed),
+            OBJECTIVE,
+            task=TASK,
+            fit=f"fit(epochs={asked.epochs}, lr=log(1e-3, 2e-2))",
+            budget=bounds,
+            trials=asked.trials,
+            workers=asked.workers,
+            out=out,
+            seed=seed,
+        )
+    except RunError as error:  # a machine that has become slower since the budget was set may find that nothing keeps it
+        nothing = dict.fromkeys(("trained", "dear", "forms", "dear_forms"), 0)
+        return nothing | {"seed": seed, "law": None, "words": [error.message], "seconds": {"all": time.perf_counter() - start}}
     seconds = time.perf_counter() - start
     ours = [trial for trial in found.trials if trial.arm == "student"]
     told: dict[str, Any] = {
@@ -177,9 +183,10 @@ def verdicts(told: Mapping[str, Any], bounds: Budget) -> dict[str, bool]:
     _, low, high = told["predicted"]
     fresh = told["fresh"]
     small = fresh["size_bytes"] <= 1e6 * bounds.size_mb
+    soon, comes = (bool(np.median(fresh[how]) <= bounds.latency_ms) for how in ("undisturbed", "as it comes"))
     return {
-        "budget kept": small and fresh["undisturbed"][0] <= bounds.latency_ms,
-        "kept as it comes": small and fresh["as it comes"][0] <= bounds.latency_ms,
+        "budget kept": small and soon,
+        "kept as it comes": small and comes,
         "inside": low <= fresh["test"] <= high,
         "inside, unseen": low <= fresh["unseen"] <= high,
     }
@@ -205,7 +212,11 @@ def judged(folder: Path, seed: int) -> dict[str, Any]:
     candidate = Candidate.of(source, rows, rows, memory=False)
     told: dict[str, Any] = {"size_bytes": source.size_bytes}
     for name, undisturbed in (("undisturbed", True), ("as it comes", False)):
-        told[name] = tuple(compare({"": candidate}, seconds=SECONDS, undisturbed=undisturbed).costs[""].latency_ms.p95)
+        found = []
+        for _ in range(TIMES):
+            time.sleep(PAUSE)
+            found.append(compare({"": candidate}, seconds=SECONDS, undisturbed=undisturbed).costs[""].latency_ms.p95.value)
+        told[name] = sorted(found)
     others = frame(unseen, label="default").read_whole(data)
     return told | {"test": metric(source, data.test, data), "unseen": metric(source, others.train, data), "rows": len(data.test)}
 
@@ -228,7 +239,7 @@ def row(line: Mapping[str, Any]) -> str:
     inside, unseen = (f"{fresh[rows]:.4f} {say[line[name]]}" for rows, name in (("test", "inside"), ("unseen", "inside, unseen")))
     return (
         f"{head}| {line['student'].split(', dropout')[0]}) | {1000 * line['priced_ms']:.2f} | {1000 * line['latency_ms']:.2f} "
-        f"| {1000 * fresh['undisturbed'][0]:.2f} ({1000 * fresh['as it comes'][0]:.2f}) | {say[line['budget kept']]} "
+        f"| {1000 * np.median(fresh['undisturbed']):.2f} ({1000 * np.median(fresh['as it comes']):.2f}) | {say[line['budget kept']]} "
         f"| {value:.4f} [{low:.4f}, {high:.4f}] | {inside} | {unseen} | {line['seconds']['all']:.0f} |"
     )
 
