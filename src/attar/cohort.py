@@ -17,7 +17,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from attar.errors import StudentError
-from attar.loop import AdamW, Fit, Signals, Stopped, Trained, averages, copied, finite, order_of, rate, refuse_other, write_checkpoint
+from attar.loop import (
+    AdamW,
+    Fit,
+    Signals,
+    Stopped,
+    Trained,
+    averages,
+    before_tracing,
+    copied,
+    finite,
+    order_of,
+    rate,
+    refuse_other,
+    write_checkpoint,
+)
 from attar.objective.weights import Knob
 from attar.progress import Event, Listener, silent
 
@@ -405,6 +419,7 @@ class _Stack:
 
         None where it cannot be traced, or comes out otherwise than the step itself.
         """
+        before_tracing()
         from torch.fx.experimental.proxy_tensor import make_fx  # its import takes most of a second
 
         def one(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> Any:

@@ -35,6 +35,7 @@ __all__ = [
     "Trained",
     "alone",
     "averages",
+    "before_tracing",
     "choose_threads",
     "copied",
     "device_of",
@@ -562,6 +563,15 @@ def refuse_other(checkpoint: Path, ours: Mapping[str, Any], theirs: Mapping[str,
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy that the next step does not change."""
     return {name: value.detach().clone() for name, value in state.items()}
+
+
+def before_tracing() -> None:
+    """Starts automatic differentiation, as the first backward of a process does.
+
+    Tracing and exporting register devices that are not there; where differentiation starts after that, it takes them for real, and what is
+    forked from the process can no longer learn.
+    """
+    torch.zeros((), requires_grad=True).backward()
 
 
 class AdamW:

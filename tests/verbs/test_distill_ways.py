@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +226,22 @@ def test_a_signal_is_not_lost_though_every_piece_has_ended(number: signal.Signal
     with pytest.raises(Stopped) as stopped:
         shared([piece], silent)
     assert stopped.value.signal == number
+
+
+FORKED = """
+import sys, torch
+from torch import nn
+from attar.verbs.distill.processes import can_fork
+if sys.argv[1] == "attar":
+    from attar.loop import before_tracing
+    before_tracing()
+torch.onnx.export(nn.Linear(2, 2), (torch.ones(1, 2),), dynamo=True, verbose=False)
+torch.zeros((), requires_grad=True).backward()
+print(can_fork())
+"""
+
+
+@pytest.mark.parametrize(("who", "can"), [("attar", "True"), ("another", "False")])
+def test_what_is_forked_after_an_export_can_learn_where_differentiation_had_begun(who: str, can: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, who], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == can

@@ -36,8 +36,25 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether work may be shared: on Linux, from the main thread. A child has all that its parent has in memory, and no other thread."""
-    return sys.platform == "linux" and threading.current_thread() is threading.main_thread()
+    """Whether work may be shared: on Linux, from the main thread, and where a child can learn, which is tried.
+
+    A child has all that its parent has in memory, and no other thread. It cannot learn where its parent's automatic differentiation has
+    threads for devices, as with an accelerator, or where something was exported in it before it first learnt.
+    """
+    return sys.platform == "linux" and threading.current_thread() is threading.main_thread() and _learns()
+
+
+def _learns() -> bool:
+    """Whether a child of this process can differentiate."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        with suppress(RuntimeError):
+            torch.zeros((), requires_grad=True).backward()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener, *, losses: bool = False) -> list[Any]:

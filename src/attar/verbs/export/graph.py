@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ExportError
-from attar.loop import Signals, Stopped
+from attar.loop import Signals, Stopped, before_tracing
 from attar.reading import TextModel
 from attar.signal import Batch, Schema
 from attar.sources.onnx import FEATURES
@@ -78,6 +78,7 @@ def traced(flat: nn.Module, arrays: Mapping[str, np.ndarray], output: str, who: 
     Raises ExportError, and Stopped on a signal once torch is done.
     """
     signals = Signals()  # a KeyboardInterrupt within it would come out as another error, or be taken for a way of tracing that fails
+    before_tracing()
     free = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("tokens", min=2)} if tokens else {})
     try:
         with signals:

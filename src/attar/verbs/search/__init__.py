@@ -33,7 +33,7 @@ from attar.sources.cached import Cached
 from attar.task import Task
 from attar.verbs.distill import precheck
 from attar.verbs.distill.judge import labelled_rows
-from attar.verbs.distill.processes import shared
+from attar.verbs.distill.processes import can_fork, shared
 from attar.verbs.evaluate import margin_of
 from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
@@ -357,6 +357,9 @@ class _Searching:
     def _search(self) -> None:
         assert self.prices is not None
         _ = self.room.judge, self.limits  # before processes part
+        if self.workers > 1 and not can_fork():
+            self.workers = 1
+            self.listen(Event("search", text="one worker: what is forked from this process cannot learn"))
         workers = [
             Worker(self.place, self.spaces, self.room, self.prices, self.budget, self.limits, self.arms, self.seed + at, self.listen)
             for at in range(self.workers)
