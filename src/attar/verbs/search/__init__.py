@@ -56,7 +56,7 @@ __all__ = ["SearchJob", "search", "search_job"]
 
 TRIALS = 100  # of each arm, where neither trials nor time are named
 SHARE, STEPS, EPOCHS = 0.25, 1000, 3  # a trial has at most so much of the epochs of a whole training, about so many steps, so many epochs
-LEAST, BATCH, BATCHES = 4, 16, 8  # candidates asked at a time, from and to; and batches, each of one architecture, that there should be
+LEAST, BATCH, BATCHES = 4, 8, 12  # candidates asked at a time, from and to; and batches, each of one architecture, that there should be
 SEARCHING = 0.65  # of the time that was allowed: the rest is the finalists'
 SEEDS = 5  # of a finalist at least
 DRAWN = 256  # students by which it is seen what the space costs
