@@ -262,6 +262,8 @@ def report(lines: Sequence[Mapping[str, Any]], bounds: Budget, space: Mapping[st
     trained, dear = (sum(line[name] for line in lines) for name in ("trained", "dear"))
     forms, dear_forms = (sum(line[name] for line in lines) for name in ("forms", "dear_forms"))
     laws = [line["law"] for line in lines if line["law"] is not None]
+    if not laws:
+        return f"{bounds!r}: no study was finished."
     said = [
         f"{bounds!r}: {space['dear']:.1%} of {DRAWN:,} candidates drawn from the space break it; all were priced in {space['ms']:.0f} ms.",
         f"Latency by the law {1000 * space['latency_low']:.1f}–{1000 * space['latency_high']:.1f} µs, the identity function "
