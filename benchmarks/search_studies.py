@@ -1,5 +1,7 @@
 """Does a search keep what it promises? `python benchmarks/search_studies.py` (20 studies of 40 trials an arm; it goes on where it stopped).
 
+Started twice at once it shares the studies out between its processes.
+
 Each study has a seed of its own, for what it draws and tries, and for its rows: a fifth of the credit table, 3,300 rows to learn from.
 Studies of the same rows would tell one verdict over and over: where the rows that judge are unlike those that promise, all of them are
 off together. Its teacher is 100 boosted trees, in five folds.
@@ -18,6 +20,7 @@ student that each study recommends it is asked
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import random
 import shutil
@@ -26,7 +29,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +64,7 @@ GOALS = {"budget kept": 0.95, "inside": 0.85}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="the first of them, so that two processes share the work")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--trials", type=int, default=40, help="of each arm, in a study")
     parser.add_argument("--epochs", type=int, default=16, help="of a finalist; a trial has at most a quarter")
     parser.add_argument("--workers", type=int, default=1)
@@ -77,14 +80,24 @@ def main() -> None:
     bounds, space = tight(asked.out / "budget.json")
     seeds = range(asked.first, asked.first + asked.studies)
     for seed in seeds:
-        if any(line["seed"] == seed for line in known(told)):
-            continue
-        line = study(seed, bounds, asked)
-        with told.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with (asked.out / f"study-{seed}.lock").open("w") as lock:
+            if not _mine(lock) or any(line["seed"] == seed for line in known(told)):
+                continue
+            line = study(seed, bounds, asked)
+            with told.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         print(row(line), flush=True)
     print(f"\npython {' '.join(sys.argv)} · {machine()}\n")
     print(report([line for line in known(told) if line["seed"] in seeds], bounds, space))
+
+
+def _mine(lock: IO[str]) -> bool:
+    """Whether no other process works on this study."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def known(told: Path) -> list[dict[str, Any]]:
@@ -249,6 +262,8 @@ def report(lines: Sequence[Mapping[str, Any]], bounds: Budget, space: Mapping[st
     trained, dear = (sum(line[name] for line in lines) for name in ("trained", "dear"))
     forms, dear_forms = (sum(line[name] for line in lines) for name in ("forms", "dear_forms"))
     laws = [line["law"] for line in lines if line["law"] is not None]
+    if not laws:
+        return f"{bounds!r}: no study was finished."
     said = [
         f"{bounds!r}: {space['dear']:.1%} of {DRAWN:,} candidates drawn from the space break it; all were priced in {space['ms']:.0f} ms.",
         f"Latency by the law {1000 * space['latency_low']:.1f}–{1000 * space['latency_high']:.1f} µs, the identity function "

@@ -70,12 +70,13 @@ def test_the_readme_names_the_set_up_commands() -> None:
 
 def test_the_objectives_of_the_readme_are_read() -> None:
     import attar.objective as words
-    from attar.notation import read
+    from attar.notation import Space, parse, resolve
 
     shown = re.findall(r"^objective: (.*?)(?:\s{2,}#.*)?$", README, re.M)
-    assert len(shown) == 3
+    assert len(shown) == 4
     for text in shown:
-        assert words.as_objective(read(text, vars(words))).terms
+        space = Space.of(parse(text), "objective", vars(words))
+        assert words.as_objective(resolve(space.at(space.middle()), vars(words))).terms
 
 
 def test_the_readme_names_every_recipe() -> None:

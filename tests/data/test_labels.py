@@ -54,3 +54,9 @@ def test_several_labels_need_several_columns() -> None:
         read_labels(["a"], [np.array([0, 1])], [np.ones(2, dtype=bool)])
     with pytest.raises(DataError, match="label 'b' is 1 in every row"):
         read_labels(["a", "b"], [np.array([0, 1]), np.array([1, 1])], [np.ones(2, dtype=bool)] * 2)
+
+
+def test_a_number_that_32_bits_would_make_infinite_is_refused() -> None:
+    with pytest.raises(DataError, match=r"label 'y' is 1e\+300 in row 2, more than"):
+        read([2.5, 1e300, 1.0], "regression")
+    assert read([2.5, 3e38, 1.0], "regression").values.isfinite().all()

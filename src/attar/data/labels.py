@@ -73,6 +73,7 @@ def read_label(
             raise DataError(f"task regression, but label {name!r} is not a number: {given[0]!r}", hint="task: classification()")
         if not whole and (numbers == numbers[0]).all():
             raise DataError(f"label {name!r} is {numbers[0]:g} in every row", hint="is it the right column?")
+        _check_size(name, numbers, known, place)
         out = np.full(len(values), np.nan, dtype=np.float32)
         out[known] = numbers
         return Labels("regression", torch.from_numpy(out), ())
@@ -158,6 +159,7 @@ def read_scores(
         raise DataError(f"label {name!r} is {values[wrong]!r} in {place(wrong)}: a score is a number", hint="is it the right column?")
     if (bad := ~np.isfinite(numbers)).any():
         raise DataError(f"label {name!r} is {numbers[bad][0]} in {place(_first(known, bad))}", hint="correct it, or leave the row out")
+    _check_size(name, numbers, known, place)
     out = np.full(len(values), np.nan, dtype=np.float32)
     out[known] = numbers
     return Labels("embedding", torch.from_numpy(out), ())
@@ -202,6 +204,13 @@ def label_statistics(schema: Schema, labels: Labels, train: np.ndarray) -> Schem
     if labels.kind == "embedding":
         return schema
     raise DataError(f"no training row has its label {schema.label!r}", hint="more labelled rows, or another seed of the split")
+
+
+def _check_size(name: str, numbers: np.ndarray, known: np.ndarray, place: Callable[[int], str]) -> None:
+    """Raise DataError for a number that 32 bits would make infinite."""
+    if (large := np.abs(numbers) > np.finfo(np.float32).max).any():
+        said = f"label {name!r} is {numbers[large][0]:g} in {place(_first(known, large))}, more than a number of 32 bits holds"
+        raise DataError(said, hint="another unit, or its logarithm")
 
 
 def _check_known(name: str, known: np.ndarray, unlabelled: str, place: Callable[[int], str]) -> None:

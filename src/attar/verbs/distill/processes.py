@@ -66,15 +66,15 @@ def shared(work: Sequence[Callable[[Listener], Any]], listen: Listener, *, losse
     """
     context = multiprocessing.get_context("fork")
     children = []
-    for piece in work:
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(piece, there, os.getpid()), daemon=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
-            process.start()
-        there.close()
-        children.append(_Child(process, here, spared=losses))
-    with Signals() as signals:
+    with Signals() as signals:  # before the first is started: while a process is forked, nobody hears what a handler raises
+        for piece in work:
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(piece, there, os.getpid()), daemon=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
+                process.start()
+            there.close()
+            children.append(_Child(process, here, spared=losses))
         _hear(children, listen, signals)
     errors = [child.error for child in sorted(children, key=lambda child: child.at) if child.error is not None]
     first = errors[0] if errors else Stopped("distill", 0, signals.caught, None) if signals.caught else None  # all may have ended before
