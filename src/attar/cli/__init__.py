@@ -118,9 +118,10 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search for the smallest student that keeps the budget: its architecture, temperature, weights and learning rate."""
-    from attar.cli.search import exit_code, say_searched, seconds_of
+    from attar.cli.search import exit_code, say_searched, seconds_of, without_password
 
-    limits = {"--time": time, "--trials": trials, "--workers": workers if workers > 1 else None, "--join": join}
+    shared = None if join is None else without_password(join)
+    limits = {"--time": time, "--trials": trials, "--workers": workers if workers > 1 else None, "--join": shared}
     given = [part for name, value in limits.items() if value is not None for part in (name, str(value))]
     seconds = None if time is None else seconds_of(time)
     folder = out or _search_folder(recipe)

@@ -32,6 +32,7 @@ __all__ = [
     "say_searched",
     "seconds_of",
     "with_winner",
+    "without_password",
 ]
 
 TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
@@ -53,6 +54,15 @@ def seconds_of(text: str) -> float:
     if seconds <= 0:
         raise typer.BadParameter(f"{text!r} leaves no time: 30m, 90s or 1h30m")
     return seconds
+
+
+def without_password(url: str) -> str:
+    """What a terminal may show of where a study is shared.
+
+    >>> without_password("postgresql://attar:tell@nobody@db/attar")
+    'postgresql://attar:***@db/attar'
+    """
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 def job_of(recipe: Recipe, out: Path) -> SearchJob:
