@@ -61,14 +61,14 @@ def cohort(data: Data, builder: Student, arms: int, seeds: int) -> tuple[list[Me
     return members, lesson_of(rows, goal, len(data.train))
 
 
-def row(name: str, data: Data, builder: Student, batch: int, shape: tuple[int, int], rounds: int) -> str:
+def row(name: str, data: Data, builder: Student, batch: int, shape: tuple[int, int], rounds: int, steps: int) -> str:
     """One line of the table."""
     members, lesson = cohort(data, builder, *shape)
     how = fit(batch=batch)
     reason = refusal([*members[:2], *members[-2:]], lesson, how)
     if reason is not None:
         return f"| {name} | {batch} | {len(members)} | refused: {reason} |"
-    found = [measure(members, lesson, how, traced=True) for _ in range(rounds + 1)]
+    found = [measure(members, lesson, how, traced=True), *(measure(members, lesson, how, traced=True, steps=steps) for _ in range(rounds))]
     chosen, *rest = [ratio(each, len(members)) for each in found]
     together = chosen >= 1 / GAIN
     low, middle, high = statistics.quantiles(rest, n=4, method="inclusive")
@@ -108,16 +108,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="paired measurements of each cell")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--parts", default="table,credit")
+    parser.add_argument("--steps", type=int, default=8, help="timed at a time; a training makes thousands in a row")
+    parser.add_argument("--cell", help="one cell of the table alone: width,batch,students, such as 64,128,25")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "table" in options.parts:
-        print("| student | batch | S | ms a step, one | together ÷ one after another | attar's choice |\n|---|---|---|---|---|---|")
+        print("| student | batch | S | ms a step, one | one after another ÷ together | attar's choice |\n|---|---|---|---|---|---|")
         data = tables()
-        for width in (16, 64, 256):
-            for batch in (32, 128, 512):
-                for shape in ((1, 5), (5, 5)):
-                    print(row(f"mlp {width} × 3", data, mlp(width=width), batch, shape, options.rounds), flush=True)
-        print(row("cnn 16 × 3", digits(), cnn(), 64, (5, 5), max(2, options.rounds // 3)), flush=True)
+        cells = [(width, batch, shape) for width in (16, 64, 256) for batch in (32, 128, 512) for shape in ((1, 5), (5, 5))]
+        for width, batch, shape in cells:
+            if options.cell in (None, f"{width},{batch},{shape[0] * shape[1]}"):
+                print(row(f"mlp {width} × 3", data, mlp(width=width), batch, shape, options.rounds, options.steps), flush=True)
+        if options.cell is None:
+            print(row("cnn 16 × 3", digits(), cnn(), 64, (5, 5), max(2, options.rounds // 3), options.steps), flush=True)
     if "credit" in options.parts:
         credit(options.epochs, max(1, options.rounds // 3))
 

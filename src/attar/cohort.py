@@ -193,10 +193,18 @@ def bytes_for(member: Member, lesson: Lesson, fit: Fit) -> int:
 
 
 def measure(
-    members: Sequence[Member], lesson: Lesson, fit: Fit, *, traced: bool = False, together: bool = True, repeats: int = 3
+    members: Sequence[Member],
+    lesson: Lesson,
+    fit: Fit,
+    *,
+    traced: bool = False,
+    together: bool = True,
+    repeats: int = 3,
+    steps: int = _STEPS,
 ) -> Measured:
     """Times a few steps of both ways on copies, in turn, so that what else the machine does meets both alike; medians.
 
+    steps: at a time; the first of them finds the caches as the other way left them, which counts for less among many.
     together: False times the first student alone; the other figure is then NaN.
     """
     ways: list[_Alone | _Stack] = [_Alone(_copies(members[:1])[0], lesson, fit)]
@@ -206,7 +214,7 @@ def measure(
     for turn in range(repeats + 1):
         for way, took in zip(ways, seconds, strict=True):
             start = time.perf_counter()
-            count = way.some(_STEPS if turn else 1, traced)
+            count = way.some(steps if turn else 1, traced)
             if turn:  # the first is a warm-up, and traces
                 took.append((time.perf_counter() - start) / count)
     alone, *rest = [statistics.median(took) for took in seconds]

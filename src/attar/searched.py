@@ -38,9 +38,9 @@ class Priced:
     """What a student costs, or will: known before it is trained, for weights change no price.
 
     latency_ms: 95th percentile of one row on one thread (or as the budget says); p50_ms: the median. low_ms, high_ms: where the 95th
-        percentile lies with 90 %, as the price is predicted or measured. size_bytes: of the exported file. macs: multiply-adds of one
-        row. energy_mj: an estimate in millijoules of one row. memory_mb: that a call adds; peak_mb: that a process holds which does nothing
-        else. measured: of the exported file, not predicted.
+        percentile lies, with 90 % where it is predicted, with 95 % where it was measured. size_bytes: of the exported file. macs:
+        multiply-adds of one row. energy_mj: an estimate in millijoules of one row. memory_mb: that a call adds; peak_mb: that a process
+        holds which does nothing else. measured: of the exported file, not predicted.
     None: not known.
     """
 

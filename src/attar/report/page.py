@@ -10,12 +10,11 @@ from typing import Any
 from attar.certificate import Certificate, digits, metric_name, visible
 from attar.certificate.harm import said
 from attar.data import Split
-from attar.errors import MissingExtra
 from attar.files import write_atomic
 from attar.report import corrupted, evidence, foreign, guarding, harm, pictures, tables
 from attar.report.answers import replies, student_of
-from attar.report.drawing import Drawing
 from attar.report.history import metric_of, read_curves
+from attar.report.pages import TEMPLATES, drawn, environment, markup
 from attar.report.rows import shown
 from attar.report.tables import Table
 from attar.report.words import sentences
@@ -40,7 +39,6 @@ SECTIONS = (
     "identity",
 )
 DISTANCES = ("root_mean_square_distance",)  # by which epochs may be chosen, and less is better
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(
@@ -53,64 +51,56 @@ def write_report(
     Whatever is shown is escaped; of the data the page holds names of classes and groups, and no row but these.
     Raises MissingExtra without jinja2.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ModuleNotFoundError as error:
-        raise MissingExtra("jinja2", "report") from error
-
-    def drawn(drawing: Drawing | None) -> Markup | None:
-        return None if drawing is None else Markup(drawing.svg())  # Drawing escapes every text it holds
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     c = certificate
     lines = history or out / "history.jsonl"
     metric = metric_of(lines, c.claim["metric"])
     better = c.quality[metric].better if metric in c.quality else -1 if metric in DISTANCES else 1
     curves = read_curves(lines, metric)
     recipe = (out / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if (out / "recipe.yaml").exists() else ""
-    page = environment.get_template("report.html").render(
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        name=out.resolve().name,
-        c=c,
-        facts=_facts(c),
-        replies=replies(c, student_of(recipe)),
-        sections=SECTIONS,
-        pictures={
-            "gains": drawn(pictures.gains(c)),
-            "learning": drawn(pictures.learning(curves, metric, better)),
-            "likeness": drawn(pictures.agreement_given(c)),
-            "agreement": drawn(pictures.agreement_by_class(c)),
-            "numbers": drawn(pictures.numbers(c)),
-            "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
-            "cost": drawn(pictures.cost(c)),
-            "differences": drawn(pictures.differences(c)),
-            "shift": drawn(pictures.shift(c)),
-            "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
-            "guard": drawn(guarding.curve(c)),
-            "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
-            "elsewhere": drawn(pictures.agreement_elsewhere(c)),
-        },
-        harmed=[sentences([text]) for text in said(c.harm)] if c.harm is not None else [],
-        tables=(found := _tables(c)),
-        foreign_names=[name for name in found if name.startswith("foreign-")],
-        shown=[] if test is None else shown(c, test, show_rows),
-        corrupted={
-            "legend": drawn(corrupted.legend(c)),
-            "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],
-        },
-        too_few=[table for table in foreign.tables(c) if not table.rows],
-        similar="similarities" in c.pictures,
-        labelled=bool(c.quality),
-        margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
-        one_seed=_seeds(c) == 1,
-        positive="reliability_positive" in c.pictures,
-        temperature=c.identity["student"].get("temperature"),
-        which=_which(c, student_of(recipe)),
-        identity=_identity(c),
-        recipe=recipe,
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            style=markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            name=out.resolve().name,
+            c=c,
+            facts=_facts(c),
+            replies=replies(c, student_of(recipe)),
+            sections=SECTIONS,
+            pictures={
+                "gains": drawn(pictures.gains(c)),
+                "learning": drawn(pictures.learning(curves, metric, better)),
+                "likeness": drawn(pictures.agreement_given(c)),
+                "agreement": drawn(pictures.agreement_by_class(c)),
+                "numbers": drawn(pictures.numbers(c)),
+                "reliability": [(heading, drawn(drawing)) for heading, drawing in pictures.reliability(c)],
+                "cost": drawn(pictures.cost(c)),
+                "differences": drawn(pictures.differences(c)),
+                "shift": drawn(pictures.shift(c)),
+                "foreign": [(name, drawn(drawing)) for name, drawing in foreign.curves(c)],
+                "guard": drawn(guarding.curve(c)),
+                "harm": [(heading, drawn(drawing)) for heading, drawing in harm.pictures(c)],
+                "elsewhere": drawn(pictures.agreement_elsewhere(c)),
+            },
+            harmed=[sentences([text]) for text in said(c.harm)] if c.harm is not None else [],
+            tables=(found := _tables(c)),
+            foreign_names=[name for name in found if name.startswith("foreign-")],
+            shown=[] if test is None else shown(c, test, show_rows),
+            corrupted={
+                "legend": drawn(corrupted.legend(c)),
+                "pictures": [(heading, drawn(drawing)) for heading, drawing in corrupted.drawings(c)],
+            },
+            too_few=[table for table in foreign.tables(c) if not table.rows],
+            similar="similarities" in c.pictures,
+            labelled=bool(c.quality),
+            margin=None if c.claim.get("margin") is None else f"{c.claim['margin']:.3g}",
+            one_seed=_seeds(c) == 1,
+            positive="reliability_positive" in c.pictures,
+            temperature=c.identity["student"].get("temperature"),
+            which=_which(c, student_of(recipe)),
+            identity=_identity(c),
+            recipe=recipe,
+        )
     )
     write_atomic(out / "report.html", visible(page))
     return out / "report.html"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.certificate import digits, metric_name
-from attar.errors import MissingExtra
 from attar.files import write_atomic
-from attar.report.drawing import Drawing
+from attar.report.pages import TEMPLATES, drawn, environment, markup
 from attar.report.search import choices, evidence, tables
 from attar.report.search.fronts import against, describe, won
 from attar.report.search.leaderboard import ranked
@@ -19,7 +18,6 @@ from attar.searched import Searched, front
 
 __all__ = ["commands", "write_search_page"]
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED = 1000  # trials in the page's own list, the best first
 
 
@@ -42,62 +40,55 @@ def write_search_page(s: Searched, out: Path) -> Path:
     Whatever is shown is escaped; the page's only script is its own, named by its digest, and shows the trial that is pointed at everywhere.
     Raises MissingExtra without jinja2.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ModuleNotFoundError as error:
-        raise MissingExtra("jinja2", "report") from error
-
-    def drawn(drawing: Drawing | None) -> Markup | None:
-        return None if drawing is None else Markup(drawing.svg())  # Drawing escapes every text it holds
 
     def file(name: str) -> str:
         return (TEMPLATES / name).read_text(encoding="utf-8")
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     script = file("search.js")
     ahead = front(s.trials, s.better)
-    page = environment.get_template("search.html").render(
-        style=Markup(file("style.css") + file("search.css")),
-        script=Markup(script),
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        name=_name(out.resolve()),
-        s=s,
-        facts=_facts(s),
-        replies=replies(s),
-        bounds=tables.bounds(s),
-        commands=commands(s, out),
-        pictures={
-            "latency": drawn(against(s, "latency")),
-            "size": drawn(against(s, "size")),
-            "lanes": drawn(choices.lanes(s)),
-            "importances": drawn(choices.importances(s)),
-            "sizes": drawn(evidence.sizes(s)),
-            "finalists": drawn(evidence.finalists(s)),
-            "predicted": [(p.family, drawn(evidence.predicted(p, str(k)))) for k, p in enumerate(s.pricing) if p.held_out],
-        },
-        tables={
-            "finalists": tables.finalists(s),
-            "competitors": tables.competitors(s),
-            "pricing": tables.pricing(s),
-            "rungs": tables.rungs(s),
-            "times": tables.times(s),
-            "failures": tables.failures(s),
-        },
-        trials=[
-            (t, "" if t.score is None else digits(t.score), *tables.costs(t.price), t in ahead, describe(t, s.metric))
-            for t in ranked(s)[:LISTED]
-        ],
-        states=tables.STATES,
-        counts=", ".join(
-            f"{count:,} {said}" for state, said in tables.STATES.items() if (count := sum(t.state == state for t in s.trials))
-        ),
-        listed=LISTED,
-        metric=metric_name(s.metric),
-        drew={"dear": any(t.state == "dear" for t in s.trials), "first": _on_first(s)},
-        notes=[sentences([note]) for note in s.notes],
+    page = (
+        environment()
+        .get_template("search.html")
+        .render(
+            style=markup(file("style.css") + file("search.css")),
+            script=markup(script),
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            name=_name(out.resolve()),
+            s=s,
+            facts=_facts(s),
+            replies=replies(s),
+            bounds=tables.bounds(s),
+            commands=commands(s, out),
+            pictures={
+                "latency": drawn(against(s, "latency")),
+                "size": drawn(against(s, "size")),
+                "lanes": drawn(choices.lanes(s)),
+                "importances": drawn(choices.importances(s)),
+                "sizes": drawn(evidence.sizes(s)),
+                "finalists": drawn(evidence.finalists(s)),
+                "predicted": [(p.family, drawn(evidence.predicted(p, str(k)))) for k, p in enumerate(s.pricing) if p.held_out],
+            },
+            tables={
+                "finalists": tables.finalists(s),
+                "competitors": tables.competitors(s),
+                "pricing": tables.pricing(s),
+                "rungs": tables.rungs(s),
+                "times": tables.times(s),
+                "failures": tables.failures(s),
+            },
+            trials=[
+                (t, "" if t.score is None else digits(t.score), *tables.costs(t.price), t in ahead, describe(t, s.metric))
+                for t in ranked(s)[:LISTED]
+            ],
+            states=tables.STATES,
+            counts=", ".join(
+                f"{count:,} {said}" for state, said in tables.STATES.items() if (count := sum(t.state == state for t in s.trials))
+            ),
+            listed=LISTED,
+            metric=metric_name(s.metric),
+            drew={"dear": any(t.state == "dear" for t in s.trials), "first": _on_first(s)},
+            notes=[sentences([note]) for note in s.notes],
+        )
     )
     write_atomic(out / "search.html", page)
     return out / "search.html"
@@ -164,14 +155,14 @@ def replies(s: Searched) -> list[Reply]:
 def _else(s: Searched) -> Reply:
     """Whether a competitor keeps the budget and comes within the margin of the teacher, by the middle of its interval."""
     question, to = "Would something simpler do?", "competitors"
-    asked = [c for c in s.competitors if c.score is not None and c.score.value is not None]
+    asked = [(c, c.score.value) for c in s.competitors if c.score is not None and c.score.value is not None]
     teacher = s.teacher.score.value if s.teacher.score is not None else None
     if not asked or teacher is None:
         return Reply(question, to, "unasked", "Not asked", text="No competitor was measured.")
     goal = teacher - s.better * s.margin
-    fits = [c for c in asked if c.within]
-    near = [c for c in fits if s.better * (c.score.value - goal) >= 0]  # type: ignore[union-attr,operator]  # pyright: ignore[reportOptionalMemberAccess, reportOptionalOperand] asked, see there
-    said = [f"{c.name}: {interval(c.score)}, {'within' if c.within else 'over'} the budget" for c in asked if c.score is not None]
+    fits = [(c, value) for c, value in asked if c.within]
+    near = [c for c, value in fits if s.better * (value - goal) >= 0]
+    said = [f"{c.name}: {interval(c.score)}, {'within' if c.within else 'over'} the budget" for c, _ in asked if c.score is not None]
     text = sentences(said)
     if near:
         names = " and ".join(c.name for c in near)

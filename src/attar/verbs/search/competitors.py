@@ -31,6 +31,7 @@ from attar.verbs.evaluate.scoring import figure, resamples
 from attar.verbs.export import export
 from attar.verbs.export.folder import FLOAT, INT8
 from attar.verbs.search.parts import Cut, Mean, Trees, cuts_of, fewer_layers, narrowed, numbers_of, tree_graph
+from attar.verbs.search.pricing import priced
 
 __all__ = ["LABELS", "TEACHER", "Beside", "beside"]
 
@@ -132,23 +133,6 @@ def beside(
     )
     prices = {name: priced(compared.costs[name], _precision(source)) for name, source in (finalists or {}).items()}
     return Beside(found[0], tuple(found[1:]), prices, told)
-
-
-def priced(cost: Cost, precision: Precision) -> Priced:
-    """What was measured, as a search records it."""
-    p95 = cost.latency_ms.p95
-    return Priced(
-        latency_ms=p95.value,
-        p50_ms=cost.latency_ms.p50.value,
-        low_ms=p95.low,
-        high_ms=p95.high,
-        rows_per_second=cost.rows_per_second.value,
-        size_bytes=cost.size_bytes,
-        parameters=cost.parameters,
-        memory_mb=cost.memory_mb,
-        measured=True,
-        precision=precision,
-    )
 
 
 # --------------------------------------------------------------------------------------------------------------------- what there is

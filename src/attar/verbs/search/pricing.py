@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from attar.cost import Budget, Candidate, Compared, compare, energy_mj, machine, peak_memory_mb, working_memory_mb
+from attar.cost import Budget, Candidate, Compared, Cost, compare, energy_mj, machine, peak_memory_mb, working_memory_mb
 from attar.data import Data
 from attar.errors import EvidenceError
 from attar.guards import Guard
@@ -30,7 +30,7 @@ from attar.verbs.export.rows import Feed, take
 from attar.verbs.search.drafts import GROWN, Draft, Drafts, Precision, identity
 from attar.verbs.search.shapes import Shape, Shapes, family_of
 
-__all__ = ["Law", "Prices", "spread"]
+__all__ = ["Law", "Prices", "priced", "spread"]
 
 EXPORTS = 24  # of a family
 FEWEST = 8  # exports from which on a law is worth fitting
@@ -38,6 +38,23 @@ TRUST = 0.10  # mean error on held-out exports up to which a law may price
 SECONDS = 0.3  # of measuring, for each export
 SINGLES = 64  # rows asked one by one
 IDENTITY, REFERENCE = "identity", "reference"
+
+
+def priced(cost: Cost, precision: Precision) -> Priced:
+    """What was measured, as a search records it; its interval is one of 95 %."""
+    p95 = cost.latency_ms.p95
+    return Priced(
+        latency_ms=p95.value,
+        p50_ms=cost.latency_ms.p50.value,
+        low_ms=p95.low,
+        high_ms=p95.high,
+        rows_per_second=cost.rows_per_second.value,
+        size_bytes=cost.size_bytes,
+        parameters=cost.parameters,
+        memory_mb=cost.memory_mb,
+        measured=True,
+        precision=precision,
+    )
 
 
 @dataclass(frozen=True)
@@ -228,24 +245,14 @@ class Prices:
             source, rows, rows, size_bytes=source.size_bytes, parameters=source.parameters, batch=self.bounds.batch, singles=SINGLES
         )
         cost = compare({"": candidate}, seconds=4 * SECONDS, threads=self.bounds.threads, undisturbed=True).costs[""]
-        p95 = cost.latency_ms.p95
         text = source.manifest["text"]
         feed = Feed(None if text is None else TextFeed.from_json(text, source.file.parent))
         feeds = feed.arrays(take(rows, feed.pieces(rows)[0]))
         precision: Precision = "int8" if source.manifest["files"][source.file.name]["precision"] == "int8" else "float"
-        return Priced(
-            latency_ms=p95.value,
-            p50_ms=cost.latency_ms.p50.value,
-            low_ms=p95.low,
-            high_ms=p95.high,
-            rows_per_second=cost.rows_per_second.value,
-            size_bytes=source.size_bytes,
-            parameters=source.parameters,
+        return replace(
+            priced(cost, precision),
             macs=macs,
-            memory_mb=cost.memory_mb,
             energy_mj=None if macs is None else energy_mj(macs, source.size_bytes, precision),
-            measured=True,
-            precision=precision,
             peak_mb=peak_memory_mb(source.file.read_bytes(), feeds, threads=self.bounds.threads),
         )
 

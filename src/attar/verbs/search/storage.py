@@ -13,7 +13,9 @@ Whoever claims, tells or rescues does so in turn: one lock for each storage, whi
 
 from __future__ import annotations
 
+import abc
 import fcntl
+import importlib.util
 import math
 import os
 import socket
@@ -471,27 +473,28 @@ def shown(where: str | Path) -> str:
 
 
 @dataclass
-class _Place:
+class _Place(abc.ABC):
     """Where a study lies: what opens it, whose turn it is there, and its clock."""
 
     shown: str
     secrets: tuple[str, ...] = ()
 
-    def open(self, stack: ExitStack) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def open(self, stack: ExitStack) -> None: ...
 
-    def storage(self) -> BaseStorage:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def storage(self) -> BaseStorage: ...
 
-    def turn(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def turn(self) -> AbstractContextManager[None]: ...
 
     def now(self) -> float:
         """Seconds since 1970, by a clock that all workers share."""
         return time.time()
 
     def end_thread(self) -> None:
-        """What a thread that used the storage does last."""
+        """What a thread that used the storage does last; nothing, where a storage keeps nothing for each."""
+        return
 
 
 @dataclass
@@ -555,10 +558,8 @@ class _PostgreSQL(_Place):
     def open(self, stack: ExitStack) -> None:
         import sqlalchemy
 
-        try:
-            import psycopg  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        except ImportError:
-            raise MissingExtra("psycopg", "postgresql") from None
+        if importlib.util.find_spec("psycopg") is None:
+            raise MissingExtra("psycopg", "postgresql")
         self._sql = sqlalchemy
         # A server that was restarted is found again, and one whose machine vanished is given up within a minute.
         alive = {"connect_timeout": _CONNECT, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
