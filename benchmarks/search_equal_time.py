@@ -45,10 +45,10 @@ from attar.signal import Source
 from attar.sources import module
 from attar.statistics.fronts import front, hypervolume
 from attar.verbs.evaluate.models import Model
-from attar.verbs.search import SEARCHING
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import halved
+from attar.verbs.search.timing import SEARCHING
 from attar.verbs.search.training import Candidate, Classroom
 
 STUDENT = "mlp(width=integer(4, 256, log=True), depth=integer(1, 4))"

@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 import attar
-import attar.verbs.search as searching
+import attar.verbs.search.ending as ending
 from attar import cohort
 from attar.certificate import Figure
 from attar.errors import DataError, RunError
@@ -69,7 +69,7 @@ def asked(out: Path, **changes: Any) -> Searched:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "MEASURED", 0.02)
+    monkeypatch.setattr(ending, "MEASURED", 0.02)
     monkeypatch.setattr(pricing, "SECONDS", 0.02)
 
 
@@ -77,13 +77,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_recommends_a_student_and_leaves_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by, them = list[set[int]](), searching.beside
+    by, them = list[set[int]](), ending.beside
 
     def beside(teacher: Any, data: Any, task: Any, rows: Any, **how: Any) -> Any:
         by[:] = [set(data.valid.ids.tolist()), set(rows.ids.tolist())]
         return them(teacher, data, task, rows, **how)
 
-    monkeypatch.setattr(searching, "beside", beside)
+    monkeypatch.setattr(ending, "beside", beside)
     found = asked(tmp_path / "search")
     assert len(by[0]) == found.rows["half A"] and not by[0] & by[1]  # the rows that fix thresholds and temperatures judge nobody
     labels = next(each for each in found.finalists if each.arm == "labels")
