@@ -20,7 +20,7 @@ import attar
 import attar.verbs.search.ending as ending
 from attar import cohort
 from attar.certificate import Figure
-from attar.errors import DataError, RunError
+from attar.errors import DataError, EvidenceError, RunError
 from attar.loop import Fit, Stopped
 from attar.objective import blend, kl, labels
 from attar.objective.turning import knobs, turned
@@ -139,6 +139,12 @@ def test_what_was_refused_before_any_trial_leaves_the_folder_to_the_corrected_re
     assert teacher.read_bytes() == before
     changed = next(event.text for event in said if event.stage == "recipe")
     assert "student: was" in changed and "budget: was" in changed
+
+
+def test_a_budget_that_nothing_keeps_is_told_before_a_teacher_is_taught(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="the exported identity function alone takes"):
+        asked(tmp_path / "search", budget=attar.budget(latency_ms=1e-6))
+    assert not (tmp_path / "search").exists()
 
 
 def test_a_study_without_trials_is_of_nothing_yet_and_whoever_claims_first_says_of_what(tmp_path: Path) -> None:

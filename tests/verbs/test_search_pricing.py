@@ -20,7 +20,9 @@ from attar.task import task_for
 from attar.testing.small import small_images, small_table
 from attar.verbs.export import export
 from attar.verbs.search.drafts import Drafts, _but_weights  # pyright: ignore[reportPrivateUsage] what "alike" means
-from attar.verbs.search.pricing import Law, Prices, spread
+from attar.verbs.search.floor import floor_of, need_possible
+from attar.verbs.search.law import Law, spread
+from attar.verbs.search.pricing import Prices
 from attar.verbs.search.shapes import Shapes, family_of
 
 TABLE, IMAGES = small_table(300), small_images(200)
@@ -47,13 +49,12 @@ class Fabricated(Prices):
         from attar.verbs.search.pricing import _exactly, _Measured
 
         draft = self.drafts.make(GRID[0])
-        self._reference = draft
         found = {}
         for text, student in students.items():
             self.asked.append(text)
             ms = law_of(student, self.shapes) * math.exp(self.error * self.chance.normal())
             found[text] = _Measured(draft, ms / 1.2, ms, ms * 0.99, ms * 1.01, ms / 1e4)
-            self._exact[text] = _exactly(found[text], 0.0)
+            self.exact[text] = _exactly(found[text], 0.0)
         return found
 
 
@@ -71,19 +72,19 @@ def test_a_known_law_is_found_again_and_its_exports_are_left_out_in_turn() -> No
     prices = fabricated(0.02)
     (pricing,) = prices.pricings
     assert pricing.trusted
-    assert pricing.exports == 20 == len(pricing.held_out)
-    assert 0 < pricing.error < 0.05
+    assert pricing.exports == 8 == len(pricing.held_out)  # of so good a law no more are made
+    assert 0 < pricing.error < 0.07
     assert pricing.error == pytest.approx(np.mean([abs(p / m - 1) for p, m in pricing.held_out]))
     others = [s for s in GRID if repr(s) not in prices.asked]
-    assert len(others) == 10
+    assert len(others) == 22
     for student in others:
         price, true = prices.price(student), law_of(student, prices.shapes)
         assert not price.measured
-        assert price.latency_ms == pytest.approx(true, rel=0.06)
+        assert price.latency_ms == pytest.approx(true, rel=0.1)
         assert price.low_ms is not None
         assert price.high_ms is not None
         assert price.low_ms < price.latency_ms < price.high_ms  # type: ignore[operator]
-    assert len(prices.asked) == 20  # a price asks nothing of the machine
+    assert len(prices.asked) == 8  # a price asks nothing of the machine
 
 
 def test_ninety_percent_of_one_more_export_lie_within_the_spread() -> None:
@@ -101,6 +102,7 @@ def test_a_law_that_errs_by_more_than_a_tenth_is_refused_and_each_candidate_meas
     prices = fabricated(0.5, said)
     (pricing,) = prices.pricings
     assert pricing.error > 0.10
+    assert pricing.exports == 20  # as many as may be made
     assert not pricing.trusted
     assert any("above 0.1: each candidate's own export will be measured" in event.text for event in said)
     student = next(s for s in GRID if repr(s) not in prices.asked)
@@ -118,7 +120,7 @@ def test_few_students_are_measured_and_none_is_guessed() -> None:
     prices = Here.learn(GRID[:5], TABLE, TASK, exports=20)
     assert prices.pricings == ()
     assert all(prices.price(student).measured for student in GRID[:5])
-    assert sorted(Here.asked) == sorted({repr(s) for s in GRID[:5]} | {repr(GRID[0])})
+    assert sorted(Here.asked) == sorted(repr(s) for s in GRID[:5])
 
 
 def test_prices_grow_with_the_student_and_are_numbers() -> None:
@@ -201,7 +203,7 @@ def test_a_draft_weighs_what_an_export_weighs(tmp_path) -> None:
     assert abs(draft.size_bytes - exported.files["student.onnx"].bytes) <= 16  # the temperature is spelt with other digits
 
 
-def test_real_students_are_priced_and_a_budget_below_the_identity_function_is_refused(tmp_path) -> None:
+def test_real_students_are_priced(tmp_path) -> None:
     students = [mlp(width=width, depth=1) for width in range(4, 200, 4)]
     prices = Prices.learn(students, TABLE, TASK, bounds=budget(memory_mb=50, latency_ms=5), exports=8)
     (pricing,) = prices.pricings
@@ -209,7 +211,8 @@ def test_real_students_are_priced_and_a_budget_below_the_identity_function_is_re
     assert np.isfinite(pricing.error)
     price = prices.price(mlp(width=33, depth=1))
     assert price.parameters == sum(p.numel() for p in mlp(width=33, depth=1)(TABLE.schema, 0).parameters())
-    assert prices.floor[0] < price.latency_ms < 5  # type: ignore[operator]
+    floor = floor_of(students[0], TABLE, Budget())
+    assert floor.latency_ms.p50.value < price.latency_ms < 5  # type: ignore[operator]
     drafted = prices.drafts.make(mlp(width=33, depth=1), "mlp", 1)
     assert price.size_bytes == pytest.approx(drafted.size_bytes, rel=0.01)
     exported = export(mlp(width=33, depth=1)(TABLE.schema, 0), TABLE, TASK, at=tmp_path / "student")
@@ -218,16 +221,19 @@ def test_real_students_are_priced_and_a_budget_below_the_identity_function_is_re
     assert real.memory_mb is None or real.peak_mb is None or real.peak_mb > real.memory_mb
     assert "ONNX Runtime" in prices.where
     assert real.energy_mj == pytest.approx(price.energy_mj, rel=0.01)
-    least = prices.floor[0] / 1000
+
+
+def test_a_budget_below_the_identity_function_is_refused_before_anything_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Drafts, "make", None)
     for bounds, said in (
-        (budget(latency_ms=least), rf"latency_ms={least:g}: the exported identity function alone takes 0\.0"),
+        (budget(latency_ms=1e-6), r"latency_ms=1e-06: the exported identity function alone takes 0\.0"),
         (budget(size_mb=1e-5), r"size_mb=1e-05: the exported identity function alone is 0\.00"),
         (budget(rows_per_second=1e15), r"rows_per_second=1e\+15: the exported identity function alone answers"),
     ):
-        anew = Prices(TABLE, TASK, bounds, prices.drafts, prices.shapes)
         with pytest.raises(EvidenceError, match=said) as error:
-            anew.price(students[0])
+            need_possible(bounds, GRID[0], TABLE)
         assert next(iter(said.split("="))) in str(error.value.hint)
+    need_possible(budget(latency_ms=100, size_mb=1), GRID[0], TABLE)
 
 
 def test_trees_and_int8_have_drafts() -> None:

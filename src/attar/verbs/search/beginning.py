@@ -25,6 +25,7 @@ from attar.verbs.evaluate.models import Model
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
 from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
+from attar.verbs.search.floor import need_possible
 from attar.verbs.search.job import SearchJob
 from attar.verbs.search.protocol import Halves, halved
 from attar.verbs.search.storage import tried
@@ -111,6 +112,8 @@ def begin(job: SearchJob, out: Path, study: str, *, free: bool, resume: bool, li
     """Data, spaces and teacher; its answers stored. free: for any recipe, as of `claim`. Raises RunError for a folder of another search."""
     data, task, spaces, plain = _read(job, out)
     halves = halved(data)
+    if free:
+        need_possible(job.budget or Budget(), plain.student, data)
     text = said(job, spaces.recipe, out)
     recipe = out / "recipe.yaml"
     if not free:

@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,11 +78,11 @@ class Draft:
         return lambda: [session.run(names, text.arrays(take(batch, piece).inputs, keep=False)) for piece in text.pieces(batch.inputs)]
 
 
-def identity(draft: Draft, rows: Batch) -> Draft:
+def identity(feed: Feed, rows: Batch, threads: int = 1) -> Draft:
     """The graph that takes what a student takes, and answers it unchanged: what a call costs before a student does anything."""
     from onnx import helper
 
-    feeds = draft.feed.arrays(take(rows, slice(0, 2)))
+    feeds = feed.arrays(take(rows, slice(0, 2)))
     nodes, inputs, outputs = [], [], []
     for name, array in feeds.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -94,7 +94,7 @@ def identity(draft: Draft, rows: Batch) -> Draft:
         helper.make_graph(nodes, "identity", inputs, outputs), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR
     )
     content = model.SerializeToString(deterministic=True)
-    return replace(draft, content=content, size_bytes=len(content), parameters=0, macs=0, output=outputs[0].name, precision="float")
+    return Draft(content, len(content), 0, 0, outputs[0].name, feed, traced=False, precision="float", threads=threads)
 
 
 @dataclass

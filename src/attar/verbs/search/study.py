@@ -67,11 +67,16 @@ class Asking:
     def begin(self) -> None:
         """What experience says to try first is tried first, in batches of one architecture each."""
         for point in self.spaces.priors(self.arm):
-            rest = tuple(sorted((name, value) for name, value in point.items() if name not in self.turning))
-            self.waiting.setdefault(rest, []).append(point)
+            self.waiting.setdefault(self._rest(point), []).append(point)
+
+    def _rest(self, point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """What of a point does not turn."""
+        return tuple(sorted((name, value) for name, value in point.items() if name not in self.turning))
 
     def first(self) -> Question | None:
         """A candidate with which a batch begins; None where the study has none left."""
+        if self.prior:  # those of its architecture that the batch before had no room for
+            self.waiting[self._rest(self.prior[0])] = self.prior
         self.prior = self.waiting.pop(next(iter(self.waiting))) if self.waiting else []
         found = self._claimed({})
         return None if found is None else Question(found, self._design(found), found.number)

@@ -30,7 +30,7 @@ from attar.verbs.search.design import Design
 
 __all__ = ["Candidate", "Classroom", "Outcome"]
 
-TRACED = 200  # steps from which on tracing a batch, a fifth of a second, is regained, even where it is traced anew when some have left
+TRACED = 600  # steps from which on tracing a batch is regained: it costs what some 400 steps save, and is made anew when some have left
 GAIN = 0.95  # candidates train together where that takes no more than this share of the time
 
 Behind = Callable[[int, Mapping[int, float]], Collection[int]]
@@ -120,7 +120,7 @@ class Classroom:
         key = (first.arm, first.family, len(candidates))
         if key not in self.faster:
             group = self._group(candidates)
-            found = cohort.measure(group.members, group.lesson, first.fit, traced=True)
+            found = cohort.measure(group.members, group.lesson, first.fit, traced=_traced(group, first.fit))
             self.faster[key] = found.together <= GAIN * found.alone * len(candidates)
         return self.faster[key]
 
@@ -150,8 +150,6 @@ class Classroom:
 
     def _cohort(self, candidates: Sequence[Candidate], behind: Behind | None, listen: Listener) -> list[Outcome]:
         group, fit = self._group(candidates), candidates[0].design.fit
-        rows = group.lesson.rows
-        steps = fit.epochs * math.ceil(rows / fit.rows_a_step(rows))
         start = perf_counter()
         found = cohort.train(
             group.members,
@@ -162,7 +160,7 @@ class Classroom:
             stage=f"search {candidates[0].design.text}",
             stop=behind,
             forgiving=True,
-            traced=steps >= TRACED,
+            traced=_traced(group, fit),
         )
         share = (perf_counter() - start) / len(candidates)
         return [
@@ -207,6 +205,12 @@ class Classroom:
         student = module.student if isinstance(module, Distiller) else module
         whole = isinstance(module, Trees) or last == fit.epochs or last - trained.best_epoch >= fit.patience
         return Outcome(trained.score * better, rungs, last, whole, seconds, together, "", student.cpu().eval())
+
+
+def _traced(group: Group, fit: Fit) -> bool:
+    """Whether a batch trains so long that tracing it is regained."""
+    rows = group.lesson.rows
+    return fit.epochs * math.ceil(rows / fit.rows_a_step(rows)) >= TRACED
 
 
 class _Fallen(Exception):

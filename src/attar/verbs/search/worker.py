@@ -22,6 +22,7 @@ from attar.verbs.search.training import Candidate, Classroom
 
 __all__ = ["Limits", "Place", "Worker", "over"]
 
+ARCHITECTURES = 12  # up to which each candidate may bring its own: a batch, which has one, would tell of few
 DEAR = 5  # times as many candidates as are to be trained may be dropped for their price
 
 
@@ -112,7 +113,13 @@ class Worker:
         self._try(asking, asking.again(self.limits.batch))
         first = asking.first()
         if first is not None and not self._dropped(asking, [first]):
-            self._try(asking, [first, *asking.more(first, self.limits.batch - 1)])
+            self._try(asking, [first, *asking.more(first, self._batch(asking.arm) - 1)])
+
+    def _batch(self, arm: Arm) -> int:
+        """How many candidates of one architecture are asked at a time: one at first, as long as most candidates bring a new one."""
+        tried = [each.trial.student for each in self._trained(arm)]
+        there = len(set(tried))
+        return 1 if there < ARCHITECTURES and 2 * there >= len(tried) else self.limits.batch
 
     def _try(self, asking: Asking, questions: Sequence[Question]) -> None:
         """Trains those that keep the budget, candidates of one form as one batch."""
