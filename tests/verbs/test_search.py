@@ -38,6 +38,7 @@ from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
 from attar.verbs.search.protocol import Drawn, Second, chosen, finalists_of, halved
 from attar.verbs.search.rungs import ENOUGH, Rungs
+from attar.verbs.search.storage import open_study, tried
 from attar.verbs.search.study import Told
 from attar.verbs.search.training import Candidate, Classroom
 from attar.verbs.search.worker import Worker, over
@@ -121,9 +122,37 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
 
 
-def test_a_budget_that_no_student_keeps_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_what_was_refused_before_any_trial_leaves_the_folder_to_the_corrected_recipe(tmp_path: Path) -> None:
+    out, data = tmp_path / "search", attar.data.arrays(*rows(), valid=0.3)
     with pytest.raises(RunError, match="none of 2 students drawn from the space keeps"):
-        asked(tmp_path / "search", budget=attar.budget(parameters=3))
+        asked(out, data=data, budget=attar.budget(parameters=3))
+    teacher, before = out / "teacher.txt", (out / "teacher.txt").read_bytes()
+    said: list[Event] = []
+
+    def stop(event: Event) -> None:
+        said.append(event)
+        if event.stage == "training":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked(out, data=data, student="mlp(width=choice(4, 16), depth=1)", listen=stop)  # and without --resume
+    assert teacher.read_bytes() == before
+    changed = next(event.text for event in said if event.stage == "recipe")
+    assert "student: was" in changed and "budget: was" in changed
+
+
+def test_a_study_without_trials_is_of_nothing_yet_and_whoever_claims_first_says_of_what(tmp_path: Path) -> None:
+    where, goals = tmp_path / "study.db", ["minimize"]
+    assert not tried(where)
+    with open_study(where, {"recipe": "one"}, goals) as late:
+        with open_study(where, {"recipe": "two"}, goals) as first:
+            assert not tried(where)
+            assert len(first.claim(1)) == 1
+        assert tried(where)
+        with pytest.raises(RunError, match="was begun as another's"):
+            late.claim(1)
+    with pytest.raises(RunError, match="another recipe: recipe two there, one here"):
+        open_study(where, {"recipe": "one"}, goals)
 
 
 def test_a_database_that_does_not_answer_is_told_before_anything_is_taught(tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ def test_who_only_reads_is_no_worker(journal: str) -> None:
 
 
 def test_a_study_of_something_else_is_refused_and_what_differs_is_named(where: str) -> None:
-    with open_study(where, **ME):
-        pass
+    with open_study(where, **ME) as ledger:
+        ledger.claim(1)
     message = refused(where, {**IDENTITY, "data": "1b", "teacher": "1c"})
     assert "another data and teacher" in message and "data 0b there, 1b here" in message and "recipe" not in message
     assert "another teacher: teacher 0c there, none here" in refused(where, {"recipe": "0a", "data": "0b"})
@@ -229,8 +229,8 @@ def test_a_study_of_something_else_is_refused_and_what_differs_is_named(where: s
 
 
 def test_another_attar_is_refused(journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_study(journal, **ME):
-        pass
+    with open_study(journal, **ME) as ledger:
+        ledger.claim(1)
     monkeypatch.setattr("attar.__version__", "9.9")
     assert "another attar" in (message := refused(journal)) and "9.9 here" in message and "same attar everywhere" in message
 

@@ -148,13 +148,13 @@ class _Searching:
 
     def run(self) -> Searched:
         _need_libraries()
-        claim(self.out, resume=self.resume)
-        if self.resume and (before := self.out / "search.json").exists():
-            self.seconds = dict(Searched.read(before).seconds)
         if "://" in self.study:
             reach(self.study)  # before anything is taught
+        free = claim(self.out, self.study, resume=self.resume)
+        if self.resume and (before := self.out / "search.json").exists():
+            self.seconds = dict(Searched.read(before).seconds)
         with self._part("teacher"):
-            self.begun = begin(self.job, self.out, self.study, resume=self.resume, listen=self.listen)
+            self.begun = begin(self.job, self.out, self.study, free=free, resume=self.resume, listen=self.listen)
             self.ending = Ending(self.begun, self.timing, self.listen)
         with self._part("pricing"):
             self.prices = prices = prices_of(self.begun, self.seed, self.listen)

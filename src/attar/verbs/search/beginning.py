@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.job import SearchJob
 from attar.verbs.search.protocol import Halves, halved
+from attar.verbs.search.storage import tried
 from attar.verbs.search.training import Classroom
 from attar.verbs.search.worker import Place
 
@@ -87,30 +89,43 @@ class Begun:
         return said(self.job, recipe, self.out)
 
 
-def claim(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that is there already: raise RunError, unless the search goes on with it."""
+def claim(out: Path, study: str, *, resume: bool) -> bool:
+    """Whether the folder is still free for any recipe: it is not there, or its search was refused before it had tried a candidate.
+
+    Raises RunError for a folder of something else, and for that of a search which has trials, unless it goes on with it.
+    """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
-    begun = out.exists() and not {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}
-    if begun and not resume:
+    if not out.exists() or {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
+        return True
+    path = out / "manifest.json"
+    own = path.exists() and json.loads(path.read_text(encoding="utf-8")).get("verb") == "search"
+    if own and not tried(study):
+        return True
+    if not resume:
         raise RunError(f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another")
+    return False
 
 
-def begin(job: SearchJob, out: Path, study: str, *, resume: bool, listen: Listener) -> Begun:
-    """Data, spaces and teacher; its answers stored. Raises RunError for a folder of another search."""
+def begin(job: SearchJob, out: Path, study: str, *, free: bool, resume: bool, listen: Listener) -> Begun:
+    """Data, spaces and teacher; its answers stored. free: for any recipe, as of `claim`. Raises RunError for a folder of another search."""
     data, task, spaces, plain = _read(job, out)
-    same_data(out, data)
+    halves = halved(data)
     text = said(job, spaces.recipe, out)
     recipe = out / "recipe.yaml"
-    free = () if "\nguard:" in text else ("guard",)  # which a run would have
-    if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), text, free)):
-        raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
+    if not free:
+        same_data(out, data)
+    guarded = () if "\nguard:" in text else ("guard",)  # which a run would have
+    if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), text, guarded)):
+        if not free:
+            raise RunError(f"{out} belongs to another recipe:\n{changes}", hint="--out names another folder, or remove this one")
+        listen(Event("recipe", text=f"changed before anything was tried:\n{changes}"))
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(recipe, text)
     manifest(out, data, text)
+    amend(out, verb="search")
     for note in data.notes:
         listen(Event("data", text=note))
-    halves = halved(data)
     teacher = Teacher(plain, out, data, task, resume=resume, listen=listen)
     teacher.annotate()
     amend(out, teacher=teacher.source.fingerprint)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as Asked
 
-__all__ = ["DEATHS", "Ledger", "Left", "open_study", "reach", "shown"]
+__all__ = ["DEATHS", "Ledger", "Left", "open_study", "reach", "shown", "tried"]
 
 DEATHS = 3
 """How often a trial is repeated whose worker died; one that takes its worker down each time is given up after that."""
@@ -103,7 +103,8 @@ def open_study(
     beat: seconds between two signs of life; patience: of silence, after which a worker is taken for dead. A dead one of this machine is
         known at once.
 
-    Raises RunError for a place that does not answer, is none of these or refuses; and for a study of something else, which it names.
+    Raises RunError for a place that does not answer, is none of these or refuses; and for a study of something else, which it names. One
+    that has no trial yet is of nothing so far.
     Raises MissingExtra without optuna, or without psycopg for PostgreSQL.
     """
     optuna = _optuna()
@@ -121,7 +122,8 @@ def open_study(
                 limits = {**study.user_attrs.get(_LIMITS, {})}
                 limits |= {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value is not None}
                 study.set_user_attr(_LIMITS, limits)
-        return Ledger(study, storage, place, stack.pop_all(), new=new, beat=beat, patience=patience)
+                ours = study.user_attrs[_IDENTITY]
+        return Ledger(study, storage, place, stack.pop_all(), identity=ours, new=new, beat=beat, patience=patience)
 
 
 def reach(where: str | Path) -> None:
@@ -130,6 +132,19 @@ def reach(where: str | Path) -> None:
     place = _place(where)
     with ExitStack() as stack, _explained(place):
         place.open(stack)
+
+
+def tried(where: str | Path) -> bool:
+    """Whether any study at `where` has a trial; what is not there has none. Raises as `reach` does."""
+    _optuna()
+    place = _place(where)
+    if isinstance(place, _File) and not place.path.exists():
+        return False
+    with ExitStack() as stack, _explained(place):
+        place.open(stack)
+        storage = place.storage()
+        stack.callback(place.end_thread)
+        return any(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
 
 
 class Ledger:
@@ -142,9 +157,19 @@ class Ledger:
     """
 
     def __init__(
-        self, study: Study, storage: BaseStorage, place: _Place, opened: ExitStack, *, new: bool, beat: float, patience: float
+        self,
+        study: Study,
+        storage: BaseStorage,
+        place: _Place,
+        opened: ExitStack,
+        *,
+        identity: Mapping[str, str],
+        new: bool,
+        beat: float,
+        patience: float,
     ) -> None:
         self.study, self.new = study, new
+        self._identity = dict(identity)
         self.where = place.shown
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._storage, self._place, self._opened = storage, place, opened
@@ -371,6 +396,9 @@ class Ledger:
     def _work(self) -> None:
         """Registers with the first trial, and beats from there on."""
         if not self._working:
+            if self._storage.get_study_user_attrs(self._id)[_IDENTITY] != self._identity:
+                hint = "go on with what it is of now, or begin another study elsewhere"
+                raise RunError(f"the study at {self.where} was begun as another's, before anything was tried in it", hint=hint)
             self._working, self._record["start"] = True, self._place.now()
             self._sign()
             self._thread.start()
@@ -411,11 +439,12 @@ def _owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _same(study: Study, identity: Mapping[str, str], directions: Sequence[str], where: str) -> bool:
-    """Whether the study is new. Raises RunError where it is of something else."""
+    """Whether the study is new: it has no trial. Raises RunError where it is of something else."""
     there = study.user_attrs.get(_IDENTITY)
     goals = [direction.name.lower() for direction in study.directions]
-    if there is None:
-        if study.get_trials(deepcopy=False):
+    some = bool(study.get_trials(deepcopy=False))
+    if there is None or not some:
+        if some:
             raise RunError(f"the study {study.study_name!r} at {where} was not made by attar search", hint="choose another place for it")
         there = dict(identity)
         study.set_user_attr(_IDENTITY, there)
