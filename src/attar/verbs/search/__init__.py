@@ -35,7 +35,7 @@ from attar.verbs.distill import precheck
 from attar.verbs.distill.judge import labelled_rows
 from attar.verbs.distill.processes import can_fork, shared
 from attar.verbs.evaluate import margin_of
-from attar.verbs.evaluate.models import Model
+from attar.verbs.evaluate.models import Model, judge
 from attar.verbs.run import Job, Teacher, amend, difference, manifest, read_data, same_data
 from attar.verbs.search.advice import advice
 from attar.verbs.search.competitors import LABELS, beside
@@ -44,7 +44,7 @@ from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.final import Final, name_of
 from attar.verbs.search.importances import importances
 from attar.verbs.search.pricing import Prices
-from attar.verbs.search.protocol import Second, chosen, finalists_of, halved
+from attar.verbs.search.protocol import Second, chosen, finalists_of, halved, same_deal
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.smallest import Smallest, smallest
 from attar.verbs.search.storage import reach, shown
@@ -124,7 +124,7 @@ def search(
         seconds in all; whichever ends first. Neither: 100 trials.
     workers: processes at a time, of this machine. out: the folder of the search, by default `runs/search`; it is never overwritten:
         `resume` goes on with it.
-    seed: of what is drawn.
+    seed: of what is drawn, and of which half of the validation rows a row is in.
 
     The teacher is asked once. Epochs and candidates are chosen on one half of the validation rows, finalists are trained anew over five
     seeds and compared on the other half; test rows are not read.
@@ -267,6 +267,7 @@ class _Searching:
         job, out = self.job, self.out
         self.data, self.task, self.spaces, plain = self._read()
         same_data(out, self.data)
+        same_deal(out, self.seed)
         self.text = self._said(self.spaces.recipe)
         recipe = out / "recipe.yaml"
         free = () if "\nguard:" in self.text else ("guard",)  # which a run would have
@@ -275,9 +276,10 @@ class _Searching:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "recipe.yaml", self.text)
         manifest(out, self.data, self.text)
+        amend(out, deal=self.seed)
         for note in self.data.notes:
             self.listen(Event("data", text=note))
-        self.halves = halved(self.data)
+        self.halves = halved(self.data, self.seed)
         teacher = Teacher(plain, out, self.data, self.task, resume=self.resume, listen=self.listen)
         teacher.annotate()
         amend(out, teacher=teacher.source.fingerprint)
@@ -286,6 +288,7 @@ class _Searching:
         self.arms: tuple[Arm, ...] = ("student", "labels") if bool(labelled_rows(self.task, self.data.train).any()) else ("student",)
         lines = {key: write(getattr(self.spaces, key).node) for key in LINES}
         lines |= {"task": repr(self.task), "budget": repr(self.budget), "data": self.data.fingerprint}
+        lines |= {"deal of validation rows": f"by seed {self.seed}"}
         self.place = Place(self.study, {**lines, "teacher": teacher.source.fingerprint})
 
     def _read(self) -> tuple[Data, Task, Spaces, Job]:
@@ -397,12 +400,15 @@ class _Searching:
         final = replace(final, epochs=self._epochs(asked, fit, final.epochs_there(asked)))
         models = self.students = final.train(asked)
         there = [trial for trial in asked if name_of(trial) in models]
-        drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
+        for trial in there:
+            model = models[name_of(trial)][0]
+            self.shipped[name_of(trial)] = final.shipped(trial, model, self.data, self.task, self.job.deploy, self.guard)
+        files = {name_of(trial): judge(self.shipped[name_of(trial)]).source for trial in there}
+        drawn = second.drawn({name: models[name] for name in files}, files)
         assert self.prices is not None
         found = []
         for trial in there:
             name = name_of(trial)
-            self.shipped[name] = final.shipped(trial, models[name][0], self.data, self.task, self.job.deploy, self.guard)
             price = self.prices.measured(self.shipped[name], macs=trial.price.macs)
             within = all(value <= 0 for value in over(self.budget, price).values())
             found.append(
@@ -420,7 +426,7 @@ class _Searching:
                     difference=drawn.difference(name),
                 )
             )
-        self.finalists = tuple(found)
+        self.finalists = second.foretold(found, drawn, self.data.test)
         if drawn.teacher is not None and there:
             effects = [drawn.against(name_of(trial), "teacher") for trial in there]
             self.rows_sd = math.sqrt(2) * fmean(effect.row_se for effect in effects)  # the trials' rows are half, the claim's as many
