@@ -127,6 +127,14 @@ def test_the_search_is_asked_what_the_options_say_and_its_finding_is_told(folder
     assert max(map(len, result.stdout.splitlines())) <= 110
 
 
+@pytest.mark.parametrize("student", ["auto()", 'auto("mlp")', 'choice(auto("mlp"), forest(trees=integer(1, 5)))'])
+def test_what_the_data_settle_is_searched(student: str, folder: Path, desk: Desk) -> None:
+    (folder / "toy.yaml").write_text(RECIPE.replace("mlp(width=integer(2, 32), depth=choice(1, 2))", student))
+    result = call("search", "toy.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "auto(" in desk.asked["job"].recipe.text("elsewhere")
+
+
 def test_where_no_student_is_recommended_the_exit_code_is_three(folder: Path, desk: Desk) -> None:
     desk.found = replace(desk.found, winner=None, finalists=(), recommendation=("latency_ms binds: 0.05 ms would be needed.",))
     result = call("search", "toy.yaml")
@@ -141,6 +149,7 @@ def test_where_no_student_is_recommended_the_exit_code_is_three(folder: Path, de
     [
         (RECIPE.replace("integer(2, 32)", "integer(32, 2)"), "toy.yaml:4 (student)"),
         (RECIPE.replace("width=", "widht="), "width"),
+        (RECIPE.replace("student: mlp(", 'student: choice(auto("mlpp"), mlp(').replace("(1, 2))", "(1, 2)))"), "did you mean 'mlp'"),
         (RECIPE.replace("teacher:", "# teacher:"), "no teacher"),
     ],
 )

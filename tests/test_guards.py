@@ -303,3 +303,143 @@ def test_a_promise_of_groups_reads_back_and_so_does_one_from_before_there_were_a
         del cell["of"]
     assert [cell.of for cell in Promise.from_json(said).cells] == [""] * 4
     assert repr(guard(groups=True)) == 'guard(epsilon=0.05, delta=0.1, target="teacher", per="decision", groups=True)'
+
+
+def test_groups_that_nobody_asked_for_change_nothing() -> None:
+    valid, calibration = parted(1500, 0), parted(1500, 1)
+    bare = [replace(r, group=None) for r in (valid, calibration)]
+    for per in ("decision", "all"):
+        asked = guard(0.2, per=per)  # pyright: ignore[reportArgumentType] one of the three
+        assert asked.fit(valid, calibration, NAMES) == asked.fit(bare[0], bare[1], NAMES)
+
+
+# ── a floor of energy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def floored(count: int, seed: int, *, odd: float = 0.1) -> Rows:
+    """Rows with an energy; a share `odd` of all has little of it, and there the student is sure and a coin decides."""
+    some, rng = rows(count, seed), np.random.default_rng([seed, 2])
+    strange = rng.random(count) < odd
+    sure = np.where(strange, 1, some.confidence).astype(np.float32)
+    p = np.where(some.decision[:, None] == np.arange(2), sure[:, None], 1 - sure[:, None]).astype(np.float64)
+    right = np.where(strange, rng.integers(0, 2, count), some.right)
+    energy = (rng.normal(size=count) + np.where(strange, 0, 8)).astype(np.float32)
+    return Rows(sure, p, some.decision, right, energy=energy)
+
+
+def answered_with_floor(promise: Promise, r: Rows) -> np.ndarray:
+    assert r.energy is not None
+    assert promise.floor is not None
+    return answered(promise, r) & (r.energy >= np.float32(promise.floor))
+
+
+@pytest.mark.parametrize("energy", [0.0, 1.01, -0.5, math.nan])
+def test_a_share_that_no_floor_can_keep_is_refused(energy: float) -> None:
+    with pytest.raises(EvidenceError, match=f"guard\\(energy={energy:g}\\) is not a share above 0 and up to 1"):
+        guard(energy=energy)
+
+
+@pytest.mark.parametrize(("share", "stopped"), [(1.0, 0), (0.99, 5), (0.5, 250), (0.001, 499)])
+def test_the_floor_is_the_energy_that_the_share_of_validation_rows_reaches(share: float, stopped: int) -> None:
+    valid = floored(500, 0)
+    promise = guard(0.3, energy=share).fit(valid, floored(500, 1), NAMES)
+    assert valid.energy is not None
+    assert promise.floor == np.sort(valid.energy)[stopped]
+    assert (valid.energy < np.float32(promise.floor)).sum() == stopped
+    assert promise == guard(0.3, energy=share).fit(valid, floored(500, 1), NAMES)
+
+
+def test_the_floor_does_not_depend_on_calibration_rows() -> None:
+    valid = floored(500, 0)
+    assert len({guard(energy=0.9).fit(valid, floored(300, seed), NAMES).floor for seed in range(5)}) == 1
+
+
+def test_rows_below_the_floor_are_never_answered_and_stay_among_the_rows_of_their_cells() -> None:
+    calibration = floored(2000, 1)
+    promise = guard(0.2, energy=0.85).fit(floored(2000, 0), calibration, NAMES)
+    assert promise.certified
+    here, wrong = answered_with_floor(promise, calibration), calibration.decision != calibration.right
+    assert calibration.energy is not None
+    assert promise.floor is not None
+    below = calibration.energy < np.float32(promise.floor)
+    assert (promise.answered, promise.rows, promise.below) == (here.sum(), 2000, below.sum())
+    assert answered(promise, calibration)[below].any()  # whose confidence would do
+    for c, cell in enumerate(promise.cells):
+        mine = calibration.right == c
+        found = (cell.rows, cell.wrong, cell.answered, cell.answered_wrong)
+        assert found == (mine.sum(), wrong[mine].sum(), (mine & here).sum(), wrong[mine & here].sum())
+        assert cell.bound <= 0.2
+    assert promise.sentence.endswith(f"; {below.sum():,} of 2,000 lie below its floor of energy")
+
+
+@pytest.mark.parametrize("per", ["decision", "answer", "all"])
+def test_with_a_floor_the_promise_is_kept_by_fresh_rows_as_often_as_it_says(per: str) -> None:
+    """Of the rows that are answered, which are not below the floor; 150 calibrations, each with validation rows of its own."""
+    asked = guard(0.1, 0.1, per=per, energy=0.9)  # pyright: ignore[reportArgumentType] one of the three
+    fresh, broken, certified = floored(40_000, 999), 0, 0
+    wrong = fresh.decision != fresh.right
+    cell = {"decision": fresh.right, "answer": fresh.decision, "all": np.zeros_like(fresh.right)}[per]
+    for seed in range(150):
+        promise = asked.fit(floored(600, 2 * seed), floored(600, 2 * seed + 1), NAMES)
+        if promise.certified:
+            certified += 1
+            here = answered_with_floor(promise, fresh)
+            broken += any(wrong[here & (cell == c)].mean() > 0.1 for c in np.unique(cell[here]))
+    assert certified > 100
+    assert broken / 150 <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 150)
+
+
+def test_what_the_floor_stops_may_be_what_kept_a_guard_from_being_certified() -> None:
+    valid, calibration = floored(1000, 0), floored(1000, 1)
+    assert not guard(0.1, per="all").fit(valid, calibration, NAMES).certified
+    assert guard(0.1, per="all", energy=0.9).fit(valid, calibration, NAMES).certified
+
+
+def test_a_floor_that_leaves_too_few_rows_is_told_by_the_rows_it_leaves() -> None:
+    promise = guard(0.1, per="all", energy=0.01).fit(floored(1000, 0), floored(1000, 1), NAMES)
+    assert promise.state == "infeasible"
+    assert promise.cells[0].rows == 1000
+    assert promise.cells[0].answered < 22
+    assert "lie below its floor of energy" in promise.sentence
+
+
+def test_a_floor_goes_with_groups() -> None:
+    valid, calibration = (replace(floored(1500, s), group=parted(1500, s).group) for s in (0, 1))
+    promise = guard(0.3, per="all", groups=True, energy=0.95).fit(valid, calibration, NAMES, groups=SEXES)
+    assert promise.certified
+    here = answered_with_floor(promise, calibration)
+    assert calibration.group is not None
+    assert [cell.answered for cell in promise.cells[1:]] == [int((here & (calibration.group[:, 0] == g)).sum()) for g in (0, 1)]
+
+
+def test_energies_that_are_no_numbers_and_no_validation_rows_are_refused() -> None:
+    bad = floored(100, 1)
+    assert bad.energy is not None
+    bad.energy[3] = np.inf
+    with pytest.raises(EvidenceError, match="1 of 100 energies of calibration rows"):
+        guard(energy=0.9).fit(floored(100, 0), bad, NAMES)
+    with pytest.raises(EvidenceError, match="no validation row to set the floor by"):
+        guard(energy=0.9).fit(floored(0, 0), floored(100, 1), NAMES)
+
+
+def test_a_student_whose_energy_says_what_its_confidence_says_is_refused() -> None:
+    z = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    odds, asked = z[:, :1], guard(energy=0.9)
+    for logits in (np.concatenate([0 * odds, odds], 1), np.concatenate([-odds / 2, odds / 2], 1)):
+        with pytest.raises(EvidenceError, match="answers one log-odds, whose energy says no more"):
+            asked.check_energy(logits)
+    with pytest.raises(EvidenceError, match="answers log-probabilities"):
+        asked.check_energy(z - np.log(np.exp(z).sum(1, keepdims=True)))
+    for free in (z, z[:, :2], np.zeros((40, 2))):  # the last is a net that begins at 0
+        asked.check_energy(free)
+    guard().check_energy(np.concatenate([0 * odds, odds], 1))
+
+
+def test_the_words_of_a_floor_read_back_and_a_promise_from_before_there_were_any() -> None:
+    import json
+
+    assert repr(guard(energy=0.99)) == 'guard(epsilon=0.05, delta=0.1, target="teacher", per="decision", energy=0.99)'
+    promise = guard(0.3, energy=0.9).fit(floored(500, 0), floored(500, 1), NAMES)
+    assert Promise.from_json(json.loads(json.dumps(promise.to_json()))) == promise
+    old = {k: v for k, v in promise.to_json().items() if k not in ("floor", "below")}
+    assert Promise.from_json(old).floor is None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attar.errors import EvidenceError
 from attar.notation import say
+from attar.statistics.foreign import energy as energy_of
 from attar.statistics.guarantees import Sample, Walk, damage, least_abstention, path_of, rows_needed, upper_bound, walk
 
 __all__ = ["Cell", "Guard", "Promise", "Rows", "Rule", "Target", "Unguarded", "guard", "unguarded"]
@@ -20,6 +21,8 @@ Target = Literal["teacher", "labels"]
 Per = Literal["decision", "answer", "all"]
 State = Literal["certified", "too few rows", "infeasible", "not shown"]
 LISTED = 3  # cells with too few rows that a sentence names
+NORMALISED = 0.02  # |log Σ p| of log-probabilities, rounded as they may be
+SAME = 1e-6  # of how far pairs of logits spread along a line: how far off it they may be, where one number is behind both
 STATES: tuple[State, ...] = ("certified", "not shown", "infeasible", "too few rows")  # the best first
 
 
@@ -29,7 +32,7 @@ class Rows:
 
     confidence: (N,) float32, as the graph says it. probability: (N, C) of each outcome. decision: (N,) what the student decides. right:
     (N,) what the target says, both in 0..C−1. group: (N, K) by each of K ways to part the rows, the place of each among all groups; −1
-    where nobody knows.
+    where nobody knows. energy: (N,) float32, log Σ exp of the tempered logits, as the graph says it; None where nobody asked.
     """
 
     confidence: NDArray[np.float32]
@@ -37,6 +40,7 @@ class Rows:
     decision: NDArray[np.int64]
     right: NDArray[np.int64]
     group: NDArray[np.int64] | None = None
+    energy: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Promise:
     cut, target_cut: log-odds from which student and teacher decide the positive of two outcomes; None: the likeliest. Of a teacher that
     nobody named when the guard was of labels: not known.
     tried: how many guards of the run, this one among them, were fitted on the same calibration rows.
+    floor: of energy, below which a row is not answered; None: no floor. below: how many calibration rows are. They are among `rows`, and
+    among those of their cells, but never among the answered ones, of which the rate is promised.
     """
 
     guard: str
@@ -89,6 +95,8 @@ class Promise:
     cut: float | None = None
     target_cut: float | None = None
     tried: int = 1
+    floor: float | None = None
+    below: int = 0
 
     @property
     def certified(self) -> bool:
@@ -102,12 +110,15 @@ class Promise:
     @property
     def sentence(self) -> str:
         """What is promised, or why nothing is, in words."""
+        found = self._found
+        if self.floor is not None:
+            found += f"; {self.below:,} of {self.rows:,} lie below its floor of energy"
         if self.tried == 1:
-            return self._found
+            return found
         many = (
             f"{self.tried:,} guards were fitted on these calibration rows, and one that is chosen among them breaks its promise more often"
         )
-        return f"{self._found}. BUT {many}"
+        return f"{found}. BUT {many}"
 
     @property
     def _found(self) -> str:
@@ -183,10 +194,11 @@ class Guard:
     target: Target = "teacher"
     per: Per = "decision"
     groups: bool = False
+    energy: float | None = None
 
     def __repr__(self) -> str:
-        groups = self.groups or None
-        return say("guard", epsilon=self.epsilon, delta=self.delta, target=self.target, per=self.per, groups=groups)
+        more = {"groups": self.groups or None, "energy": self.energy}
+        return say("guard", epsilon=self.epsilon, delta=self.delta, target=self.target, per=self.per, **more)
 
     def check(self, kind: str, labelled: Mapping[str, int], groups: Sequence[str]) -> None:
         """Raise EvidenceError where a task of this kind decides nothing, or several things at once, and where data lack what is asked for.
@@ -206,6 +218,26 @@ class Guard:
         if self.groups and not groups:
             raise EvidenceError(f"{self!r}: the data declare no groups", hint='groups="age_band,sex" in the data; or leave groups=True out')
 
+    def check_energy(self, logits: NDArray[Any]) -> None:
+        """Raise EvidenceError where a floor of energy is asked for and (N, C) raw logits of a student have none of their own to go by.
+
+        Energy tells more than confidence by how much all logits of a row are shifted. Where one number is behind both of two logits, as
+        of a student with one log-odds z, [0, z], and where logits are log-probabilities, the probabilities settle that shift: below the
+        floor would be the rows of one decision, or those of the least confidence, wherever they come from.
+        """
+        if self.energy is None or not len(logits):
+            return
+        z = np.asarray(logits, dtype=np.float64)
+        along, across = np.linalg.svd(z - z.mean(0), compute_uv=False)[:2] if z.shape[1] == 2 and len(z) > 2 else (0.0, 0.0)
+        why = "answers one log-odds" if along > 0 and across <= SAME * along else ""
+        if not why and np.abs(energy_of(z)).max() <= NORMALISED:
+            why = "answers log-probabilities"
+        if why:
+            raise EvidenceError(
+                f"{self!r}: this student {why}, whose energy says no more than the confidence",
+                hint="leave energy out, or take a student with a free logit for each outcome",
+            )
+
     def fit(
         self,
         valid: Rows,
@@ -218,53 +250,88 @@ class Guard:
 
         names: of the outcomes. cuts: of student and target, as `Promise` has them. groups: (column, name) of each, where the guard is of
         groups. Too few rows are a finding, no error.
-        Raises EvidenceError for confidences that are no numbers.
+        Raises EvidenceError for confidences or energies that are no numbers, and for no validation row that a floor could be set by.
         """
+        floor = self._floor(valid, calibration)
         by_answer = self.per == "answer"
-        found = self._by_answer(valid, calibration, names) if by_answer else self._together(valid, calibration, names, groups)
+        found = self._by_answer(valid, calibration, names, floor) if by_answer else self._together(valid, calibration, names, groups, floor)
         thresholds, cells, state = found
-        mine = _sample(calibration)
-        answered = int(mine.answered(_limits(thresholds)).sum())
+        mine = _sample(calibration, floor)
         return Promise(
-            repr(self), self.epsilon, self.delta, self.target, self.per, state, thresholds, len(mine), answered, cells, cuts[0], cuts[1]
+            guard=repr(self),
+            epsilon=self.epsilon,
+            delta=self.delta,
+            target=self.target,
+            per=self.per,
+            state=state,
+            thresholds=thresholds,
+            rows=len(mine),
+            answered=int(mine.answered(_limits(thresholds)).sum()),
+            cells=cells,
+            cut=cuts[0],
+            target_cut=cuts[1],
+            floor=floor,
+            below=0 if mine.may is None else int((~mine.may).sum()),
         )
 
+    def _floor(self, valid: Rows, calibration: Rows) -> float | None:
+        """The energy that a share `energy` of the validation rows reaches, and the value of one of them; None where none is asked for.
+
+        Of calibration rows it must know nothing: then which rows may be answered at a threshold is settled before they are looked at,
+        and those of them that are answered are a sample of the answered rows to come, whose errors the exact bound counts.
+        """
+        if self.energy is None:
+            return None
+        assert valid.energy is not None  # who fits a guard with a floor asks the graph for it
+        assert calibration.energy is not None
+        for name, energies in (("validation", valid.energy), ("calibration", calibration.energy)):
+            if bad := int((~np.isfinite(energies)).sum()):
+                what = f"{bad:,} of {len(energies):,} energies of {name} rows are not finite numbers"
+                raise EvidenceError(what, hint="did the student's training diverge?")
+        if not len(valid.energy):
+            raise EvidenceError(f"{self!r}: there is no validation row to set the floor by", hint="leave energy out, or more rows to valid")
+        stopped = math.floor((1 - self.energy) * len(valid.energy) + 1e-9)
+        return float(np.sort(valid.energy)[min(stopped, len(valid.energy) - 1)])
+
     def _together(
-        self, valid: Rows, calibration: Rows, names: Sequence[str], groups: Sequence[tuple[str, str]]
+        self, valid: Rows, calibration: Rows, names: Sequence[str], groups: Sequence[tuple[str, str]], floor: float | None
     ) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
         """One walk on which all cells have to pass together: rows by what is right, or all of them, and those of each group."""
         outcomes = len(names)
         each = self.per == "decision"
         named = [*(("", name) for name in (names if each else ("all",))), *groups]
-        v, c = (_sample(rows, _cells(rows, each=each, outcomes=outcomes)) for rows in (valid, calibration))
+        both = (valid, calibration) if self.groups else (replace(valid, group=None), replace(calibration, group=None))
+        v, c = (_sample(rows, floor, _cells(rows, each=each, outcomes=outcomes)) for rows in both)
         weight = np.ones(outcomes)
         if each and len(v):
             weight = damage(valid.decision, valid.probability, np.bincount(valid.right, minlength=outcomes) / len(v))
         steps = walk(path_of(v, weight), v, c, len(named), epsilon=self.epsilon, delta=self.delta)
-        state, at = self._found(steps)
-        cells = tuple(self._cell(name, steps, at, i, of) for i, (of, name) in enumerate(named))
+        state, at = self._found(steps, c)
+        cells = tuple(self._cell(name, steps, c, at, i, of) for i, (of, name) in enumerate(named))
         if state != "certified":
             return (None,) * outcomes, cells, state
         return tuple(float(t) for t in steps.path[at]), cells, state
 
-    def _by_answer(self, valid: Rows, calibration: Rows, names: Sequence[str]) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
+    def _by_answer(
+        self, valid: Rows, calibration: Rows, names: Sequence[str], floor: float | None
+    ) -> tuple[tuple[float | None, ...], tuple[Cell, ...], State]:
         """One walk for each decision of the student, with its share of δ; those that pass are certified whatever the others do."""
         thresholds: list[float | None] = []
         cells: list[Cell] = []
         states: list[State] = []
         mine = replace(self, delta=self.delta / len(names))
         for d, name in enumerate(names):
-            v, c = (_sample(_only(rows, rows.decision == d)) for rows in (valid, calibration))
+            v, c = (_sample(_only(rows, rows.decision == d), floor) for rows in (valid, calibration))
             steps = walk(path_of(v, np.ones(len(names))), v, c, 1, epsilon=mine.epsilon, delta=mine.delta)
-            state, at = mine._found(steps)
-            cells.append(mine._cell(name, steps, at, 0))
+            state, at = mine._found(steps, c)
+            cells.append(mine._cell(name, steps, c, at, 0))
             states.append(state)
             thresholds.append(float(steps.path[at, d]) if state == "certified" else None)
         best: State = next(state for state in STATES if state in states)
         return tuple(thresholds), tuple(cells), best
 
-    def _cell(self, name: str, steps: Walk, at: int, i: int, of: str = "") -> Cell:
-        rows, wrong = int(steps.rows[-1, i]), int(steps.errors[-1, i])  # the last threshold answers all
+    def _cell(self, name: str, steps: Walk, calibration: Sample, at: int, i: int, of: str = "") -> Cell:
+        rows, wrong = (int(counts[i]) for counts in calibration.totals(steps.rows.shape[1]))
         answered, errors = int(steps.rows[at, i]), int(steps.errors[at, i])
         bound = float(upper_bound(errors, answered, self.delta))
         return Cell(name, rows, wrong, answered, errors, bound, self._needed(rows, answered, errors, bound), of)
@@ -279,11 +346,11 @@ class Guard:
         enough = rows_needed(self.epsilon, self.delta, errors / answered)
         return None if enough is None else math.ceil(enough * rows / answered)
 
-    def _found(self, steps: Walk) -> tuple[State, int]:
+    def _found(self, steps: Walk, calibration: Sample) -> tuple[State, int]:
         """How a walk ended, and the threshold by which to tell of it."""
         if steps.last is not None:
             return "certified", steps.last
-        if (steps.rows[-1] < (rows_needed(self.epsilon, self.delta) or 1)).any():
+        if (calibration.totals(steps.rows.shape[1])[0] < (rows_needed(self.epsilon, self.delta) or 1)).any():
             return "too few rows", steps.nearest
         return ("not shown", steps.start) if steps.bounds[steps.nearest].max() <= self.epsilon else ("infeasible", steps.nearest)
 
@@ -299,7 +366,14 @@ class Unguarded:
 Rule = Guard | Unguarded
 
 
-def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher", per: Per = "decision", groups: bool = False) -> Guard:
+def guard(
+    epsilon: float = 0.05,
+    delta: float = 0.1,
+    target: Target = "teacher",
+    per: Per = "decision",
+    groups: bool = False,
+    energy: float | None = None,
+) -> Guard:
     """P(the student decides otherwise than the teacher | it answers) ≤ ε, with probability 1 − δ over the calibration rows.
 
     epsilon: ε, the share of the rows it answers, 0..1, on which the student may err. delta: δ, 0..1, the chance that the promise is
@@ -312,12 +386,20 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
         P(t ≠ s | s = d, answered) ≤ ε; a decision of which it cannot be certified is never answered, and the others are.
     groups: the promise holds in each group that the data declare as well, whatever the decision: P(s ≠ t | g, answered) ≤ ε for every
         part g of every column of `groups=`, all at once with what `per` says. Rows whose group is unknown are no group.
+    energy: a floor that this share of the validation rows reaches, above 0 and up to 1: a row of less energy is left to the teacher,
+        however sure the student is. 0.99 gives up one row in a hundred, to stop rows that are not of the task. None: no such floor.
 
     The student answers where its confidence reaches a threshold for its own decision, which is all that is known when it is asked: which
     cell a row lies in only the teacher knows. Nor is it asked for a row's group: thresholds are the same for all groups, such that each
     passes, also where the student reads that column. A group with too few calibration rows leaves the guard uncertified, which says how
     many it takes. Confidence is the probability of its decision, tempered; with a decision rule of two
     outcomes, of log-odds z and cut c, it is 1 / (1 + exp(−|z − c|)), which is ½ at the cut.
+    Energy is log Σ exp of the tempered logits, high where a row looks at home (arXiv:2010.03759, with its sign turned): unlike confidence
+    it sees by how much all logits of a row are shifted, if the student has a free logit for each outcome; others are refused. With a floor
+    "it answers" means: sure enough, and not below the floor. Calibration rows below it are answered at no threshold, and are not counted in
+    the rate that is promised. Validation rows set the floor, never the calibration rows that test. Of foreign rows nothing is promised with
+    it either: `foreign=` measures how many the student still answers.
+
     Thresholds are tested on calibration rows one after the other, in an order that the validation rows fix, by exact binomial bounds
     (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
     pass for the walk to go on, so that none needs a share. Nothing is assumed of the student or its confidence. What is assumed is that
@@ -325,7 +407,7 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     looked at. Rows that repeat, or come in groups such as those of one patient, tell less than so many rows, and the promise is then
     broken more often than δ. A guard that cannot be certified answers nothing, and says what it lacks.
 
-    Raises EvidenceError for ε or δ outside (0, 1), and for groups where each answer is certified by itself.
+    Raises EvidenceError for ε or δ outside (0, 1), a share outside (0, 1], and for groups where each answer is certified by itself.
 
     >>> guard(epsilon=0.02)
     guard(epsilon=0.02, delta=0.1, target="teacher", per="decision")
@@ -333,13 +415,17 @@ def guard(epsilon: float = 0.05, delta: float = 0.1, target: Target = "teacher",
     for name, value in (("epsilon", epsilon), ("delta", delta)):
         if not 0 < value < 1:
             raise EvidenceError(f"guard({name}={value:g}) is not between 0 and 1", hint=f"{name}={getattr(Guard(), name)}")
+    if energy is not None and not 0 < energy <= 1:
+        raise EvidenceError(
+            f"guard(energy={energy:g}) is not a share above 0 and up to 1", hint="energy=0.99 keeps 99 % of the validation rows"
+        )
     for name, value, known in (("target", target, ("teacher", "labels")), ("per", per, ("decision", "answer", "all"))):
         if value not in known:
             raise EvidenceError(f"guard({name}={value!r})", hint=" or ".join(f'"{k}"' for k in known))
     if groups and per == "answer":
         what = "one decision may be certified without another, and groups only all together"
         raise EvidenceError(f"guard(per={per!r}, groups=True): {what}", hint='per="decision" or per="all"')
-    return Guard(epsilon, delta, target, per, groups)
+    return Guard(epsilon, delta, target, per, groups, energy)
 
 
 def unguarded() -> Unguarded:
@@ -353,9 +439,10 @@ def unguarded() -> Unguarded:
     return Unguarded()
 
 
-def _sample(rows: Rows, cell: NDArray[np.int64] | None = None) -> Sample:
-    """The rows in these cells, or in one."""
-    return Sample(rows.confidence, rows.decision, rows.decision != rows.right, np.zeros_like(rows.right) if cell is None else cell)
+def _sample(rows: Rows, floor: float | None, cell: NDArray[np.int64] | None = None) -> Sample:
+    """The rows in these cells, or in one; those below the floor may not be answered."""
+    may = None if floor is None or rows.energy is None else rows.energy >= np.float32(floor)
+    return Sample(rows.confidence, rows.decision, rows.decision != rows.right, np.zeros_like(rows.right) if cell is None else cell, may)
 
 
 def _cells(rows: Rows, *, each: bool, outcomes: int) -> NDArray[np.int64]:
@@ -367,7 +454,8 @@ def _cells(rows: Rows, *, each: bool, outcomes: int) -> NDArray[np.int64]:
 
 
 def _only(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
-    return Rows(rows.confidence[chosen], rows.probability[chosen], rows.decision[chosen], rows.right[chosen])
+    energy = None if rows.energy is None else rows.energy[chosen]
+    return Rows(rows.confidence[chosen], rows.probability[chosen], rows.decision[chosen], rows.right[chosen], energy=energy)
 
 
 def _limits(thresholds: Sequence[float | None]) -> NDArray[np.float32]:

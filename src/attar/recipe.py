@@ -239,12 +239,13 @@ class Recipe:
     def spaces(self) -> dict[str, Space]:
         """What a search may choose, by key: of student, objective and fit those that are named, `empty` where one holds no space.
 
-        Every bound and every item is tried, see `Space.check`: what a word refuses whatever else is chosen is refused now.
+        Every bound and every item is tried, see `Space.check`: what a word refuses whatever else is chosen is refused now. `auto()` stays
+        as it is: only the data say what it comes to.
         Raises RecipeError for spaces that are none, and the errors of the words that are called with them, each with its line.
         """
         for key, space in self._spaces.items():
             with prefixed(self.where(key)):
-                space.check(lambda node, key=key: self._value(replace(self.entries[key], node=node), Path()))
+                space.check(lambda node, key=key: self._value(replace(self.entries[key], node=node), Path(), settled=False))
         return dict(self._spaces)
 
     @cached_property
@@ -313,11 +314,12 @@ class Recipe:
         """What one key comes to, the others left alone; None where the recipe says nothing of it. out: as of `resolve`."""
         return self._value(self.entries[key], Path(out)) if key in self.entries else None
 
-    def _value(self, entry: Entry, out: Path) -> Any:
+    def _value(self, entry: Entry, out: Path, *, settled: bool = True) -> Any:
+        """settled: whether `auto()`, which data settle, is settled by now."""
         with prefixed(self.where(entry.key)), self._trusting():
             plain = KEYS[entry.key].plain is not None
             words = {} if plain else vocabulary(entry.key, self.trust)
-            _refuse_space(entry, self.path)
+            _refuse_space(entry, self.path, () if not settled and entry.key in SEARCHED else (AUTO,))
             return resolve(
                 entry.node, words, base=self.path.parent, out=out, hint=_type_of(entry.key), what=entry.key, says=KEYS[entry.key].hint
             )
@@ -416,9 +418,9 @@ def judged_by(run: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     return {key: recipe.value(key, run) for key in JUDGED_BY}
 
 
-def _refuse_space(entry: Entry, path: Path) -> None:
+def _refuse_space(entry: Entry, path: Path, settled_by_data: Sequence[str] = (AUTO,)) -> None:
     """Raise NotationError where a plain value is wanted and a space stands."""
-    space = next(calls(entry.node, (*SPACES["attar.notation.spaces"], AUTO)), None)
+    space = next(calls(entry.node, (*SPACES["attar.notation.spaces"], *settled_by_data)), None)
     if space is None:
         return
     if entry.key not in SEARCHED:

@@ -92,8 +92,12 @@ class Trial:
 class Finalist:
     """A candidate trained anew over seeds and compared on the second half of the validation rows, which no choice had seen.
 
-    scores: the metric of each seed there. score: their mean with its interval, seeds and rows combined. price: of the exported file,
-    measured. before: the score that it was chosen by; what it loses on the second half is the selection's bias.
+    scores: the metric of each seed there. score: their mean with its 95 % confidence interval, seeds and rows combined: of the design's
+    quality, which decisions rest on. predicted: its exported file's score on the test rows, with the 95 % prediction interval, wider by
+    what one training and those rows add; None in a search before there was one. optimism: by how much the middle of that is worse than
+    the mean, for the rows that the mean is of chose among the finalists.
+    price: of the exported file, measured. before: the score that it was chosen by; what it loses on the second half is the selection's
+    bias.
     """
 
     trial: int
@@ -107,6 +111,8 @@ class Finalist:
     before: float
     arm: Arm = "student"
     difference: Figure | None = None  # to the teacher on the same rows, more is better; paired
+    predicted: Figure | None = None
+    optimism: float = 0.0
 
 
 @dataclass(frozen=True)

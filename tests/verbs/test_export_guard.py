@@ -19,11 +19,12 @@ from attar.guards import guard
 from attar.signal import IGNORE, NOTHING, Batch, Signal
 from attar.sources import cascade, module, onnx
 from attar.sources.onnx import open_graph, seal
+from attar.students import mlp, trees
 from attar.task import Task, classification, regression
 from attar.testing.small import SmallCNN, SmallMLP, fitted, small_images, small_table
 from attar.testing.sources import check_source
 from attar.verbs.export import Exported, export
-from attar.verbs.export.guarding import cut_of
+from attar.verbs.export.guarding import check_student, cut_of
 
 pytest.importorskip("onnxruntime")
 
@@ -373,3 +374,130 @@ def test_a_guard_of_labels_without_labels_is_refused_before_anything_is_written(
     with pytest.raises(EvidenceError, match="no row of calibration has a label"):
         export(student, bare, at=tmp_path / "student", guard=guard(target="labels"))
     assert not (tmp_path / "student").exists()
+
+
+# ── a floor of energy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+FLOORED = guard(epsilon=0.08, delta=0.2, energy=0.9)
+
+
+@pytest.mark.parametrize("task", [classification(), classification(threshold=0.3)])
+def test_a_graph_with_a_floor_answers_as_its_promise_does_in_each_precision(
+    task: Task, student: nn.Module, teacher: Any, table: Data, tmp_path: Path
+) -> None:
+    made = export(student, table, task, at=tmp_path / "student", guard=FLOORED, teacher=teacher)
+    said = json.loads((made.folder / "student.json").read_text(encoding="utf-8"))
+    assert said["outputs"] == ["logits", "probabilities", "energy", "confidence", "answer"]
+    rule = task.bind(table.schema)
+    numbers = torch.from_numpy(np.random.default_rng(0).normal(size=(500, len(table.schema.numbers))).astype(np.float32) * 3)
+    random = table.test.batch(torch.arange(500) % len(table.test))
+    assert not isinstance(random.inputs, torch.Tensor)
+    random = replace(random, inputs={**random.inputs, "numbers": numbers})
+    floors = []
+    for name in made.files:
+        source = onnx(str(made.folder / name))
+        promise = source.promise
+        assert promise == made.files[name].guard
+        assert promise.floor is not None
+        floors.append(promise.floor)
+        for batch in (everything(table.valid), everything(table.calibration), random):
+            found = source.guarded(batch)
+            assert found.energy is not None
+            torch.testing.assert_close(found.energy.double(), found.output.double().logsumexp(-1), atol=1e-5, rtol=1e-6)
+            sure = found.confidence >= torch.from_numpy(promise.limits)[rule.decide(found.output)]
+            assert torch.equal(found.answer, sure & (found.energy >= promise.floor))
+        kept = source.guarded(everything(table.valid)).energy
+        assert kept is not None
+        assert float((kept >= promise.floor).double().mean()) == pytest.approx(0.9, abs=0.01)
+        below = source.guarded(everything(table.calibration)).energy
+        assert below is not None
+        assert promise.below == int((below < promise.floor).sum())
+    assert len({*floors}) == len(made.files) == 2
+
+
+def test_rows_far_from_all_others_are_stopped_by_the_floor_alone(tmp_path: Path) -> None:
+    """A student that sees how near a row is: where nothing is near, all logits are low, and the greatest is as much the greatest."""
+
+    class Near(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = fitted(SmallMLP(table.schema), table)
+
+        def forward(self, inputs: Any) -> torch.Tensor:
+            return self.inner(inputs) - inputs["numbers"][:, :1].nan_to_num().square()
+
+    table = small_table()
+    asked = guard(epsilon=0.3, delta=0.2, per="all", energy=0.98)
+    made = export(Near(), table, at=tmp_path / "student", guard=asked, teacher=module(fitted(SmallMLP(table.schema, 1), table)))
+    batch = everything(table.test)
+    assert not isinstance(batch.inputs, torch.Tensor)
+    far = replace(batch, inputs={**batch.inputs, "numbers": batch.inputs["numbers"].nan_to_num() + torch.tensor([30.0, 0, 0, 0, 0])})
+    for name in made.files:
+        source = onnx(str(made.folder / name))
+        assert source.promise.certified
+        found = source.guarded(far)
+        sure = found.confidence >= torch.from_numpy(source.promise.limits)[found.output.argmax(-1)]
+        assert float(sure.float().mean()) > 0.9  # far away it is surer than ever
+        assert not found.answer.any()
+        assert float(source.guarded(batch).answer.float().mean()) > 0.5
+
+
+def test_without_a_floor_the_graph_says_nothing_of_energy(exported: Exported, table: Data) -> None:
+    session = open_graph((exported.folder / "student.onnx").read_bytes(), 1, "student.onnx")
+    assert "energy" not in [o.name for o in session.get_outputs()]
+    assert exported.source.guarded(everything(table.test)).energy is None
+
+
+def test_a_cascade_asks_the_teacher_what_lies_below_the_floor(student: nn.Module, teacher: Any, table: Data, tmp_path: Path) -> None:
+    source = export(student, table, at=tmp_path / "student", guard=FLOORED, teacher=teacher).source
+    batch = everything(table.test)
+    found = source.guarded(batch)
+    assert found.energy is not None
+    below = found.energy < source.promise.floor  # pyright: ignore[reportOperatorIssue] it has one
+    assert below.any()
+    assert torch.equal(cascade(source, teacher)(batch).output[below], teacher(batch).output[below])
+
+
+def test_an_older_student_json_without_a_floor_still_reads(exported: Exported, table: Data, tmp_path: Path) -> None:
+    import shutil
+
+    at = tmp_path / "student"
+    shutil.copytree(exported.folder, at)
+    said = json.loads((at / "student.json").read_text(encoding="utf-8"))
+    for file in said["files"].values():
+        del file["guard"]["floor"], file["guard"]["below"]
+    (at / "student.json").write_text(json.dumps(seal(said)), encoding="utf-8")
+    batch = everything(table.test)
+    assert torch.equal(onnx(str(at)).guarded(batch).answer, exported.source.guarded(batch).answer)
+
+
+class OneLogit(nn.Module):
+    """A student of two outcomes with one logit."""
+
+    def __init__(self, table: Data) -> None:
+        super().__init__()
+        self.inner = SmallMLP(table.schema)
+
+    def forward(self, inputs: Any) -> torch.Tensor:
+        z = self.inner(inputs)
+        return z[:, 1:] - z[:, :1]
+
+
+def test_a_student_of_one_logit_or_of_log_probabilities_has_no_floor(teacher: Any, table: Data, tmp_path: Path) -> None:
+    class Normalised(OneLogit):
+        def forward(self, inputs: Any) -> torch.Tensor:
+            return self.inner(inputs).log_softmax(-1)
+
+    for model, why in ((OneLogit(table), "one log-odds"), (Normalised(table), "log-probabilities")):
+        with pytest.raises(EvidenceError, match=f"this student answers {why}"):
+            export(model, table, at=tmp_path / "student", guard=FLOORED, teacher=teacher)
+    assert not (tmp_path / "student").exists()
+
+
+def test_that_there_is_one_logit_is_told_before_anything_is_trained(table: Data) -> None:
+    task = classification().bind(table.schema)
+    for one in (OneLogit(table), trees.lightgbm()):
+        with pytest.raises(EvidenceError, match="one log-odds"):
+            check_student(FLOORED, one, table, task)
+        check_student(EASY, one, table, task)
+    check_student(FLOORED, mlp(), table, task)

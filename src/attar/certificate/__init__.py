@@ -5,7 +5,7 @@ from attar.certificate.compare import Comparison, compare
 from attar.certificate.evidence import Evidence, Powered, Sets
 from attar.certificate.figures import Answer, Figure, Verdict, digits, interval, metric_name, signed, visible
 from attar.certificate.foreign import Foreign
-from attar.certificate.guarding import Guarding, Kept
+from attar.certificate.guarding import Guarding, Kept, Passing
 from attar.certificate.harm import Harm
 from attar.certificate.quality import Quality, Shifted
 from attar.certificate.require import MARGIN, MARGIN_SHARE, Require, Requirement, require
@@ -25,6 +25,7 @@ __all__ = [
     "Guarding",
     "Harm",
     "Kept",
+    "Passing",
     "Powered",
     "Quality",
     "Require",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from attar.certificate.figures import Figure, digits, interval, metric_name, number, shortened, size, span
 
-__all__ = ["Guarding", "Kept", "lines"]
+__all__ = ["Guarding", "Kept", "Passing", "lines"]
 
 WIDTH = 78
 MOST = 10  # cells that a terminal lists; the page has all of them
@@ -33,6 +33,20 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """Rows of any origin, all counting alike, and how many of them the guard has the student answer; right or wrong is not asked.
+
+    rows: how many. answered: the share that the student answers. confident: the share that it would answer by its confidence alone, at the
+    same thresholds. below: the share below the floor of energy, whatever its confidence; no value where there is no floor.
+    """
+
+    rows: int
+    answered: Figure
+    confident: Figure
+    below: Figure
+
+
+@dataclass(frozen=True)
 class Guarding:
     """The guard of the file that ships, and the cascade that obeys it.
 
@@ -45,7 +59,10 @@ class Guarding:
     cascade: the figures of teacher, student, cascade and "difference", cascade − teacher, by metric; of latency in ms and of how often the
     teacher is asked. better: by metric, +1 where more is better.
     broken: cells of the promise ("all" where it is of all rows together) whose rate on test rows is shown to be above ε, at 95 % together.
-    curve: points of a guard that is ever laxer, on test rows: share answered, share of those wrong, and its 95 % interval.
+    curve: points of a guard that is ever laxer, on test rows: share answered, share of those wrong, and its 95 % interval. Rows
+    below a floor come last.
+    floor: of energy, below which nothing is answered; None: there is none. home: all test rows. foreign: by name, rows that are not of the
+    task and that neither student nor teacher has seen. Nothing is promised of those.
     """
 
     asked: str
@@ -66,6 +83,9 @@ class Guarding:
     better: Mapping[str, int] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    floor: float | None = None
+    home: Passing | None = None
+    foreign: Mapping[str, Passing] = field(default_factory=dict)
 
     @property
     def certified(self) -> bool:
@@ -100,6 +120,7 @@ def lines(g: Guarding) -> list[str]:
         bound = "" if kept.bound is None else digits(kept.bound)
         out.append(f"  {shortened(name, 23):<24}{_share(kept.answered, 3):<20}  {_share(kept.errors, 4):<23}  {bound}".rstrip())
     out.append(f"  {'if it answered all rows':<24}{1:<20.3f}  {_share(g.whole.unguarded, 4)}")
+    out += _passing(g)
     if g.cascade:
         out.append(f"  {'cascade':<22}{'teacher':>9}{'student':>9}{'cascade':>9}  cascade − teacher [95 %]")
     for name, figures in g.cascade.items():
@@ -111,6 +132,18 @@ def lines(g: Guarding) -> list[str]:
         out.append(f"  {what:<22}{cells}  {last}")
     sentences = [f"guard: {g.sentence}.", *([f"BUT {g.contradicted}."] if g.broken else [])]
     return out + [line for said in sentences for line in textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+
+
+def _passing(g: Guarding) -> list[str]:
+    """Who is answered: test rows and foreign ones; without a floor of energy or foreign rows it is all told already."""
+    if g.home is None or (g.floor is None and not (g.foreign and g.certified)):
+        return []
+    floored = g.floor is not None
+    out = [f"  {'who is answered':<15}{'share [95 %]':<21}" + (f"{'by confidence alone':<21}below the floor" if floored else "")]
+    for name, rows in (("test rows", g.home), *g.foreign.items()):
+        shares = (rows.answered, rows.confident, rows.below) if floored else (rows.answered,)
+        out.append(f"  {shortened(name, 14):<15}{''.join(f'{_share(share, 3):<21}' for share in shares)}")
+    return [line.rstrip() for line in out]
 
 
 def _worst(cells: Mapping[str, Kept]) -> list[tuple[str, Kept | None]]:

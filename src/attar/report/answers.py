@@ -330,6 +330,10 @@ def _guarantee(c: Certificate) -> list[str]:
         by += f"{' and' if by else ''} of each group by {', '.join(columns)}"
     what = f"Guard: {g.error} of at most {_whole(g.epsilon)}{by} where the student answers, with {_whole(1 - g.delta)} confidence"
     told = [f"{what}; on test rows it answers {percents(g.whole.answered)}, with a {g.error} of {percents(g.whole.errors)}"]
+    if g.foreign:
+        most, some = max(g.foreign.items(), key=lambda item: item[1].answered.value or 0.0)
+        also = f" ({percents(some.confident)} by its confidence alone)" if g.floor is not None else ""
+        told.append(f"Of rows that are not of the task nothing is promised: of {most} it answers {percents(some.answered)}{also}")
     if g.broken:
         told.append(sentence_case(g.contradicted).replace("'", "’"))
     apart = g.cascade.get(c.claim["metric"], {}).get("difference")

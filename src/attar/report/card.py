@@ -44,6 +44,7 @@ OUTPUTS = {
     "probabilities": "of the outcomes: softmax of the logits; of several labels each by itself",
     "prediction": "the number, in the unit of the label",
     "embeddings": "the vector of each text",
+    "energy": "log Σ exp of the logits: how much at home the row looks; below its floor the guard leaves it to the teacher",
     "confidence": "in the decision; by it the guard chooses",
     "answer": "whether the student may answer; where it is false, ask the teacher",
     "features": "what the last layer reads; by them foreign inputs can be told",

@@ -9,7 +9,7 @@ from attar.report.drawing import Axis, Drawing
 from attar.report.tables import Cell, Table
 from attar.report.words import interval, milliseconds, percent
 
-__all__ = ["cascade", "curve", "kept"]
+__all__ = ["cascade", "curve", "kept", "passing"]
 
 WIDTH, LEFT, TOP, HIGH = 380.0, 58.0, 22.0, 200.0
 NOTHING = "–"
@@ -74,6 +74,36 @@ def kept(c: Certificate) -> Table | None:
         "Small: Wilson intervals of the share and the rate on test rows, which had no part in choosing.",
     )
     return Table(f"The guard on {g.whole.rows:,} test rows", head, tuple(rows), notes)
+
+
+def passing(c: Certificate) -> Table | None:
+    """Test rows and foreign ones: how many are answered, and what stops the others; None where only test rows could be told of."""
+    g = c.guard
+    if g is None or g.home is None or (g.floor is None and not (g.foreign and g.certified)):
+        return None
+    floored = g.floor is not None
+    rows = []
+    for name, some in (("test rows", g.home), *g.foreign.items()):
+        shares = (some.answered, some.confident, some.below) if floored else (some.answered,)
+        rows.append((Cell(name), Cell(f"{some.rows:,}"), *map(_share, shares)))
+    head = ("", "rows", "answered", *(("by confidence alone", "below the floor") if floored else ()))
+    notes = (
+        [f"The floor: no row of less energy (log Σ exp of the logits) than {digits(g.floor).strip()} is answered."]
+        if g.floor is not None
+        else []
+    )
+    if floored:
+        notes.append("By confidence alone: at the same thresholds.")
+    if g.foreign:
+        notes.append(
+            "Of foreign rows nothing is promised: these are shares of those that were asked. Test rows and rows learned from are left out."
+        )
+    return Table(
+        "Who is answered: rows of the task, and foreign ones" if g.foreign else "Who is answered",
+        head,
+        tuple(rows),
+        (*notes, "Wilson intervals."),
+    )
 
 
 def cascade(c: Certificate) -> Table | None:

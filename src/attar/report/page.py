@@ -119,6 +119,7 @@ def _tables(c: Certificate) -> dict[str, Table | None]:
         "listed": harm.listed(c),
         "calibration": tables.calibration(c),
         "kept": guarding.kept(c),
+        "passing": guarding.passing(c),
         "cascade": guarding.cascade(c),
         "quality": tables.quality(c),
         "cost": tables.cost(c),

@@ -26,12 +26,14 @@ class Guarded:
     """What a student with a guard says. output: (B, C) logits. confidence: (B,). answer: (B,) bool, whether it answers by itself.
 
     positive: of two outcomes, the column of the one that was positive when the guard was fitted; the batch's classes may lie otherwise.
+    energy: (B,) log Σ exp of the tempered logits; None where the guard has no floor of it.
     """
 
     output: Tensor
     confidence: Tensor
     answer: Tensor
     positive: int = 1
+    energy: Tensor | None = None
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
     from onnxruntime import InferenceSession
 
-__all__ = ["FEATURES", "FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
+__all__ = ["ENERGY", "FEATURES", "FOLDER_VERSION", "MANIFEST", "Onnx", "bytes_digest", "onnx", "open_graph", "read_manifest", "seal"]
 
 MANIFEST = "student.json"
 FOLDER_VERSION = 2  # of student.json; raised when its meaning changes; one without a guard says nothing of it
@@ -38,6 +38,7 @@ FEATURES = "features"  # an output beside the answer: what the last linear layer
 TAP = frozenset({"embedding"})
 NUMBERS = ("prediction", "embeddings")  # outputs of an exported student that are no logits
 GUARD = ("confidence", "answer")  # outputs of one with a guard
+ENERGY = "energy"  # a third of one whose guard has a floor of it
 PROBE = 64  # rows that tell probabilities from logits
 
 Form = Literal["logits", "probabilities", "chances", "numbers"]
@@ -205,8 +206,7 @@ class Onnx:
 
     def guarded(self, batch: Batch) -> Guarded:
         """The logits of a batch, how sure the graph is of each row, and whether it answers it. Raises TeacherError without a guard."""
-        _ = self.promise
-        names = (self.output, *GUARD)
+        names = (self.output, *GUARD, *(() if self.promise.floor is None else (ENERGY,)))
         feed = self._feed(batch)
         assert self.reading is not None  # what promises is an exported folder
         if feed is None:
@@ -221,7 +221,7 @@ class Onnx:
         output = as_logits(self.reading.output(raw[0], batch.schema), batch, self._who)
         mine, data = self.reading.schema.classes, None if batch.schema is None else batch.schema.classes
         positive = data.index(mine[1]) if data is not None and len(mine) == len(data) == 2 else 1
-        return Guarded(output, raw[1], raw[2], positive)
+        return Guarded(output, raw[1], raw[2], positive, raw[3] if len(raw) > len(GUARD) + 1 else None)
 
     def prepare_guarded(self, batch: Batch) -> Callable[[], Any]:
         """As `prepare`, for all that `guarded` answers."""

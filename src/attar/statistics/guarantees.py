@@ -77,7 +77,8 @@ class Sample:
 
     confidence: (N,) float32, how sure it is; larger is surer. decision: (N,) in 0..D−1, what it decides. wrong: (N,) bool, whether that
     is not what is right. cell: (N,) or (N, K) in 0..C−1, the cells whose error rates the row belongs to, one for each of K ways to part
-    the rows; −1 where one of these has no place for it.
+    the rows; −1 where one of these has no place for it. may: (N,) bool, where False a row is not answered, however sure the student is;
+    None: any may be.
     Raises EvidenceError for a confidence that is no number.
     """
 
@@ -85,6 +86,7 @@ class Sample:
     decision: Counts
     wrong: NDArray[np.bool_]
     cell: Counts
+    may: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if bad := int((~np.isfinite(self.confidence)).sum()):
@@ -94,8 +96,9 @@ class Sample:
         return len(self.confidence)
 
     def answered(self, thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """(..., D) thresholds → (..., N), whether each row's confidence reaches the threshold of its decision."""
-        return self.confidence >= thresholds[..., self.decision]
+        """(..., D) thresholds → (..., N), whether each row's confidence reaches the threshold of its decision, and it may be answered."""
+        sure = self.confidence >= thresholds[..., self.decision]
+        return sure if self.may is None else sure & self.may
 
     def counts(self, path: NDArray[np.float32], cells: int) -> tuple[Counts, Counts]:
         """(J, D) thresholds, none stricter than the one before → rows answered and errors among them in each cell, (J, C) twice."""
@@ -104,11 +107,22 @@ class Sample:
         for d in range(path.shape[1]):
             mine = self.decision == d
             first[mine] = np.searchsorted(-path[:, d], -self.confidence[mine], side="left")
+        if self.may is not None:
+            first[~self.may] = steps
+        rows, errors = self._tallied(first, steps + 1, cells)
+        return rows[:steps].cumsum(0), errors[:steps].cumsum(0)
+
+    def totals(self, cells: int) -> tuple[Counts, Counts]:
+        """Rows of each cell, whether or not they may be answered, and errors if all were, (C,) twice."""
+        rows, errors = self._tallied(np.zeros(len(self), np.int64), 1, cells)
+        return rows[0], errors[0]
+
+    def _tallied(self, bin: Counts, bins: int, cells: int) -> tuple[Counts, Counts]:
+        """(N,) which of so many bins each row falls into → rows and errors by bin and cell, (bins, C) twice."""
         ways = self.cell[:, None] if self.cell.ndim == 1 else self.cell
         row, way = np.nonzero(ways >= 0)
-        place, wrong = first[row] * cells + ways[row, way], self.wrong[row]
-        size = (steps + 1) * cells
-        rows, errors = (np.bincount(at, minlength=size).reshape(-1, cells)[:steps].cumsum(0) for at in (place, place[wrong]))
+        place, wrong = bin[row] * cells + ways[row, way], self.wrong[row]
+        rows, errors = (np.bincount(at, minlength=bins * cells).reshape(bins, cells) for at in (place, place[wrong]))
         return rows, errors
 
 
@@ -159,10 +173,11 @@ def damage(decision: Counts, probability: Floats, cell_shares: Floats) -> Floats
 def path_of(valid: Sample, weight: Floats, steps: int = STEPS) -> NDArray[np.float32]:
     """(J, D) thresholds, from the strictest to one that all rows reach: answered is who has (1 − confidence) · weight ≤ ρ.
 
-    valid: rows by which nothing will be promised. ρ goes through `steps` of their quantiles. weight: (D,) see `damage`; ones give one
-    threshold for all decisions.
+    valid: rows by which nothing will be promised. ρ goes through `steps` of the quantiles of those that may be answered. weight: (D,) see
+    `damage`; ones give one threshold for all decisions.
     """
     score = (1 - valid.confidence.astype(np.float64)) * weight[valid.decision]
+    score = score if valid.may is None else score[valid.may]
     rho = np.unique(np.quantile(score, np.linspace(0, 1, steps), method="inverted_cdf")) if len(score) else np.zeros(0)
     path = np.maximum(1 - rho[:, None] / weight, 0).astype(np.float32)
     return np.unique(np.concatenate((path, np.zeros((1, len(weight)), np.float32))), axis=0)[::-1]

@@ -44,6 +44,7 @@ from attar.verbs.annotate import annotate
 from attar.verbs.distill import Distilled, distill, precheck, settled
 from attar.verbs.evaluate import corruptor, evaluate, fitted, strangers
 from attar.verbs.export import export
+from attar.verbs.export.guarding import check_student
 from attar.verbs.teach import teach
 
 __all__ = [
@@ -316,6 +317,7 @@ def read(job: Job) -> tuple[Data, Task]:
     with job.about("guard"):
         if isinstance(job.guard, Guard):
             job.guard.check(task.kind, {name: split.labelled for name, split in data.splits.items()}, list(data.calibration.groups))
+            check_student(job.guard, job.student, data, task)
     return data, task
 
 

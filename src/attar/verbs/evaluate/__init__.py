@@ -31,7 +31,7 @@ from attar.verbs.evaluate.corrupted import corrupted, corruptor
 from attar.verbs.evaluate.elsewhere import elsewhere, fitted
 from attar.verbs.evaluate.evidence import evidence
 from attar.verbs.evaluate.foreign import foreign as told_apart
-from attar.verbs.evaluate.foreign import strangers
+from attar.verbs.evaluate.foreign import strangers, unseen
 from attar.verbs.evaluate.guarding import guarding
 from attar.verbs.evaluate.harm import harm
 from attar.verbs.evaluate.harm import limits as harm_limits
@@ -121,7 +121,7 @@ def evaluate(
     listen(Event("evaluate", text="measuring cost"))
     compared = _compare(judged, teacher, data.test)
     special = None if budget is None or budget.usual else _bounded(judged, data.test, budget)
-    guard = guarding(models, answers, rows, judged, data, compared)
+    guard = guarding(models, answers, rows, judged, data, compared, unseen(unlike, _seen(data, teacher), data))
     certificate = Certificate(
         identity=_identity(judged, teacher, data, task, arms, rows, look),
         claim=_claim(task, margin, models, judged),

@@ -26,7 +26,7 @@ from attar.verbs.evaluate.elsewhere import laid_out
 from attar.verbs.evaluate.models import BATCH, TEACHER, Judged, Model, Who, array
 from attar.verbs.evaluate.scoring import resamples
 
-__all__ = ["foreign", "strangers"]
+__all__ = ["foreign", "strangers", "unseen"]
 
 ENOUGH = 30  # rows of each side; with fewer the interval of a share is wider than a third
 FITTED = 5_000  # training rows whose features the detectors by features know
@@ -55,6 +55,12 @@ def strangers(name: str, other: Data | Unlabelled, home: Data) -> Split:
     return split
 
 
+def unseen(others: Mapping[str, Split], seen: Tensor, data: Data) -> dict[str, Split]:
+    """The rows of each that are no test rows and not among `seen`, ids that student or teacher learned from."""
+    known = torch.cat([seen, data.test.ids])
+    return {name: split.take((~torch.isin(split.ids, known)).nonzero().squeeze(1)) for name, split in others.items()}
+
+
 def foreign(
     others: Mapping[str, Split],
     seen: Tensor,
@@ -67,14 +73,13 @@ def foreign(
 ) -> dict[str, Foreign]:
     """What is told of each set of foreign rows, by confidence and energy of the answers and, where there are features, by those.
 
-    seen: ids that student or teacher learned from; these rows are left out, as are test rows. answers: to the test rows.
+    others: all rows of each; what is not `unseen` is left out. answers: to the test rows.
     Energy is that of the raw logits at T = 1: an exported file's are multiplied by its temperature, any other source's taken as it
     answers. Features are what the last linear layer reads, of the exported graph its output `features`, of a module the tap `embedding`;
     neighbours and Gaussians are those of at most 5,000 training rows, spread evenly.
     Raises TeacherError for answers or features that are no numbers.
     """
-    known = torch.cat([seen, data.test.ids])
-    mine = {name: split.take((~torch.isin(split.ids, known)).nonzero().squeeze(1)) for name, split in others.items()}
+    mine = unseen(others, seen, data)
     sides: dict[str, _Side] = {}
     if any(len(split) >= ENOUGH for split in mine.values()) and len(data.test) >= ENOUGH:
         source = models[TEACHER].source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attar.certificate import Figure
-from attar.certificate.guarding import Guarding, Kept
+from attar.certificate.guarding import Guarding, Kept, Passing
 from attar.cost import Compared
 from attar.data import Data, Split
 from attar.data.groups import MISSING
@@ -38,8 +38,9 @@ def guarding(
     judged: Judged,
     data: Data,
     compared: Compared,
+    foreign: Mapping[str, Split],
 ) -> Guarding | None:
-    """What the guard of the file that ships kept on the test rows; None where it has none.
+    """What the guard of the file that ships kept on the test rows, and how many foreign rows it answers; None where it has none.
 
     An error is what the guard's target calls so: another decision than the teacher's, or than the label, on the rows that have one.
     """
@@ -53,12 +54,13 @@ def guarding(
     promise = replace(promise, thresholds=tuple(promise.thresholds[mine.index(name)] for name in names))  # in the order of these data
     student, teacher = _decided(models, answers, judged.who), _decided(models, answers, TEACHER)
     right = teacher if promise.target == "teacher" else np.where(array(rows.known), array(_labels(rows)), -1)
-    confidence, answer = _heard(source, data.test)
-    seen = _Seen(confidence, answer, student, right)
+    heard = _heard(source, data.test)
+    answer = heard.answer
+    seen = _Seen(heard, student, right)
     whole = promise.cells[0] if promise.per == "all" else None
     by = {cell.name: cell for cell in promise.cells if not cell.of} if promise.per != "all" else {}
     others = {
-        name: _Seen(*_heard(other, data.test), _decided(models, answers, Who("file", name)), right)
+        name: _Seen(_heard(other, data.test), _decided(models, answers, Who("file", name)), right)
         for name, other in judged.files.items()
         if name != judged.file and isinstance(other, Onnx)
     }
@@ -87,7 +89,22 @@ def guarding(
         better={name: models[TEACHER].task.better(name) for name in (models[TEACHER].task.metric, *ALSO)},
         broken=_broken(promise.epsilon, {"all": {"all": kept}, "decision": cells, "answer": said}[promise.per] | of_groups),
         curve=seen.curve(promise),
+        floor=promise.floor,
+        home=_passing(heard, student, promise),
+        foreign={
+            name: _passing(other, array(models[judged.who].task.decide(other.logits)), promise)
+            for name, rows in foreign.items()
+            if len(rows)
+            for other in (_heard(source, rows),)
+        },
     )
+
+
+def _passing(heard: _Heard, decision: NDArray[np.int64], promise: Promise) -> Passing:
+    """How many of the rows a graph was asked it answers, and what stops the others."""
+    rows, confident = len(decision), heard.confidence >= promise.limits[decision]
+    below = Figure(None) if promise.floor is None else share(int(heard.below(promise.floor).sum()), rows)
+    return Passing(rows, share(int(heard.answer.sum()), rows), share(int(confident.sum()), rows), below)
 
 
 def _parts(seen: _Seen, test: Split, column: str, promise: Promise) -> dict[str, Kept]:
@@ -111,8 +128,8 @@ def _broken(epsilon: float, cells: Mapping[str, Kept]) -> tuple[str, ...]:
 class _Seen:
     """Test rows: how sure the student is, whether it answers, what it decides, and what is right, −1 where nobody knows."""
 
-    def __init__(self, confidence: NDArray, answer: NDArray, decision: NDArray, right: NDArray) -> None:
-        self.confidence, self.answer, self.decision, self.right = confidence, answer, decision, right
+    def __init__(self, heard: _Heard, decision: NDArray, right: NDArray) -> None:
+        self.heard, self.answer, self.decision, self.right = heard, heard.answer, decision, right
         self.known, self.wrong = right >= 0, (right >= 0) & (decision != right)
 
     def kept(self, chosen: NDArray[np.bool_], cell: Cell | None) -> Kept:
@@ -128,11 +145,15 @@ class _Seen:
         )
 
     def curve(self, promise: Promise) -> dict[str, tuple[float, ...]]:
-        """By a guard that is ever laxer, all its thresholds together: 1 − λ of each decision in the proportion that was certified."""
+        """By a guard that is ever laxer, all its thresholds together: 1 − λ of each decision in the proportion that was certified.
+
+        Rows below the floor come last, so that the curve goes through what was certified.
+        """
         room = np.ones(len(promise.thresholds))
         if promise.certified:
             room = np.maximum(1 - promise.limits.astype(np.float64), 0) + 1e-9  # 0 of what is never answered: that comes last
-        slack = ((1 - self.confidence.astype(np.float64)) / room[self.decision])[self.known]
+        slack = (1 - self.heard.confidence.astype(np.float64)) / room[self.decision]
+        slack = np.where(self.heard.below(promise.floor), np.finfo(np.float64).max, slack)[self.known]
         order = np.argsort(slack, kind="stable")
         wrong = self.wrong[self.known][order].cumsum()
         count = len(order)
@@ -206,10 +227,31 @@ def _cost(compared: Compared, file: str, answer: NDArray[np.bool_]) -> dict[str,
     }
 
 
-def _heard(source: Onnx, split: Split) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(N,) confidence and answer, as the graph says them."""
+@dataclass(frozen=True)
+class _Heard:
+    """(N, C) logits, (N,) confidence, answer and energy, as the graph says them; None where it says nothing of energy."""
+
+    logits: Tensor
+    confidence: NDArray[np.float32]
+    answer: NDArray[np.bool_]
+    energy: NDArray[np.float32] | None
+
+    def below(self, floor: float | None) -> NDArray[np.bool_]:
+        """(N,) which rows have less energy than that."""
+        if floor is None or self.energy is None:
+            return np.zeros(len(self.answer), bool)
+        return self.energy < np.float32(floor)
+
+
+def _heard(source: Onnx, split: Split) -> _Heard:
     found = [source.guarded(split.batch(index)) for index in torch.arange(len(split)).split(BATCH)]
-    return torch.cat([f.confidence for f in found]).numpy(), torch.cat([f.answer for f in found]).numpy()
+    energies = [f.energy for f in found if f.energy is not None]
+    return _Heard(
+        torch.cat([f.output for f in found]).double(),
+        torch.cat([f.confidence for f in found]).numpy(),
+        torch.cat([f.answer for f in found]).numpy(),
+        torch.cat(energies).numpy() if energies else None,
+    )
 
 
 def _decided(models: Mapping[Who, Model], answers: Mapping[Who, Tensor], who: Who) -> NDArray[np.int64]:

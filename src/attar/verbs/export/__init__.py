@@ -22,14 +22,14 @@ from attar.identity import digest_file
 from attar.progress import Event, Listener, silent
 from attar.reading import schema_to_json
 from attar.signal import Batch, Source
-from attar.sources.onnx import FEATURES, FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
+from attar.sources.onnx import ENERGY, FEATURES, FOLDER_VERSION, MANIFEST, Onnx, bytes_digest, open_graph, seal
 from attar.statistics.calibration import fit_temperature
 from attar.students.trees import Trees
 from attar.task import Task, task_for
 from attar.verbs.export.folder import FLOAT, INT8, claim, replacing, write
 from attar.verbs.export.fuse import fused
 from attar.verbs.export.graph import OPSET, Limits, finished, from_torch, output_name, quantised, quiet, with_features
-from attar.verbs.export.guarding import AT_ONCE, Right, promised, right, tried_on
+from attar.verbs.export.guarding import AT_ONCE, Right, Said, promised, right, tried_on
 from attar.verbs.export.rows import HOLES, Feed, parity_rows, take
 from attar.verbs.export.static import calibration_rows, convolves, quantised_static
 from attar.verbs.export.trees import count, from_trees
@@ -114,16 +114,16 @@ def export(
 
     data: whose schema the folder records, and whose validation rows are used; test rows are never read.
     guard: when the student answers by itself, fitted on each graph's own answers to the validation and calibration rows: the graph answers
-        `confidence` (N,) float32 and `answer` (N,) bool as well, and the folder records what is promised. In the folder of a run its
-        manifest counts the guards that were fitted on the same calibration rows, and the promise says how many. teacher: whose decisions
-        these rows have, where the guard is about them; its stored answers will do.
+        `confidence` (N,) float32 and `answer` (N,) bool as well, with a floor of energy also `energy` (N,) float32, and the folder records
+        what is promised. In the folder of a run its manifest counts the guards that were fitted on the same calibration rows, and the
+        promise says how many. teacher: whose decisions these rows have, where the guard is about them; its stored answers will do.
     deploy: which graph a reader of the folder asks. The other lies beside it, where it can be made.
     features: the graphs answer `features` (N, D) as well, what the last linear layer reads; by them foreign inputs can be told. It adds
         no node and changes no other answer, but is one more array to hand over. Trees, and nets whose answers no one linear
         layer makes, have none: a note says so.
     An exported folder at `at` is replaced. The model is not changed, and may be on any device.
-    Raises ExportError where the graph cannot be written or differs from the model, EvidenceError for a guard that does not fit the task,
-    RunError where `at` holds other things, DiskFull.
+    Raises ExportError where the graph cannot be written or differs from the model, EvidenceError for a guard that does not fit the task or
+    the student, RunError where `at` holds other things, DiskFull.
     """
     _need_libraries()
     at = Path(at)
@@ -137,6 +137,8 @@ def export(
     with quiet():
         raw, own = from_trees(model, rows, task) if isinstance(model, Trees) else from_torch(model, rows, task)
     _need_finite(own, "the student itself")
+    if guard is not None:
+        guard.check_energy(own)
     seen = with_features(raw, output_name(task)) if features else None
     notes = ["no features: no one linear layer makes this student's answers"] if features and seen is None else []
     raw = seen or raw
@@ -187,7 +189,7 @@ class _Shipping:
         raw = fused(raw)
         temperature = self._temperature(raw)
         promise = self._promise(raw, temperature)
-        limits = None if promise is None else Limits(promise.limits, promise.cut)
+        limits = None if promise is None else Limits(promise.limits, promise.cut, promise.floor)
         content = finished(raw, temperature, precision, self.task, self.data.schema, limits)
         write(self.folder / name, content)
         answer = self._ask(content, [self.rows]) * temperature
@@ -236,12 +238,15 @@ class _Shipping:
         if self.target is None:
             return None
 
-        def ask(cut: float | None, split: Split) -> tuple[np.ndarray, np.ndarray]:
-            nobody = Limits(np.full(self.task.outcomes, np.inf, np.float32), cut)
+        floored = self.target.guard.energy is not None
+        names = ("logits", "confidence", *((ENERGY,) if floored else ()))
+
+        def ask(cut: float | None, split: Split) -> Said:
+            nobody = Limits(np.full(self.task.outcomes, np.inf, np.float32), cut, -np.inf if floored else None)
             content = finished(raw, temperature, "float32", self.task, self.data.schema, nobody)
             batches = (split.batch(index) for index in torch.arange(len(split)).split(AT_ONCE) if len(index))
-            logits, confidence = self._ask_for(("logits", "confidence"), content, batches)
-            return (logits, confidence) if len(split) else (np.zeros((0, self.task.outcomes), np.float32), np.zeros(0, np.float32))
+            logits, *rest = self._ask_for(names, content, batches)
+            return Said(logits if len(split) else np.zeros((0, self.task.outcomes), np.float32), *rest)
 
         return replace(promised(self.target, ask, self.data, self.task), tried=self.tried)
 
@@ -340,7 +345,9 @@ def _describe(shipping: _Shipping, student: str, parameters: int, certified: str
 def _outputs(shipping: _Shipping) -> list[str]:
     if shipping.task.kind in ("regression", "embedding"):
         return [output_name(shipping.task)]
-    return ["logits", "probabilities", *(() if shipping.target is None else ("confidence", "answer"))]
+    if shipping.target is None:
+        return ["logits", "probabilities"]
+    return ["logits", "probabilities", *(() if shipping.target.guard.energy is None else (ENERGY,)), "confidence", "answer"]
 
 
 def _need_finite(answer: np.ndarray, who: str) -> None:

@@ -21,7 +21,7 @@ from attar.errors import ExportError
 from attar.loop import Signals, Stopped, before_tracing
 from attar.reading import TextModel
 from attar.signal import Batch, Schema
-from attar.sources.onnx import FEATURES
+from attar.sources.onnx import ENERGY, FEATURES
 from attar.task import Task
 from attar.verbs.export.rows import Feed, take
 
@@ -39,11 +39,13 @@ LARGE_TABLE = 1 << 16  # entries of an embedding from which on int8 saves more t
 class Limits:
     """What a guard adds to a graph. thresholds: (C,) float32 of confidence, by decision; infinite where that is never answered.
 
-    cut: log-odds from which the positive of two outcomes is decided; None where the likeliest outcome is.
+    cut: log-odds from which the positive of two outcomes is decided; None where the likeliest outcome is. floor: of energy, below which a
+    row is not answered; None: none, and the graph says nothing of energy.
     """
 
     thresholds: np.ndarray
     cut: float | None = None
+    floor: float | None = None
 
 
 class _Flat(nn.Module):
@@ -252,6 +254,7 @@ def _guard(model: ModelProto, limits: Limits) -> None:
 
     With a cut the logit of the positive is moved by it: the likeliest of what is left is the decision, and its probability is
     1 / (1 + exp(−|z − c|)). Of a tie the first outcome is the decision, and with a cut the positive, as `Task.decide` has it.
+    With a floor the output `energy` (N,) float as well, log Σ exp of the logits, which no cut moves.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -270,7 +273,13 @@ def _guard(model: ModelProto, limits: Limits) -> None:
         constants["thresholds"] = limits.thresholds
         graph.node.append(make("ArgMax", [logits], ["decision"], axis=-1, keepdims=0, select_last_index=last_of_ties))
         graph.node.append(make("Gather", ["thresholds", "decision"], ["threshold"]))
-    graph.node.append(make("GreaterOrEqual", ["confidence", "threshold"], ["answer"]))
+    graph.node.append(make("GreaterOrEqual", ["confidence", "threshold"], ["answer" if limits.floor is None else "confident"]))
+    if limits.floor is not None:
+        constants["floor"] = np.array(limits.floor, np.float32)
+        graph.node.append(make("ReduceLogSumExp", ["logits", "outcome_axis"], [ENERGY], keepdims=0))
+        graph.node.append(make("GreaterOrEqual", [ENERGY, "floor"], ["at_home"]))
+        graph.node.append(make("And", ["confident", "at_home"], ["answer"]))
+        graph.output.append(helper.make_tensor_value_info(ENERGY, TensorProto.FLOAT, ["batch"]))
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
     graph.output.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["batch"]))
     graph.output.append(helper.make_tensor_value_info("answer", TensorProto.BOOL, ["batch"]))

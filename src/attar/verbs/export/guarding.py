@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from attar.data import Data, Split
 from attar.errors import EvidenceError, ExportError
 from attar.files import write_json
 from attar.guards import Guard, Promise, Rows
 from attar.identity import digest
-from attar.signal import Schooled, Source
+from attar.signal import Schema, Schooled, Source
 from attar.statistics.metrics import log_softmax
+from attar.students.trees import Trees
 from attar.task import Task
 
-__all__ = ["AT_ONCE", "Right", "cut_of", "promised", "right", "tried_on"]
+__all__ = ["AT_ONCE", "Right", "Said", "check_student", "cut_of", "promised", "right", "tried_on"]
 
 AT_ONCE = 1024  # rows in one question, as `evaluate` asks
 
@@ -59,16 +62,42 @@ def right(guard: Guard, teacher: Source | None, data: Data, task: Task) -> Right
     return Right(guard, rule.decide(answers[0]).numpy(), rule.decide(answers[1]).numpy(), cut_of(rule))
 
 
-def promised(target: Right, ask: Callable[[float | None, Split], tuple[np.ndarray, np.ndarray]], data: Data, task: Task) -> Promise:
-    """What the guard finds for one graph. ask: (cut, split) → its logits, tempered, and its confidence with a decision rule at that cut."""
-    logits, confidence = ask(None, data.valid)
-    rule = _fixed(task, torch.from_numpy(logits).double(), data.valid)
+@dataclass(frozen=True)
+class Said:
+    """What a graph says of N rows. logits: (N, C), tempered. confidence: (N,), with a decision rule. energy: (N,); None: not asked."""
+
+    logits: np.ndarray
+    confidence: np.ndarray
+    energy: np.ndarray | None = None
+
+
+def check_student(guard: Guard, student: Callable[[Schema, int], nn.Module] | nn.Module, data: Data, task: Task) -> None:
+    """Raise EvidenceError before a student is trained where it has one log-odds to answer with, and the guard wants a floor of energy.
+
+    What can be told from its weights alone is told when it is exported.
+    """
+    if guard.energy is None or task.outcomes != 2:
+        return
+    fresh = student if isinstance(student, nn.Module) else student(data.schema, 0)
+    if not (one := isinstance(fresh, Trees)):
+        model, some = copy.deepcopy(fresh).cpu().float().eval(), data.train.batch(torch.arange(min(2, len(data.train))))
+        with torch.no_grad():
+            output = model(some.inputs)
+        one = output.shape != task.canonical(output).shape
+    if one:
+        guard.check_energy(task.canonical(torch.linspace(-1, 1, 3)).numpy())
+
+
+def promised(target: Right, ask: Callable[[float | None, Split], Said], data: Data, task: Task) -> Promise:
+    """What the guard finds for one graph. ask: (cut, split) → what it says, with a decision rule at that cut."""
+    said = ask(None, data.valid)
+    rule = _fixed(task, torch.from_numpy(said.logits).double(), data.valid)
     cut = cut_of(rule)
     if cut is not None:
-        logits, confidence = ask(cut, data.valid)
+        said = ask(cut, data.valid)
     by = target.guard.groups
-    valid = _rows(logits, confidence, target.valid, rule, _groups(data.valid) if by else None)
-    calibration = _rows(*ask(cut, data.calibration), target.calibration, rule, _groups(data.calibration) if by else None)
+    valid = _rows(said, target.valid, rule, _groups(data.valid) if by else None)
+    calibration = _rows(ask(cut, data.calibration), target.calibration, rule, _groups(data.calibration) if by else None)
     named = [(column, name) for column, group in data.calibration.groups.items() for name in group.names] if by else []
     return target.guard.fit(valid, calibration, data.schema.classes, (cut, target.cut), named)
 
@@ -115,12 +144,13 @@ def _groups(split: Split) -> NDArray[np.int64]:
     return np.stack(found, axis=1)
 
 
-def _rows(logits: np.ndarray, confidence: np.ndarray, right: NDArray[np.int64], rule: Task, group: NDArray[np.int64] | None = None) -> Rows:
+def _rows(said: Said, right: NDArray[np.int64], rule: Task, group: NDArray[np.int64] | None = None) -> Rows:
     """The rows of which it is known what is right."""
     known = right >= 0
-    z = torch.from_numpy(logits).double()
-    mine = None if group is None else group[known]
-    return Rows(confidence[known], np.exp(log_softmax(z.numpy()))[known], rule.decide(z).numpy()[known], right[known], mine)
+    z = torch.from_numpy(said.logits).double()
+    group = None if group is None else group[known]
+    energy = None if said.energy is None else said.energy[known]
+    return Rows(said.confidence[known], np.exp(log_softmax(z.numpy()))[known], rule.decide(z).numpy()[known], right[known], group, energy)
 
 
 def _labels(split: Split, task: Task) -> NDArray[np.int64]:

@@ -67,7 +67,7 @@ def search(
         seconds in all; whichever ends first. Neither: 100 trials.
     workers: processes at a time, of this machine. out: the folder of the search, by default `runs/search`; it is never overwritten:
         `resume` goes on with it.
-    seed: of what is drawn.
+    seed: of what is drawn, and of which half of the validation rows a row is in.
 
     The teacher is asked once. Epochs and candidates are chosen on one half of the validation rows, finalists are trained anew over five
     seeds and compared on the other half; test rows are not read.
@@ -154,7 +154,7 @@ class _Searching:
         if self.resume and (before := self.out / "search.json").exists():
             self.seconds = dict(Searched.read(before).seconds)
         with self._part("teacher"):
-            self.begun = begin(self.job, self.out, self.study, free=free, resume=self.resume, listen=self.listen)
+            self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
             self.ending = Ending(self.begun, self.timing, self.listen)
         with self._part("pricing"):
             self.prices = prices = prices_of(self.begun, self.seed, self.listen)

@@ -27,7 +27,7 @@ from attar.verbs.search.defaults import opened
 from attar.verbs.search.design import LINES, Spaces
 from attar.verbs.search.floor import need_possible
 from attar.verbs.search.job import SearchJob
-from attar.verbs.search.protocol import Halves, halved
+from attar.verbs.search.protocol import Halves, halved, same_deal
 from attar.verbs.search.storage import tried
 from attar.verbs.search.training import Classroom
 from attar.verbs.search.worker import Place
@@ -108,16 +108,20 @@ def claim(out: Path, study: str, *, resume: bool) -> bool:
     return False
 
 
-def begin(job: SearchJob, out: Path, study: str, *, free: bool, resume: bool, listen: Listener) -> Begun:
-    """Data, spaces and teacher; its answers stored. free: for any recipe, as of `claim`. Raises RunError for a folder of another search."""
+def begin(job: SearchJob, out: Path, study: str, *, seed: int, free: bool, resume: bool, listen: Listener) -> Begun:
+    """Data, spaces and teacher; its answers stored.
+
+    seed: of the halves. free: for any recipe, as of `claim`. Raises RunError for a folder of another search.
+    """
     data, task, spaces, plain = _read(job, out)
-    halves = halved(data)
+    halves = halved(data, seed)
     if free:
         need_possible(job.budget or Budget(), plain.student, data)
     text = said(job, spaces.recipe, out)
     recipe = out / "recipe.yaml"
     if not free:
         same_data(out, data)
+        same_deal(out, seed)
     guarded = () if "\nguard:" in text else ("guard",)  # which a run would have
     if recipe.exists() and (changes := difference(recipe.read_text(encoding="utf-8"), text, guarded)):
         if not free:
@@ -126,7 +130,7 @@ def begin(job: SearchJob, out: Path, study: str, *, free: bool, resume: bool, li
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(recipe, text)
     manifest(out, data, text)
-    amend(out, verb="search")
+    amend(out, verb="search", deal=seed)
     for note in data.notes:
         listen(Event("data", text=note))
     teacher = Teacher(plain, out, data, task, resume=resume, listen=listen)
@@ -137,6 +141,7 @@ def begin(job: SearchJob, out: Path, study: str, *, free: bool, resume: bool, li
     arms: tuple[Arm, ...] = ("student", "labels") if bool(labelled_rows(task, data.train).any()) else ("student",)
     lines = {key: write(getattr(spaces, key).node) for key in LINES}
     lines |= {"task": repr(task), "budget": repr(job.budget or Budget()), "data": data.fingerprint}
+    lines |= {"deal of validation rows": f"by seed {seed}"}
     place = Place(study, {**lines, "teacher": teacher.source.fingerprint})
     return Begun(job, out, data, task, spaces, text, halves, room, margin, arms, place)
 

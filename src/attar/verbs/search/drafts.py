@@ -157,9 +157,10 @@ class Drafts:
 
     def _trace(self, model: nn.Module) -> ModelProto:
         with quiet():
-            if isinstance(model, Trees):
-                return from_trees(model, self._rows, self.task)[0]
-            return from_torch(model, self._rows, self.task)[0]
+            raw, own = (from_trees if isinstance(model, Trees) else from_torch)(model, self._rows, self.task)  # pyright: ignore[reportArgumentType] see isinstance
+        if self.guard is not None:
+            self.guard.check_energy(own)  # now, not when a finalist is exported
+        return raw
 
     def _small(self, raw: ModelProto, feed: Feed) -> ModelProto | None:
         """The graph in 8 bits by the way that `export` goes."""
@@ -174,7 +175,8 @@ class Drafts:
         if self.guard is not None:
             by_cut = self.task.threshold is not None or self.task.recall_at_fpr is not None
             each = np.arange(self.task.outcomes) if self.guard.per == "answer" else np.zeros(self.task.outcomes)
-            limits = Limits((LIMIT + each / 1000).astype(np.float32), 0.1 if by_cut else None)
+            floor = None if self.guard.energy is None else LIMIT
+            limits = Limits((LIMIT + each / 1000).astype(np.float32), 0.1 if by_cut else None, floor)
         named = "float32" if precision == "float" else "int8"
         return finished(fused(raw), TEMPERATURE, named, self.task, self.data.schema, limits)
 

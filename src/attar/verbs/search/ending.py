@@ -14,6 +14,7 @@ from attar.loop import Fit
 from attar.progress import Listener
 from attar.searched import Competitor, Finalist, Priced, SizeCurve, Trial
 from attar.sources.cached import Cached
+from attar.verbs.evaluate.models import judge
 from attar.verbs.search.advice import advice
 from attar.verbs.search.beginning import Begun
 from attar.verbs.search.competitors import LABELS, beside
@@ -65,11 +66,14 @@ class Ending:
         final = replace(final, epochs=self._epochs(asked, fit, final.epochs_there(asked), limits, workers))
         models = self.students = final.train(asked)
         there = [trial for trial in asked if name_of(trial) in models]
-        drawn = second.drawn({name_of(trial): models[name_of(trial)] for trial in there})
+        for trial in there:
+            model = models[name_of(trial)][0]
+            self.shipped[name_of(trial)] = final.shipped(trial, model, begun.data, begun.task, begun.job.deploy, begun.guard)
+        files = {name_of(trial): judge(self.shipped[name_of(trial)]).source for trial in there}
+        drawn = second.drawn({name: models[name] for name in files}, files)
         found = []
         for trial in there:
             name = name_of(trial)
-            self.shipped[name] = final.shipped(trial, models[name][0], begun.data, begun.task, begun.job.deploy, begun.guard)
             price = prices.measured(self.shipped[name], macs=trial.price.macs)
             within = all(value <= 0 for value in over(begun.budget, price).values())
             found.append(
@@ -87,7 +91,7 @@ class Ending:
                     difference=drawn.difference(name),
                 )
             )
-        self.finalists = tuple(found)
+        self.finalists = second.foretold(found, drawn, begun.data.test)
         if drawn.teacher is not None and there:
             effects = [drawn.against(name_of(trial), "teacher") for trial in there]
             self.rows_sd = math.sqrt(2) * fmean(effect.row_se for effect in effects)  # the trials' rows are half, the claim's as many

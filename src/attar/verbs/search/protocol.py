@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from attar.certificate import Figure, digits, metric_name, signed
 from attar.data import Data, Split
-from attar.errors import DataError
+from attar.errors import DataError, RunError
 from attar.identity import uniform
 from attar.searched import Finalist, Trial, front
 from attar.signal import Source
 from attar.sources import module
 from attar.statistics import Draws, Effect, bootstrap, seed_effect
+from attar.statistics.prediction import foreseen, next_share, shrunk
 from attar.task import Task
 from attar.verbs.evaluate.models import Model, Rows
-from attar.verbs.evaluate.scoring import figure, resamples
+from attar.verbs.evaluate.scoring import figure, kish, resamples, trials_of
 
-__all__ = ["Halves", "Second", "Verdict", "chosen", "finalists_of", "halved"]
+__all__ = ["Halves", "Second", "Verdict", "chosen", "finalists_of", "halved", "same_deal"]
 
 SALT = "search"
+FILE = -1  # in place of a seed: the first seed as it was exported
 FEWEST = 20  # rows of a half: fewer choose by chance
 MOST = 3  # finalists that learnt from the teacher; a fourth learnt from labels alone
 SURE = 0.9  # how probably a student must meet the margin to be recommended
@@ -39,17 +43,33 @@ class Halves:
     second: Split
 
 
-def halved(data: Data) -> Halves:
-    """The validation rows in two, by a hash of each row's id: adding rows moves none from one half to the other.
+def halved(data: Data, seed: int = 0) -> Halves:
+    """The validation rows in two, by a hash of each row's id and the search's seed: adding rows moves none from one half to the other.
 
+    Studies of other seeds have other halves: else a row that misleads would judge, or be judged by, in all of them.
     Raises DataError where a half has fewer than twenty rows.
     """
-    part = torch.from_numpy(uniform(data.valid.ids.numpy(), SALT)) < 0.5
+    part = torch.from_numpy(uniform(data.valid.ids.numpy(), f"{SALT}/{seed}")) < 0.5
     first, second = (data.valid.take(where.nonzero().squeeze(1)) for where in (part, ~part))
     if min(len(first), len(second)) < FEWEST:
         what = f"{len(data.valid):,} validation rows make halves of {len(first):,} and {len(second):,}, and {FEWEST} are needed"
         raise DataError(what, hint="give the validation split more rows: a search chooses on one half and compares on the other")
     return Halves(replace(data, valid=first), second)
+
+
+def same_deal(out: Path, seed: int) -> None:
+    """Raise RunError where the search in a folder has its validation rows in other halves than `seed` makes.
+
+    A search that goes on with other halves would compare finalists on rows that have chosen them.
+    """
+    path = out / "manifest.json"
+    if not (out / "search.json").exists() or not path.exists():
+        return
+    was = json.loads(path.read_text(encoding="utf-8")).get("deal")
+    if was != seed:
+        dealt = "without a seed, as attar did before" if was is None else f"by seed {was}"
+        hint = "--out names another folder" if was is None else f"go on with seed {was}, or --out names another folder"
+        raise RunError(f"the halves of the validation rows of {out} were dealt {dealt}, and seed {seed} deals others", hint=hint)
 
 
 # ---- who comes to the final
@@ -105,16 +125,55 @@ class Second:
         self.metric = task.metric if self.rows.n else task.alike_by
         self.better = task.better(self.metric)
 
-    def drawn(self, students: Mapping[str, Sequence[nn.Module]]) -> Drawn:
-        """Asks the students of each name, one of each seed."""
+    def drawn(self, students: Mapping[str, Sequence[nn.Module]], files: Mapping[str, Source] | None = None) -> Drawn:
+        """Asks the students of each name, one of each seed. files: the first seed of each as it was exported."""
         each = [(name, seed, model) for name, models in students.items() for seed, model in enumerate(models)]
         asked = {(name, seed): self._ruled(name, module(model)) for name, seed, model in each}
+        asked |= {(name, FILE): self._ruled(name, source) for name, source in (files or {}).items()}
         statistics = {key: self._statistic(model.ask(self.split), model.task) for key, model in asked.items()}
         if self.rows.n:
             statistics["teacher", 0] = self._statistic(self.theirs, self.rule)
         count = self.rows.n or self.rows.count
         weight = self.rows.labelled_weight if self.rows.n else self.rows.weight
         return Drawn(bootstrap(statistics, count, resamples=resamples(count), weight=weight), self.better, count)
+
+    def foretold(self, finalists: Sequence[Finalist], drawn: Drawn, test: Split) -> tuple[Finalist, ...]:
+        """The finalists with what each one's exported file is predicted to have on the test rows, whose number alone is looked at.
+
+        It is a 95 % prediction interval of `attar.statistics.prediction.foreseen`: one file of one training, on that many other rows. Its
+        middle is the mean over seeds on the second half, and
+        - what the file has more or less there than the training that it is of, as an int8 file has;
+        - of those that can be recommended, shrunk towards their mean, for the same rows chose among them (`shrunk`). The width stays.
+        Of a share, as accuracy is, the interval holds that of rows right or wrong (`next_share`); all end where the metric ends. It knows
+        nothing of rows drawn elsewhere than these, nor of a threshold that a decision rule fixes on other rows anew. Who was trained over
+        fewer than two seeds, or where no test row has a label and these have, gets none.
+        """
+        rows, there = self.rows, Rows.of(test, self.task)
+        here, to_come = (_counting(each, self.rows.n > 0) for each in (rows, there))
+        rivals = [each for each in finalists if each.arm == "student" and each.within]
+        middles = dict(zip((each.trial for each in rivals), drawn.without_luck([str(each.trial) for each in rivals]), strict=True))
+        share = trials_of(rows, self.task)[self.metric]
+        found = []
+        for each in finalists:
+            name = "labels" if each.arm == "labels" else str(each.trial)
+            draws = drawn.of(name)
+            if len(draws) < 2 or not to_come:
+                found.append(each)
+                continue
+            mean = drawn.shipped(name)
+            told = foreseen([d.value for d in draws], mean.se, [d.se for d in draws], rows=here, next_rows=to_come)
+            low, high = told.low, told.high
+            if share and (self.metric != "auroc" or told.value in (0.0, 1.0)):
+                own = next_share(min(max(told.value, 0.0), 1.0), share, share * to_come / here)
+                low, high = min(low, own[0]), max(high, own[1])
+            luck = 0.0 if each.arm == "labels" else told.value - middles.get(each.trial, told.value)
+            value = mean.value - luck
+            least, most = self.task.bounds(self.metric)
+            value, low, high = (min(max(x + value - told.value, least), most) for x in (told.value, low, high))
+            how = f"prediction for one exported file on {there.n or there.count:,} test rows; t over seeds, these rows and those"
+            predicted = Figure.of(value, low, high, n=there.n or there.count, how=how)
+            found.append(replace(each, predicted=predicted, optimism=self.better * luck))
+        return tuple(found)
 
     def _ruled(self, name: str, source: Source) -> Model:
         model, labels = Model(name, source, self.task), self.first.labels
@@ -138,8 +197,21 @@ class Drawn:
     rows: int
 
     def of(self, name: str) -> list[Draws]:
-        """Those of a name, seed by seed."""
-        return [self.draws[key] for key in sorted(key for key in self.draws if key[0] == name)]
+        """Those of a name, seed by seed; without its file."""
+        return [self.draws[key] for key in sorted(key for key in self.draws if key[0] == name and key[1] != FILE)]
+
+    def shipped(self, name: str) -> Draws:
+        """The mean over seeds, with what exporting took from the first of them, or gave."""
+        each = self.of(name)
+        file = self.draws.get((name, FILE))
+        return Draws.average(each) if file is None else Draws.average(each) + (file - each[0])
+
+    def without_luck(self, names: Sequence[str]) -> list[float]:
+        """The mean of each over seeds, without what the best of them owe to being compared on the same rows: see `shrunk`."""
+        means = [self.score(name).value or 0.0 for name in names]
+        pairs = [self.against(one, other) for at, one in enumerate(names) for other in names[:at]]
+        noise = [(gap.seed_sd**2 / gap.seeds + gap.row_se**2) / 2 for gap in pairs]
+        return shrunk(means, sum(noise) / len(noise)).tolist() if noise else means
 
     @cached_property
     def teacher(self) -> Draws | None:
@@ -214,7 +286,7 @@ def chosen(
     unseen = (
         "rows that no choice had seen" if len(ours) == 1 else f"the second half, by which only these {len(ours)} finalists were compared"
     )
-    words = [f"{said}{_between(winner.score)} on {unseen}."]
+    words = [f"{said}{_between(winner.score)}, the mean over seeds, on {unseen}.", *_foretold(winner, ours, metric)]
     if winner.trial in gaps:
         span = _span(gaps[winner.trial], drawn.better)
         shown = f"is shown with {SURE:.0%}" if meets else f"is not shown with {SURE:.0%}"
@@ -234,6 +306,12 @@ def _meeting(ours: Sequence[Finalist], drawn: Drawn, margin: float) -> list[Fina
             break
         found.append(each)
     return found
+
+
+def _counting(rows: Rows, labelled: bool) -> float:
+    """As how many rows of one weight they count, those with a label or all."""
+    weight = rows.labelled_weight if labelled else rows.weight
+    return float(rows.n if labelled else rows.count) if weight is None else kish(weight)
 
 
 def _alike(drawn: Drawn, best: Finalist, other: Finalist, margin: float) -> bool:
@@ -280,6 +358,19 @@ def _nobody(finalists: Sequence[Finalist], bounds: Mapping[str, float]) -> tuple
     if finalists:
         return (f"No finalist keeps the budget when its exported file is measured: {said}.",)
     return (f"No trained candidate keeps the budget: {said}." if said else "No candidate was trained to its end.",)
+
+
+def _foretold(winner: Finalist, ours: Sequence[Finalist], metric: str) -> list[str]:
+    """What its file is predicted to have on the test rows, and what of its score that takes back."""
+    told = winner.predicted
+    if told is None or told.value is None or not _between(told):
+        return []
+    less = ""
+    if len(ours) > 1:
+        taken = "taken back from its mean" if winner.optimism >= 0 else "given to its mean"
+        less = f" {digits(abs(winner.optimism))} is {taken} in that: luck is in how {len(ours)} finalists differ on the rows that choose."
+    what = f"{metric_name(metric)} {digits(told.value)}{_between(told)}"
+    return [f"On the {told.n:,} test rows its exported file is predicted to have {what}, with 95%.{less}"]
 
 
 def _between(score: Figure) -> str:
