@@ -48,12 +48,12 @@ from attar.verbs.evaluate.models import Model
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import halved
-from attar.verbs.search.timing import SEARCHING
 from attar.verbs.search.training import Candidate, Classroom
 
 STUDENT = "mlp(width=integer(4, 256, log=True), depth=integer(1, 4))"
 WAYS = ("attar", "Optuna", "random")
 AT = (0.25, 0.5, 1.0)  # of the time
+MANY = 100_000  # trials: time ends the search
 BEYOND = 0.05  # the teacher's error: where the reference lies
 ANEW = 1000  # the seed of the students that are scored on test rows
 STYLE = (
@@ -66,7 +66,7 @@ Line = Mapping[str, Any]
 
 
 class Enough(Exception):
-    """The search's candidates are done: what follows is after the clock."""
+    """The time is over: what a search does after its candidates is after the clock."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,15 @@ def epochs_of(lines: Iterable[Line]) -> int:
 
 
 def searched(lesson: Lesson, seed: int) -> list[dict[str, Any]]:
-    out = lesson.out / f"attar-{seed}"
+    out = lesson.out / f"attar-{seed}" / "search"  # no other search beside it: prices are measured anew
     shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(exist_ok=True)
+    begun = time.time()
 
-    def listen(event: Event) -> None:
-        if event.stage == "finalists":
+    def listen(_: Event) -> None:
+        if time.time() - begun > lesson.seconds:
             raise Enough
 
-    begun = time.time()
     with suppress(Enough):
         attar.search(
             lesson.teacher,
@@ -141,7 +142,7 @@ def searched(lesson: Lesson, seed: int) -> list[dict[str, Any]]:
             OBJECTIVE,
             task=TASK,
             fit=lesson.fit,
-            time=lesson.seconds / SEARCHING,  # of which candidates have that share
+            trials=MANY,
             out=out,
             seed=seed,
             listen=listen,

@@ -22,10 +22,11 @@ from attar.searched import Arm, Searched
 from attar.signal import Source
 from attar.task import Task
 from attar.verbs.distill.processes import can_fork, shared
-from attar.verbs.search.affordable import need_some_within, prices_of
+from attar.verbs.search.affordable import keep_prices, need_some_within, prices_of
 from attar.verbs.search.beginning import begin, claim
 from attar.verbs.search.ending import Ending
 from attar.verbs.search.job import SearchJob
+from attar.verbs.search.learning import Learning
 from attar.verbs.search.leaving import leave, ship, tell, trials_of
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.storage import reach
@@ -157,12 +158,23 @@ class _Searching:
             self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
             self.ending = Ending(self.begun, self.timing, self.listen)
         with self._part("pricing"):
-            self.prices = prices = prices_of(self.begun, self.seed, self.listen)
-            need_some_within(self.begun, prices, self.seed)
+            prices = prices_of(self.begun, self.seed, self.listen, self.workers)
+            if isinstance(prices, Prices):
+                self.prices = prices
+                need_some_within(self.begun, prices, self.seed)
+                keep_prices(self.begun, prices)
         with self._part("training"):
-            self._search(prices)
+            try:
+                self._search(prices)
+                self.prices = known = prices if isinstance(prices, Prices) else prices.get()
+            finally:
+                if isinstance(prices, Learning):
+                    prices.stop()
+        if not self.begun.shared:  # there, another machine may have measured them
+            known.note(trials_of(self.told))
+        keep_prices(self.begun, known)
         with self._part("finalists"):
-            self.ending.final(trials_of(self.told), prices, self.limits, self.workers)
+            self.ending.final(trials_of(self.told), known, self.limits, self.workers)
         with self._part("competitors"):
             self.ending.compete(trials_of(self.told))
         ship(self.begun, self.told, self.ending.winner)
@@ -183,7 +195,7 @@ class _Searching:
     def limits(self) -> Limits:
         return limits(self.timing, self.begun.spaces, len(self.begun.data.train), self.trials)
 
-    def _search(self, prices: Prices) -> None:
+    def _search(self, prices: Prices | Learning) -> None:
         begun = self.begun
         _ = begun.room.judge, self.limits  # before processes part
         if self.workers > 1 and not can_fork():

@@ -66,6 +66,11 @@ class Begun:
         return {name: bound for name in names if (bound := getattr(self.budget, name, None)) is not None}
 
     @property
+    def shared(self) -> bool:
+        """Whether the study lies where others may join it."""
+        return str(self.place.where) != str(self.out / "study.db")
+
+    @property
     def guard(self) -> Guard | None:
         """What the graphs that ship have beside their answers: a run's own default where nothing is said."""
         asked = self.job.guard or (Guard() if self.task.kind == "classification" else None)

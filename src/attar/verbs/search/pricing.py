@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
@@ -21,7 +21,7 @@ from attar.errors import EvidenceError
 from attar.guards import Guard
 from attar.progress import Event, Listener, silent
 from attar.reading import TextFeed
-from attar.searched import Priced, Pricing
+from attar.searched import Priced, Pricing, Trial
 from attar.signal import Batch, Student
 from attar.sources.onnx import Onnx
 from attar.task import Task
@@ -169,6 +169,10 @@ class Prices:
         """What a student costs, measured on its own export with weights of chance; known from then on."""
         self._measure(family_of(student), {repr(student): student})
         return self.exact[repr(student)]
+
+    def note(self, trials: Iterable[Trial]) -> None:
+        """Takes over what was measured for trials, in other processes too."""
+        self.exact |= {trial.student: trial.price for trial in trials if trial.price.measured}
 
     @property
     def measured_already(self) -> tuple[str, ...]:

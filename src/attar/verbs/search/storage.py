@@ -56,7 +56,7 @@ _FILES = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".journal"
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
 
 # Keys of user attributes: of the study …
-_IDENTITY, _LIMITS, _WORKERS = "attar:identity", "attar:limits", "attar:worker:"
+_IDENTITY, _LIMITS, _WORKERS, _KEPT = "attar:identity", "attar:limits", "attar:worker:", "attar:kept:"
 # … and of a trial: whose it is; why its worker does not finish it; the trial that it repeats; deaths before it; whether the budget pays
 _OWNER, _DEAD, _AGAIN, _DIED, _FREE = "attar:owner", "attar:dead", "attar:again", "attar:died", "attar:free"
 
@@ -282,6 +282,17 @@ class Ledger:
     def gave_up(self, trial: FrozenTrial) -> bool:
         """Whether a trial counts as failed because its worker died too often."""
         return _given_up(trial)
+
+    # ---- what belongs to the study, not to a trial
+
+    def keep(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keeps something beside the trials, of JSON, for all workers; what was kept by that name before is gone."""
+        with self._turn():
+            self._storage.set_study_user_attr(self._id, _KEPT + name, dict(value))
+
+    def kept(self, name: str) -> Mapping[str, Any] | None:
+        with self._turn():
+            return self._storage.get_study_user_attrs(self._id).get(_KEPT + name)
 
     # ---- whose turn it is
 

@@ -78,32 +78,28 @@ class Asking:
         if self.prior:  # those of its architecture that the batch before had no room for
             self.waiting[self._rest(self.prior[0])] = self.prior
         self.prior = self.waiting.pop(next(iter(self.waiting))) if self.waiting else []
-        found = self._claimed({})
-        return None if found is None else Question(found, self._design(found), found.number)
+        return next((Question(asked, self._design(asked), asked.number) for asked in self._claimed({}, 1)), None)
 
     def more(self, first: Question, count: int) -> list[Question]:
         """Up to so many candidates that differ from the first in what turns alone."""
         if not self.turning:
             return []
         fixed = {name: value for name, value in first.asked.params.items() if name not in self.turning}
-        found: list[Question] = []
-        while len(found) < count and (asked := self._claimed(fixed)) is not None:
-            found.append(Question(asked, self._design(asked), first.number))
-        return found
+        return [Question(asked, self._design(asked), first.number) for asked in self._claimed(fixed, count)]
 
     def again(self, count: int) -> list[Question]:
         """Candidates whose workers did not finish them."""
         return [Question(asked, self._design(asked), asked.number) for asked in self.ledger.again(count)]
 
-    def _claimed(self, fixed: Mapping[str, Any]) -> Asked | None:
+    def _claimed(self, fixed: Mapping[str, Any], count: int) -> list[Asked]:
         optuna = _optuna()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             partial = optuna.samplers.PartialFixedSampler(dict(fixed), self.sampler) if fixed else self.sampler
         self.ledger.study.sampler = partial
-        if self.prior:  # another worker may take it, and tries it then
+        for _ in range(min(count, len(self.prior))):  # another worker may take them, and tries them then
             self.ledger.study.enqueue_trial(self.prior.pop(0))
-        return next(iter(self.ledger.claim(1)), None)
+        return self.ledger.claim(count) if count else []
 
     def _design(self, asked: Asked) -> Design:
         point: dict[str, Any] = {}

@@ -14,11 +14,12 @@ from attar.loop import Signals, Stopped
 from attar.progress import Event, Listener
 from attar.searched import Arm, Priced, Trial, board
 from attar.verbs.search.design import Design, Spaces
+from attar.verbs.search.learning import Learning
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.storage import Ledger, open_study
 from attar.verbs.search.study import DIRECTIONS, Asking, Question, Told, dear, told, trained
-from attar.verbs.search.training import Candidate, Classroom
+from attar.verbs.search.training import Candidate, Classroom, Outcome
 
 __all__ = ["Limits", "Place", "Worker", "over"]
 
@@ -51,20 +52,34 @@ class Limits:
     epochs: int
 
 
+@dataclass(frozen=True)
+class _Untold:
+    """A batch that was trained."""
+
+    asking: Asking
+    questions: Sequence[Question]
+    outcomes: Sequence[Outcome]
+    watched: bool
+
+
 @dataclass
 class Worker:
-    """Works on the studies of all arms until their limits are reached. seed: of its sampler, another for each worker."""
+    """Works on the studies of all arms until their limits are reached. seed: of its sampler, another for each worker.
+
+    prices: may still be learnt, where there is no budget. What was trained until then is told when they are known.
+    """
 
     place: Place
     spaces: Spaces
     room: Classroom
-    prices: Prices
+    prices: Prices | Learning
     budget: Budget
     limits: Limits
     arms: Sequence[Arm]
     seed: int
     listen: Listener
     known: dict[Arm, list[Told]] = field(default_factory=dict)
+    untold: list[_Untold] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Raises Stopped on a signal: what was not finished is given back, and whoever goes on with the study repeats it."""
@@ -80,7 +95,8 @@ class Worker:
             while open_arms := [asking for asking in askings.values() if self._open(asking)]:
                 if signals.caught:
                     raise Stopped("search", 0, signals.caught, None)
-                self._turn(min(open_arms, key=lambda asking: len(self._trained(asking.arm))))
+                self._turn(min(open_arms, key=lambda asking: self._count(asking.arm)))
+            self._tell_all()
             for asking in askings.values():
                 self._wait(asking, signals)
 
@@ -104,12 +120,18 @@ class Worker:
                 return
             self._try(asking, asking.again(1))
 
+    def _count(self, arm: Arm) -> int:
+        """Candidates that an arm has had."""
+        return len(self._trained(arm)) + sum(each.asking.arm == arm for each in self.untold)
+
     def _trained(self, arm: Arm) -> list[Told]:
         return [each for each in self.known[arm] if each.trial.state != "dear"]
 
     # ---- one turn
 
     def _turn(self, asking: Asking) -> None:
+        if isinstance(self.prices, Learning) and self.prices.ready:
+            self._tell_all()
         self._try(asking, asking.again(self.limits.batch))
         first = asking.first()
         if first is not None and not self._dropped(asking, [first]):
@@ -118,6 +140,7 @@ class Worker:
     def _batch(self, arm: Arm) -> int:
         """How many candidates of one architecture are asked at a time: one at first, as long as most candidates bring a new one."""
         tried = [each.trial.student for each in self._trained(arm)]
+        tried += [each.questions[0].design.text for each in self.untold if each.asking.arm == arm]
         there = len(set(tried))
         return 1 if there < ARCHITECTURES and 2 * there >= len(tried) else self.limits.batch
 
@@ -133,6 +156,8 @@ class Worker:
 
     def _dropped(self, asking: Asking, batch: Sequence[Question]) -> bool:
         """Whether students of this form are too dear, or cannot be built here, which is told then."""
+        if isinstance(self.prices, Learning):
+            return False  # nothing bounds what it may cost
         try:
             price = self.prices.price(batch[0].design.student)
         except AttarError as error:
@@ -141,33 +166,48 @@ class Worker:
         excess = over(self.budget, price)
         if all(value <= 0 for value in excess.values()):
             return False
-        for question in batch:
-            self._tell(asking, question, dear(question, price, False), excess)
+        self._tell(asking, [(question, dear(question, price, False)) for question in batch], excess)
         return True
 
     def _train(self, asking: Asking, questions: Sequence[Question]) -> None:
         better, known = self._better, self.known[asking.arm]
         designs = [self._short(question.design) for question in questions]
         try:
-            price = self.prices.price(designs[0].student)
+            price = None if isinstance(self.prices, Learning) else self.prices.price(designs[0].student)
             rungs = Rungs(self.limits.epochs)
-            watched = rungs.watched(questions[0].batch, known)
-            behind = None if watched else rungs.behind(designs, known, better, price.parameters)
+            watched = price is None or rungs.watched(questions[0].batch, known)
+            behind = None if price is None or watched else rungs.behind(designs, known, better, price.parameters)
             candidates = [Candidate(design, question.batch) for design, question in zip(designs, questions, strict=True)]
             outcomes = self.room.train(candidates, behind=behind)
         except AttarError as error:
             self._fail(asking, questions, error)
             return
-        excess = over(self.budget, price)
-        within = all(value <= 0 for value in excess.values())
-        for question, design, outcome in zip(questions, designs, outcomes, strict=True):
-            shown = replace(question, design=design)
-            self._tell(asking, shown, trained(shown, outcome, price, within), excess, watched)
+        shown = [replace(question, design=design) for question, design in zip(questions, designs, strict=True)]
+        self.untold.append(_Untold(asking, shown, [replace(outcome, model=None) for outcome in outcomes], watched))
+        if price is not None:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """What was trained and is not told yet; waits for the prices."""
+        if isinstance(self.prices, Learning):
+            self.prices = self.prices.get()
+        while self.untold:
+            each = self.untold[0]
+            try:
+                price = self.prices.price(each.questions[0].design.student)
+            except AttarError as error:
+                self._fail(each.asking, each.questions, error)
+            else:
+                excess = over(self.budget, price)
+                within = all(value <= 0 for value in excess.values())
+                pairs = zip(each.questions, each.outcomes, strict=True)
+                told_of = [(question, trained(question, outcome, price, within)) for question, outcome in pairs]
+                self._tell(each.asking, told_of, excess, each.watched)
+            self.untold.pop(0)
 
     def _fail(self, asking: Asking, questions: Sequence[Question], error: AttarError) -> None:
-        for question in questions:
-            trial = replace(dear(question, Priced(None), True), state="failed", why=error.message)
-            self._tell(asking, question, trial, {})
+        failed = [(question, replace(dear(question, Priced(None), True), state="failed", why=error.message)) for question in questions]
+        self._tell(asking, failed, {})
 
     def _short(self, design: Design) -> Design:
         return replace(design, fit=replace(design.fit, epochs=self.limits.epochs))
@@ -176,18 +216,22 @@ class Worker:
     def _better(self) -> int:
         return self.room.task.better(self.room.judge.metric)
 
-    def _tell(self, asking: Asking, question: Question, trial: Trial, excess: Mapping[str, float], watched: bool = False) -> None:
-        asking.tell(question, trial, better=self._better, over=excess, watched=watched)
+    def _tell(self, asking: Asking, trials: Sequence[tuple[Question, Trial]], excess: Mapping[str, float], watched: bool = False) -> None:
+        """A batch; the study is read once for all of it."""
+        for question, trial in trials:
+            asking.tell(question, trial, better=self._better, over=excess, watched=watched)
         self.known[asking.arm] = told(asking.ledger, asking.arm, self.known[asking.arm])
-        self._say(asking, trial)
+        self._say(asking, [text for _, trial in trials if (text := _sentence(trial))])
 
-    def _say(self, asking: Asking, trial: Trial) -> None:
+    def _say(self, asking: Asking, sentences: Sequence[str]) -> None:
+        """Where the search is, and of a batch what went wrong."""
         known = [each.trial for arm in self.arms for each in self.known[arm]]
         done = sum(each.state != "dear" for each in known)
         left = asking.ledger.left().seconds
         rows = board([each for each in known if each.arm == "student"], self.room.judge.metric, self._better)
         total = (self.limits.trials or 0) * len(self.arms)
-        self.listen(Event("search", done, total, _sentence(trial), seconds_left=left, rows=rows))
+        for text in sentences or [""]:
+            self.listen(Event("search", done, total, text, seconds_left=left, rows=rows))
 
 
 def _sentence(trial: Trial) -> str:

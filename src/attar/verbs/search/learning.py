@@ -1,0 +1,104 @@
+"""Prices that are learnt in a process of their own, while the first candidates train in this one."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from attar.errors import AttarError
+from attar.progress import Event, Listener
+from attar.verbs.distill.processes import can_fork, cores
+from attar.verbs.search.kept import content_of, prices_from
+from attar.verbs.search.pricing import Prices
+
+__all__ = ["Learning", "room_beside"]
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def room_beside(workers: int) -> bool:
+    """Whether a process may measure beside so many that train: each has a core."""
+    return cores() > workers and can_fork()
+
+
+@dataclass
+class Learning:
+    """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet."""
+
+    learn: Callable[[Listener], Prices]
+    empty: Prices
+    listen: Listener
+    _process: BaseProcess | None = field(default=None, init=False, repr=False)
+    _pipe: Connection | None = field(default=None, init=False, repr=False)
+    _prices: Prices | None = field(default=None, init=False, repr=False)
+
+    def start(self) -> Learning:
+        context = multiprocessing.get_context("fork")
+        self._pipe, there = context.Pipe(duplex=False)
+        self._process = context.Process(target=_child, args=(self.learn, there, os.getpid()), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
+            self._process.start()
+        there.close()
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Whether `get` answers at once."""
+        return self._prices is not None or self._pipe is None or self._pipe.poll()
+
+    def get(self) -> Prices:
+        """The prices; waits for them. Where the process was lost they are learnt here. Raises the error that learning raised."""
+        if self._prices is None:
+            found: Any = None
+            if self._pipe is not None:
+                with suppress(EOFError, OSError):
+                    found = self._pipe.recv()
+                self.stop()
+            if isinstance(found, AttarError):
+                raise found
+            if found is None:
+                self._prices = self.learn(self.listen)
+            else:
+                content, said = found
+                for event in said:
+                    self.listen(event)
+                self._prices = prices_from(content, self.empty)
+        return self._prices
+
+    def stop(self) -> None:
+        """Ends the process, where it still runs."""
+        if self._process is not None and self._pipe is not None:
+            self._process.terminate()
+            self._process.join()
+            self._pipe.close()
+            self._process = self._pipe = None
+
+
+def _child(learn: Callable[[Listener], Prices], pipe: Connection, parent: int) -> None:
+    """In the forked process: its words are kept until they can be said beside nobody else's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all; the parent ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+        if os.getppid() != parent:
+            return
+    torch.set_num_threads(1)
+    said: list[Event] = []
+    try:
+        prices = learn(lambda event: said.append(event) if event.text else None)
+        pipe.send((content_of(prices), said))
+    except AttarError as error:
+        pipe.send(error)
