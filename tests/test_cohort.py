@@ -261,8 +261,7 @@ def test_running_statistics_are_traced_as_well() -> None:
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
-    common, own = next(stack.steps(1, 0))
-    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+    assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
 
 
 class Picks(nn.Module):
@@ -283,8 +282,7 @@ def test_a_constant_that_is_no_buffer_is_traced_as_well() -> None:
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
-    common, own = next(stack.steps(1, 0))
-    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+    assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
 
 
 class Twice(nn.Module):
@@ -313,10 +311,9 @@ def test_a_trace_writes_over_a_product_that_has_one_reader(layer: Callable[[], n
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage]
-    common, own = next(stack.steps(1, 0))
-    replay = stack._trace(common, own)  # pyright: ignore[reportPrivateUsage]
+    replay = stack._trace()  # pyright: ignore[reportPrivateUsage]
     assert replay is not None
-    there = [str(node.target) for node in replay.graph.nodes]  # pyright: ignore[reportFunctionMemberAccess]
+    there = [str(node.target) for node in replay.step.graph.nodes]
     assert ("aten.relu_.default" in there) == (readers == 1)
     assert ("aten.threshold_backward.grad_input" in there) == (readers == 1)
 
