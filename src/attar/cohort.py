@@ -42,7 +42,7 @@ Tree = Mapping[str, Any]
 
 _FORMAT = 1  # of the checkpoint file
 _PAUSE = 1.0  # seconds: a finished epoch is not written more often than this
-_TABLE = 1 << 27  # bytes of what is made of all rows beforehand, in a lesson that stands still
+_TABLE = 1 << 26  # bytes of what is made of all rows beforehand, in a lesson that stands still
 _CHUNK = 4096  # rows that are asked at once for such tables
 _SHELF = 1 << 23  # bytes of rows that are brought at once, for several steps: more would leave the caches, less would be asked too often
 _DROP = 0.75  # the stack is made anew when no more than this share of it still learns

@@ -20,6 +20,7 @@ _VIEWS = (*_SAME, aten.transpose.int, aten.unsqueeze.default, aten.squeeze.dims,
 _LIKE = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_full.default, aten.new_zeros.default)
 _SOFTMAX = {aten._log_softmax.default: 1, aten._softmax.default: 1}
 _ALONG = (*_SOFTMAX, aten.unsqueeze.default)  # an axis is their second argument
+_EACH = (*_ALONG, aten._to_copy.default)  # of each row by itself, beside what is of each number
 _SOFTMAX_BACKWARD = {aten._log_softmax_backward_data.default: 2, aten._softmax_backward_data.default: 2}
 
 
@@ -36,12 +37,12 @@ class Replay:
         _without_idle(graph)
         still = not any(_writes(node) for node in graph.nodes)  # else what is read depends on when: running statistics
         if still:
-            _fold(traced)
+            _fold(traced, weights[0].device)
             _once(graph)
-            _uniform(traced)
+            _uniform(traced, weights[0].device)
             graph.eliminate_dead_code()  # some things are asked for by name alone
-        _with_bias(graph)
-        _views_last(graph)
+            _with_bias(graph)
+            _views_last(graph)
         _narrow_first(graph)
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         self.leaves, self.leads = inputs[len(weights) + held :], leads
@@ -107,7 +108,7 @@ def _by_row(graph: Any, leaves: Mapping[Any, int], constants: Mapping[Any, Tenso
     leads = list(leaves.values())
     found = dict(places)
     for node in graph.nodes:
-        if node.op != "call_function" or not (_tagged(node, torch.Tag.pointwise) or node.target in _ALONG) or _writes(node):
+        if node.op != "call_function" or not (_tagged(node, torch.Tag.pointwise) or node.target in _EACH) or _writes(node):
             continue
         of = {found[arg] for arg in node.all_input_nodes if arg in found}
         if len(of) != 1:
@@ -125,7 +126,7 @@ def _by_row(graph: Any, leaves: Mapping[Any, int], constants: Mapping[Any, Tenso
     return found
 
 
-def _fold(traced: Any) -> None:
+def _fold(traced: Any, device: torch.device) -> None:
     """Makes what depends on no argument, or on the shape of one alone, once: the gradient of a mean, a weight of the objective."""
     graph, known = traced.graph, dict[Any, Any]()
     for node in list(graph.nodes):
@@ -135,7 +136,7 @@ def _fold(traced: Any) -> None:
             continue
         args = list(node.args)
         if node.target in _LIKE:
-            args[0] = torch.empty(_known_shape(args[0]), dtype=node.args[0].meta["tensor_meta"].dtype)
+            args[0] = torch.empty(_known_shape(args[0]), dtype=args[0].meta["tensor_meta"].dtype, device=device)
         elif not all(arg in known for arg in node.all_input_nodes):
             continue
         with torch.no_grad():
@@ -149,7 +150,7 @@ def _fold(traced: Any) -> None:
         graph.erase_node(node)
 
 
-def _uniform(traced: Any) -> None:
+def _uniform(traced: Any, device: torch.device) -> None:
     """Constants that are one number all over become that number, and one that is 0 but for a place in each row a comparison."""
     graph = traced.graph
 
@@ -175,7 +176,7 @@ def _uniform(traced: Any) -> None:
                 at = at.args[0]
             shape, where, nothing = _known_shape(node), _known_shape(at), number(into)
             if nothing is not None and nothing == 0 and axis == len(shape) - 1 and where[-1] == 1 and len(shape) - len(where) <= 1:
-                places = constant(node, torch.arange(shape[-1]))
+                places = constant(node, torch.arange(shape[-1], device=device))
                 given, rest = constant(node, nothing.new_tensor(value)), constant(node, nothing)
                 with graph.inserting_before(node):
                     there = graph.call_function(aten.eq.Tensor, (at, places))
