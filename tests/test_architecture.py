@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [  # each floor's rooms; a room imports from floors be
     ["errors", "identity", "progress"],
     ["signal", "notation", "files"],
     ["functional", "statistics"],
-    ["task", "store", "cost", "guards", "certificate", "reading", "loop", "tap", "ends"],
+    ["task", "store", "cost", "guards", "certificate", "reading", "loop", "tap", "ends", "replay"],
     ["searched"],
     ["pretrained"],
     ["objective", "sources", "students", "data"],

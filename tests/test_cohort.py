@@ -94,12 +94,20 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return gap(one, other) == 0
 
 
-@pytest.mark.parametrize("traced", [False, True], ids=["mapped", "traced"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_each_student_is_what_it_becomes_by_itself(dtype: torch.dtype, traced: bool) -> None:
+@pytest.mark.parametrize(
+    ("traced", "still", "dtype"),
+    [
+        (False, False, torch.float32),
+        (False, False, torch.float64),
+        (True, False, torch.float64),
+        (True, True, torch.float32),
+    ],
+    ids=["mapped", "mapped, float64", "traced, float64", "tables"],
+)
+def test_each_student_is_what_it_becomes_by_itself(dtype: torch.dtype, traced: bool, still: bool) -> None:
     members, apart = six(dtype), six(dtype)
     assert gap(members[0].module, members[2].module) > 0.1
-    done = cohort.train(members, lesson(dtype), fit=FIT, validate=accuracy, traced=traced)
+    done = cohort.train(members, lesson(dtype, still=still), fit=FIT, validate=accuracy, traced=traced)
     for member, other, found in zip(members, apart, done, strict=True):
         expected = by_hand(other, FIT, dtype)
         assert gap(member.module, other.module) < (1e-5 if dtype == torch.float32 else 1e-12)
@@ -112,9 +120,10 @@ def test_each_student_is_what_it_becomes_by_itself(dtype: torch.dtype, traced: b
             assert mine["parts"] == pytest.approx(theirs["parts"], abs=1e-5)
 
 
-def test_students_that_are_no_grid_of_arms_and_seeds_come_out_the_same() -> None:
+@pytest.mark.parametrize("traced", [False, True], ids=["mapped", "tables"])
+def test_students_that_are_no_grid_of_arms_and_seeds_come_out_the_same(traced: bool) -> None:
     members, apart = six(lrs=False)[:-1], six(lrs=False)[:-1]
-    cohort.train(members, lesson(), fit=FIT, validate=accuracy)
+    cohort.train(members, lesson(still=traced), fit=FIT, validate=accuracy, traced=traced)
     for member, other in zip(members, apart, strict=True):
         by_hand(other, FIT)
         assert gap(member.module, other.module) < 1e-5
@@ -160,11 +169,12 @@ def test_patience_ends_for_each_by_itself_and_the_rest_go_on() -> None:
         assert gap(member.module, other.module) < 1e-4
 
 
-def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("traced", [False, True], ids=["mapped", "tables"])
+def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path, traced: bool) -> None:
     how = replace(FIT, epochs=12, patience=2, lr=0.1)
     whole, parts = six(lrs=False), six(lrs=False)
     lines: list[tuple[str, int]] = []
-    expected = cohort.train(whole, lesson(), fit=how, validate=accuracy)
+    expected = cohort.train(whole, lesson(still=traced), fit=how, traced=traced, validate=accuracy)
     stops = {2: False, max(found.epochs for found in expected) - 1: False}
 
     def stop(event: Event) -> None:
@@ -174,12 +184,22 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
     for _ in stops:
         with pytest.raises(Stopped, match="SIGTERM stopped cohort in epoch"):
-            cohort.train(parts, lesson(), fit=how, validate=accuracy, listen=stop, checkpoint=tmp_path / "a.pt", resume=True)
+            cohort.train(
+                parts,
+                lesson(still=traced),
+                fit=how,
+                traced=traced,
+                validate=accuracy,
+                listen=stop,
+                checkpoint=tmp_path / "a.pt",
+                resume=True,
+            )
         parts = six(lrs=False)
     done = cohort.train(
         parts,
-        lesson(),
+        lesson(still=traced),
         fit=how,
+        traced=traced,
         validate=accuracy,
         checkpoint=tmp_path / "a.pt",
         resume=True,
@@ -189,7 +209,7 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert [f.epochs for f in done] == [f.epochs for f in expected]
     assert len(lines) == len(set(lines)) == sum(f.epochs for f in done)
     with pytest.raises(RunError, match="of another training"):
-        cohort.train(six(), lesson(), fit=how, validate=accuracy, checkpoint=tmp_path / "a.pt", resume=True)
+        cohort.train(six(), lesson(still=traced), fit=how, traced=traced, validate=accuracy, checkpoint=tmp_path / "a.pt", resume=True)
 
 
 def test_a_signal_within_an_epoch_is_heeded_after_the_step(tmp_path: Path) -> None:
@@ -207,6 +227,61 @@ def test_a_signal_within_an_epoch_is_heeded_after_the_step(tmp_path: Path) -> No
     parts = six()
     cohort.train(parts, lesson(), fit=FIT, validate=accuracy, checkpoint=tmp_path / "a.pt", resume=True)
     assert all(same(a.module, b.module) for a, b in zip(whole, parts, strict=True))
+
+
+def test_what_no_weight_touches_is_made_once_for_all_rows() -> None:
+    """A step of students of one temperature is given the teacher's probabilities and the labels' gradient, not answers and labels."""
+
+    def shown(still: bool) -> tuple[set[str], int]:
+        members = [Member(Distiller(net(s), kl() + labels(), TASK).build(Batch(X[:8], Y[:8]), Signal(TEACHERS[0, :8])), s) for s in (1, 2)]
+        replay = cohort._Stack(members, lesson(still=still), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
+        assert replay is not None
+        return {str(node.target) for node in replay.step.graph.nodes}, len(replay.tables)
+
+    (live, none), (stored, some) = shown(False), shown(True)
+    assert {"aten.exp.default", "aten.eq.Tensor"} <= live and none == 0
+    assert not {"aten.exp.default", "aten.eq.Tensor", "aten.scatter.value"} & stored and some > 0
+    assert "aten.baddbmm.default" in live & stored
+
+
+def test_tables_that_would_be_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    members, apart = six(lrs=False), six(lrs=False)
+    monkeypatch.setattr(cohort, "_TABLE", 1000)
+    replay = cohort._Stack(members, lesson(still=True), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
+    assert replay is not None and not replay.tables
+    cohort.train(members, lesson(still=True), fit=FIT, validate=accuracy, traced=True)
+    for member, other in zip(members, apart, strict=True):
+        by_hand(other, FIT)
+        assert gap(member.module, other.module) < 1e-5
+
+
+class Odd(nn.Module):
+    """What a trace could take for what it is not: a product read transposed, a view of another form, a softmax over few and over many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 9), nn.Linear(9, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        few, many = y.softmax(-1), y.repeat(1, 2).log_softmax(-1)[:, :9]
+        turned = torch.relu(y.unflatten(1, (3, 3)).transpose(1, 2)).flatten(1)
+        return self.second(few + many.exp() + turned + torch.ones_like(y) / 7) + x.softmax(0).mean(0)
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_step_of_odd_layers_is_traced_as_it_is(still: bool) -> None:
+    def made() -> list[Member]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            return [Member(distiller(s, 0.9, 2.0, torch.float32, Odd()), s, arm) for arm in (0, 1) for s in (1, 2)]
+
+    members, apart = made(), made()
+    assert cohort._Stack(made(), lesson(still=still), FIT)._trace() is not None  # pyright: ignore[reportPrivateUsage]
+    cohort.train(members, lesson(still=still), fit=FIT, validate=accuracy, traced=True)
+    for member, other in zip(members, apart, strict=True):
+        by_hand(other, FIT)
+        assert gap(member.module, other.module) < 1e-5
 
 
 def test_what_cannot_be_trained_together_is_refused_in_words() -> None:
@@ -261,8 +336,7 @@ def test_running_statistics_are_traced_as_well() -> None:
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
-    common, own = next(stack.steps(1, 0))
-    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+    assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
 
 
 class Picks(nn.Module):
@@ -283,8 +357,7 @@ def test_a_constant_that_is_no_buffer_is_traced_as_well() -> None:
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage] whether it was traced at all
-    common, own = next(stack.steps(1, 0))
-    assert stack._trace(common, own) is not None  # pyright: ignore[reportPrivateUsage]
+    assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
 
 
 class Twice(nn.Module):
@@ -313,10 +386,9 @@ def test_a_trace_writes_over_a_product_that_has_one_reader(layer: Callable[[], n
     cohort.train(apart, lesson(), fit=FIT)
     assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
     stack = cohort._Stack(members, lesson(), FIT)  # pyright: ignore[reportPrivateUsage]
-    common, own = next(stack.steps(1, 0))
-    replay = stack._trace(common, own)  # pyright: ignore[reportPrivateUsage]
+    replay = stack._trace()  # pyright: ignore[reportPrivateUsage]
     assert replay is not None
-    there = [str(node.target) for node in replay.graph.nodes]  # pyright: ignore[reportFunctionMemberAccess]
+    there = [str(node.target) for node in replay.step.graph.nodes]
     assert ("aten.relu_.default" in there) == (readers == 1)
     assert ("aten.threshold_backward.grad_input" in there) == (readers == 1)
 

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +42,8 @@ Tree = Mapping[str, Any]
 
 _FORMAT = 1  # of the checkpoint file
 _PAUSE = 1.0  # seconds: a finished epoch is not written more often than this
+_TABLE = 1 << 26  # bytes of what is made of all rows beforehand, in a lesson that stands still
+_CHUNK = 4096  # rows that are asked at once for such tables
 _SHELF = 1 << 23  # bytes of rows that are brought at once, for several steps: more would leave the caches, less would be asked too often
 _DROP = 0.75  # the stack is made anew when no more than this share of it still learns
 _CLOSE = 1e-3  # of the largest gradient: how near both ways must come in the trial; rounding alone is a thousandth of that
@@ -74,6 +76,7 @@ class Lesson:
     common: (R,) positions, epoch → what students of one seed see alike: inputs, labels, weights.
     own: arm, (R,) positions, epoch → what one arm alone is shown: its teacher's answers.
     moving: whether the loss changes with `progress`.
+    still: whether rows and answers are the same in each epoch, so that what no weight touches can be made once for all of them.
     """
 
     rows: int
@@ -81,6 +84,7 @@ class Lesson:
     common: Callable[[Tensor, int], Tree]
     own: Callable[[int, Tensor, int], Tree] = lambda arm, index, epoch: {}
     moving: bool = False
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,10 @@ def refusal(members: Sequence[Member], lesson: Lesson, fit: Fit) -> str | None:
         return error.message
     if together.chance:
         return "there is chance inside the module, such as dropout"
-    at, (common, own) = 0, next(together.steps(1, 0))
+    at, shown = 0, next(together.steps(1, 0))
     alone = _copies(members)
     try:
-        totals, _ = together.gradients(common, own, 0.0)
+        totals, _ = together.gradients(shown, 0.0)
     except _UNMAPPED as error:
         return f"its step cannot be mapped over students: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     for at, member in enumerate(alone):
@@ -283,12 +287,12 @@ class _Stack:
         self.call = _Call(copy.deepcopy(modules[0]), lesson).train()
         self.moments = moments or _Moments(self.weights)
         self.shifts, self.optimizer = self._optimizer()
-        self.replays: dict[int, Callable[..., Any] | None] = {}
+        self.replays: dict[int, _Replayed | None] = {}
         self.ordered: tuple[int, list[tuple[Tensor, ...]]] = (0, [])
 
     # ---- steps
 
-    def steps(self, epoch: int, done: int, until_step: int | None = None) -> Iterator[tuple[Tree, Tree]]:
+    def steps(self, epoch: int, done: int, until_step: int | None = None, *, traced: bool = False) -> Iterator[_Shown]:
         """What the steps of an epoch show, from the one after `done` to `until_step`: rows of several steps are brought at once."""
         orders = self._orders(epoch)
         at, reach, end = done, 1, self.all_steps if until_step is None else min(until_step, self.all_steps)
@@ -296,20 +300,34 @@ class _Stack:
             until = at + 1
             while until < min(at + reach, end) and len(orders[0][until]) == len(orders[0][at]):
                 until += 1
-            index = torch.stack([order[step] for step in range(at, until) for order in orders])  # (M K, B)
-            shape = (until - at, len(self.seeds), index.shape[1])
-            common = _each(self.lesson.common(index.flatten(), epoch), lambda value, shape=shape: value.unflatten(0, shape))
-            arms = [self.lesson.own(arm, index.flatten(), epoch) for arm in self.arms]
-            own = _joined(arms, lambda values, shape=shape: torch.stack([value.unflatten(0, shape) for value in values], 1))  # (M, A, K, B)
-            if not self.grid:
-                columns = torch.tensor([seed for _, seed in self.cells], device=self.device)
-                places = torch.tensor([arm * len(self.seeds) + seed for arm, seed in self.cells], device=self.device)
-                common = _each(common, lambda value, columns=columns: value.index_select(1, columns))
-                own = _each(own, lambda value, places=places: value.flatten(1, 2).index_select(1, places))
-            for step in range(until - at):
-                yield _each(common, lambda value, step=step: value[step]), _each(own, lambda value, step=step: value[step])
-            reach = max(1, _SHELF * (until - at) // max(1, _bytes(common) + _bytes(own)))
+            index = torch.stack([order[step] for step in range(at, until) for order in orders])
+            index = index.unflatten(0, (until - at, len(self.seeds)))  # (M, K, B)
+            replay = self._replay(index.shape[2]) if traced else None
+            if replay is not None and replay.tables:
+                shelf = replay.look_up(index)
+                yield from (_Shown({}, {}, replay, [value[step] for value in shelf]) for step in range(until - at))
+                size = sum(value.nbytes for value in shelf)
+            else:
+                common, own = self._brought(index, epoch)
+                for step in range(until - at):
+                    its = [_each(tree, lambda value, step=step: value[step]) for tree in (common, own)]
+                    yield _Shown(its[0], its[1], replay, [*_leaves(its[0]), *_leaves(its[1])] if replay is not None else [])
+                size = _bytes(common) + _bytes(own)
+            reach = max(1, _SHELF * (until - at) // max(1, size))
             at = until
+
+    def _brought(self, index: Tensor, epoch: int) -> tuple[Tree, Tree]:
+        """Rows and answers at the positions (M, K, B) of each seed: (M, K, B, ...) and (M, A, K, B, ...), or (M, S, B, ...) both."""
+        shape = tuple(index.shape)
+        common = _each(self.lesson.common(index.flatten(), epoch), lambda value: value.unflatten(0, shape))
+        arms = [self.lesson.own(arm, index.flatten(), epoch) for arm in self.arms]
+        own = _joined(arms, lambda values: torch.stack([value.unflatten(0, shape) for value in values], 1))
+        if not self.grid:
+            columns = torch.tensor([seed for _, seed in self.cells], device=self.device)
+            places = torch.tensor([arm * len(self.seeds) + seed for arm, seed in self.cells], device=self.device)
+            common = _each(common, lambda value: value.index_select(1, columns))
+            own = _each(own, lambda value: value.flatten(1, 2).index_select(1, places))
+        return common, own
 
     def _orders(self, epoch: int) -> list[tuple[Tensor, ...]]:
         """The order of each seed, kept for the epoch that is asked again and again while steps are timed."""
@@ -323,21 +341,21 @@ class _Stack:
     def some(self, count: int, traced: bool) -> int:
         """A few steps that are timed; the learning rate is too small to matter."""
         made = 0
-        for common, own in self.steps(1, 0, count):  # as an epoch's steps cost: no rows are brought that no step shows
-            self.gradients(common, own, 0.0, traced=traced)
+        for shown in self.steps(1, 0, count, traced=traced):  # as an epoch's steps cost: no rows are brought that no step shows
+            self.gradients(shown, 0.0)
             self.update(0, math.inf)
             made += 1
         return made
 
-    def gradients(self, common: Tree, own: Tree, progress: float, *, traced: bool = False) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def gradients(self, shown: _Shown, progress: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Puts each weight's gradient on it; returns the totals, (S,), and their parts."""
-        if traced and (replay := self._replay(common, own)) is not None:
+        if shown.replay is not None:
             with torch.no_grad():
-                found, totals, parts = replay([w.detach() for w in self.weights], self.held, common, own)
+                found, totals, parts = shown.replay(self.held, shown.rows)
             for weight, its in zip(self.weights, found, strict=True):
                 weight.grad = None if its is None else its.contiguous()  # fused AdamW goes by memory, not by strides
             return totals, parts
-        totals, parts = self._program(self.weights, self.held, common, own, progress)
+        totals, parts = self._program(self.weights, self.held, shown.common, shown.own, progress)
         totals.sum().backward()
         return totals.detach(), {name: part.detach() for name, part in parts.items()}
 
@@ -415,17 +433,17 @@ class _Stack:
         stacks = [[value.unflatten(0, shape) for value in values] for values in (weights, held)]
         return vmap(vmap(one), in_dims=(0, 0, None, 0))(*stacks, common, own)
 
-    def _replay(self, common: Tree, own: Tree) -> Callable[..., Any] | None:
+    def _replay(self, rows: int) -> _Replayed | None:
         """What `_trace` made for steps of so many rows."""
-        rows = _rows(common)
         if rows not in self.replays:
-            self.replays[rows] = self._trace(common, own)
+            step = next(step for step, index in enumerate(self._orders(1)[0]) if len(index) == rows)
+            self.replays[rows] = self._trace(step)
         return self.replays[rows]
 
-    def _trace(self, common: Tree, own: Tree) -> Callable[..., Any] | None:
+    def _trace(self, step: int = 0) -> _Replayed | None:
         """The step as a flat list of kernels, without the look-ups of modules, of the mapping and of automatic differentiation.
 
-        None where it cannot be traced, or comes out otherwise than the step itself.
+        None where it cannot be traced, or comes out otherwise than the step itself. step: of the first epoch, whose rows it is tried on.
         """
         before_tracing()
         from torch.fx.experimental.proxy_tensor import make_fx  # its import takes most of a second
@@ -433,35 +451,45 @@ class _Stack:
         def one(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> Any:
             return grad_and_value(self._one, has_aux=True)(weights, held, common, own, 0.0)  # all as arguments: a captured buffer is fixed
 
-        def step(weights: list[Tensor], held: list[Tensor], common: Tree, own: Tree) -> tuple[Any, Tensor, Mapping[str, Tensor]]:
-            grads, (totals, parts) = self._mapped(one, weights, held, common, own)
+        def flat(*values: Tensor) -> tuple[Any, Tensor, Mapping[str, Tensor]]:
+            common, own = _filled(trees[0], iter(values[ends[1] : ends[2]])), _filled(trees[1], iter(values[ends[2] :]))
+            grads, (totals, parts) = self._mapped(one, list(values[: ends[0]]), list(values[ends[0] : ends[1]]), common, own)
             flat = [each.flatten(0, 1) if self.grid else each for each in grads]
             named = {name: part.flatten() for name, part in parts.items()}
             return [each if there else None for each, there in zip(flat, used, strict=True)], totals.flatten(), named
 
+        sizes = [len(index) for index in self._orders(1)[0]]
+        at = [step, *[other for other, size in enumerate(sizes) if size == sizes[step] and other != step][:2]]
+        index = [torch.stack([order[which] for order in self._orders(1)]).unsqueeze(0) for which in at]
+        brought = [self._brought(its, 1) for its in index]
+        tried = [(_each(common, lambda value: value[0]), _each(own, lambda value: value[0])) for common, own in brought]
+        trees = tried[0]
+        leaves = [_leaves(tree) for tree in trees]
         weights = [w.detach().clone() for w in self.weights]
-        used = [g is not None for g in self._untraced(common, own)[2]]
+        ends = [len(weights), len(weights) + len(self.held), len(weights) + len(self.held) + len(leaves[0])]
+        used = [g is not None for g in self._untraced(*trees)[2]]
         try:
-            replay = make_fx(step)(weights, [value.clone() for value in self.held], common, own)
+            traced = make_fx(flat)(*weights, *[value.clone() for value in self.held], *leaves[0], *leaves[1])
         except _UNMAPPED:
             return None
-        _without_idle(replay)
-        _in_place(replay)
-        others = (pair for pair in self.steps(1, 0) if _rows(pair[0]) == _rows(common))
-        for batch in ((common, own), *islice(others, 2)):  # on other rows, too: what the trace took for a constant must not be of the rows
-            totals, held, wanted = self._untraced(*batch)
-            tried = [value.clone() for value in self.held]
-            with torch.no_grad():
-                grads, found, _ = replay(weights, tried, *batch)
-            pairs = [
-                (found, totals),
-                *zip(tried, held, strict=True),
-                *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None),
-            ]
-            scale = max(float(w.abs().max()) for w in wanted if w is not None)
-            if not all(_near(one, other, scale) for one, other in pairs):
-                return None
-        return replay
+        for tabled in (True, False) if self.lesson.still else (False,):
+            try:
+                replay = _Replayed(self, copy.deepcopy(traced), (len(leaves[0]), len(leaves[1])), tabled)
+                if all(self._agrees(replay, *batch) for batch in zip(index, tried, strict=True)):  # other rows, too: what the
+                    return replay  # trace took for a constant must not be of the rows
+            except _UNMAPPED:
+                continue
+        return None
+
+    def _agrees(self, replay: _Replayed, index: Tensor, trees: tuple[Tree, Tree]) -> bool:
+        totals, held, wanted = self._untraced(*trees)
+        tried = [value.clone() for value in self.held]
+        rows = [value[0] for value in replay.look_up(index)] if replay.tables else [*_leaves(trees[0]), *_leaves(trees[1])]
+        with torch.no_grad():
+            grads, found, _ = replay(tried, rows)
+        pairs = [(found, totals), *zip(tried, held, strict=True), *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None)]
+        scale = max(float(w.abs().max()) for w in wanted if w is not None)
+        return all(_near(one, other, scale) for one, other in pairs)
 
     def _untraced(self, common: Tree, own: Tree) -> tuple[Tensor, list[Tensor], tuple[Tensor | None, ...]]:
         """Totals, buffers and gradients of a step as the mapping makes them, which leaves no trace on the stack."""
@@ -505,6 +533,63 @@ class _Stack:
             self.lesson.loss(trial, self.lesson.common(index, 1), self.lesson.own(member.arm, index, 1), 0.0)
             chance = not torch.equal(state, torch.get_rng_state())
         return {name for name, value in trial.named_buffers() if not torch.equal(value, before[name])}, chance
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a step shows: rows and answers as the lesson has them, or, in the order that a replay wants, `rows`."""
+
+    common: Tree
+    own: Tree
+    replay: _Replayed | None = None
+    rows: Sequence[Tensor] = ()
+
+
+class _Replayed:
+    """A traced step of a stack, and what it is given of each row where that was made for all of them: `tables`.
+
+    leaves: how many tensors of rows, and how many of answers, the step was traced with.
+    """
+
+    def __init__(self, stack: _Stack, traced: Any, leaves: tuple[int, int], tabled: bool) -> None:
+        from attar.replay import Replay  # with what it needs of torch it takes a second, and a cohort that is not traced does without
+
+        lead = 3 if stack.grid else 2
+        self.stack = stack
+        self.step = Replay(traced, [w.detach() for w in stack.weights], len(stack.held), [2] * leaves[0] + [lead] * leaves[1], tabled)
+        lesson, arms = stack.lesson, stack.arms
+        self.tables: list[tuple[bool, Tensor]] = []  # whether it is of answers: (A R, ...), else (R, ...)
+        if not self.step.by_row or self.step.row_bytes * lesson.rows * len(arms) > _TABLE:
+            if tabled:
+                raise ValueError("the tables would be too large")
+            return
+        every = torch.arange(lesson.rows, device=stack.device).split(_CHUNK)
+        with torch.no_grad():
+            common = self._made([_leaves(lesson.common(index, 1)) for index in every], 0)
+            own = [self._made([_leaves(lesson.own(arm, index, 1)) for index in every], leaves[0]) for arm in arms]
+        for place in range(len(self.step.entering)):
+            answers = place not in common
+            self.tables.append((answers, torch.cat([each[place] for each in own]) if answers else common[place]))
+
+    def __call__(self, held: Sequence[Tensor], rows: Sequence[Tensor]) -> Any:
+        return self.step(held, rows)
+
+    def _made(self, chunks: Sequence[Sequence[Tensor]], first: int) -> dict[int, Tensor]:
+        return self.step.tables({first + at: torch.cat(parts) for at, parts in enumerate(zip(*chunks, strict=True))})
+
+    def look_up(self, index: Tensor) -> list[Tensor]:
+        """Of the rows at the positions (M, K, B) of each seed, for the steps; see `_Stack._brought`."""
+        stack, rows = self.stack, self.stack.lesson.rows
+        if stack.grid:
+            arms = torch.arange(len(stack.arms), device=index.device).reshape(1, -1, 1, 1)
+            answers = index.unsqueeze(1) + arms * rows  # (M, A, K, B)
+        else:
+            index = index.index_select(1, torch.tensor([seed for _, seed in stack.cells], device=index.device))  # (M, S, B)
+            answers = index + torch.tensor([arm for arm, _ in stack.cells], device=index.device).reshape(1, -1, 1) * rows
+        return [
+            table.index_select(0, at.flatten()).unflatten(0, tuple(at.shape))
+            for at, table in ((answers if own else index, table) for own, table in self.tables)
+        ]
 
 
 class _Moments:
@@ -580,9 +665,9 @@ class _Training:
         epoch, start = self.epoch + 1, time.perf_counter()
         all_steps = self.fit.epochs * self.steps
         rates: list[float] = []
-        for common, own in self.stack.steps(epoch, self.step):
+        for shown in self.stack.steps(epoch, self.step, traced=self.traced):
             done = (epoch - 1) * self.steps + self.step
-            totals, parts = self.stack.gradients(common, own, done / all_steps, traced=self.traced)
+            totals, parts = self.stack.gradients(shown, done / all_steps)
             rates = self.stack.update(done, all_steps)
             self.totals.append(totals)  # read once an epoch
             self.parts.append(parts)
@@ -720,53 +805,6 @@ class _Training:
                     self.record(member, line)
 
 
-def _without_idle(replay: Any) -> None:
-    """Takes out of a traced step what changes neither numbers nor shape: a third of its nodes, each of which costs a microsecond."""
-    aten = torch.ops.aten
-    shaped = (aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.alias.default, aten.detach.default)
-    for node in replay.graph.nodes:
-        if node.op != "call_function":
-            continue
-        same = node.target in shaped and _shape(node) is not None and _shape(node) == _shape(node.args[0])
-        if same or (node.target == aten.mul.Scalar and node.args[1] == 1):
-            node.replace_all_uses_with(node.args[0])
-            replay.graph.erase_node(node)
-    replay.recompile()
-
-
-def _in_place(replay: Any) -> None:
-    """Lets a traced step write a layer's bias, its ReLU and the gradient of that into the product they are applied to.
-
-    Nobody else reads these products, and a stack of them is larger than the caches: memory that is not touched anew is time saved.
-    """
-    aten = torch.ops.aten
-    made = (aten.bmm.default, aten.mm.default, aten.add_.Tensor)
-    seen = (aten.view.default, aten._unsafe_view.default)
-
-    def own(node: Any) -> bool:
-        """Whether the node is a product, or a view of one, that has one reader."""
-        while getattr(node, "target", None) in seen and len(node.users) == 1:
-            node = node.args[0]
-        return getattr(node, "target", None) in made and len(node.users) == 1
-
-    for node in replay.graph.nodes:
-        if node.target == aten.add.Tensor and not node.kwargs and all(hasattr(arg, "target") for arg in node.args):
-            into, other = (node.args[1], node.args[0]) if own(node.args[1]) else node.args
-            if own(into) and _shape(into) is not None and _shape(into) == _shape(node):
-                node.target, node.args = aten.add_.Tensor, (into, other)
-        elif node.target == aten.relu.default and own(node.args[0]):
-            node.target = aten.relu_.default
-        elif node.target == aten.threshold_backward.default and own(node.args[0]):
-            node.target, node.kwargs = aten.threshold_backward.grad_input, {"grad_input": node.args[0]}
-    replay.recompile()
-
-
-def _shape(node: Any) -> torch.Size | None:
-    """Of what a node of a traced step makes; a constant that was there before carries it otherwise than what is computed."""
-    known = node.meta.get("tensor_meta", node.meta.get("val"))
-    return getattr(known, "shape", None)
-
-
 def _need_alike(modules: Sequence[nn.Module]) -> None:
     """Raise StudentError unless all modules differ in the values of tensors alone."""
     first = _form(modules[0])
@@ -834,7 +872,10 @@ def _bytes(tree: Tree) -> int:
     return sum(value.nbytes if isinstance(value, Tensor) else _bytes(value) for value in tree.values())
 
 
-def _rows(tree: Tree) -> int:
-    """How many rows a step of one student has."""
-    value = next(iter(tree.values()))
-    return value.shape[1] if isinstance(value, Tensor) else _rows(value)
+def _leaves(tree: Tree) -> list[Tensor]:
+    return [leaf for value in tree.values() for leaf in ([value] if isinstance(value, Tensor) else _leaves(value))]
+
+
+def _filled(tree: Tree, leaves: Iterator[Tensor]) -> dict[str, Any]:
+    """A tree of the same names, with these leaves."""
+    return _each(tree, lambda value: next(leaves))
