@@ -2,6 +2,7 @@
 
     python benchmarks/guard.py                    # 1,000 draws of calibration rows in each setting: about four minutes
     python benchmarks/guard.py --draws 100
+    python benchmarks/guard.py --floors           # the settings with a floor of energy alone
     python benchmarks/guard.py --cost             # what its nodes cost a row, on one thread
 
 A world of 50,000 rows whose truth is known: the class y is drawn, a row is its corner of a simplex and Gaussian noise; the teacher sees it
@@ -14,6 +15,11 @@ In the setting with groups nothing tells the student the group; in the last and 
 of which the student is less than 90 % sure the other way, so that there the student is wrong more often than it knows. The worst cell
 may be a group there, also of the promise over all rows together, which says nothing of groups.
 
+In settings with a floor (`energy=`) the student's logits are the logarithms of what it holds of row and class together, so that its energy
+is the log density of the row: what it is in theory (arXiv:2010.03759), and of a real student in hope only. Foreign rows are corners of
+another simplex, mirrored at the origin, under the same noise. How many of them are answered is printed beside how many the same guard
+without a floor answers, fitted on the same rows.
+
 The naive threshold answers as much as it can with no more than ε of the calibration rows that it answers wrong, in each cell.
 """
 
@@ -24,11 +30,12 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from attar.cost import machine
 from attar.guards import Guard, Promise, Rows
@@ -60,6 +67,7 @@ class Setting:
     rows: int
     per: tuple[str, ...] = ("all", "decision")
     groups: tuple[float, ...] = ()
+    energy: float | None = None
 
 
 SETTINGS = (
@@ -69,6 +77,10 @@ SETTINGS = (
     Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 3000, ("all", "decision", "answer")),
     Setting("2 classes, 1 in 10", (0.9, 0.1), 0.95, 0.99, 10_000, ("all", "decision", ONE)),
     Setting("2 classes, 3 groups", (0.5, 0.5), 0.89, 0.98, 3000, ("all", ALL_GROUPS, GROUPS), (0.6, 0.3, 0.1)),
+    Setting("10 classes", (0.1,) * 10, 0.89, 0.98, 1000, ("all",), energy=0.95),
+    Setting("10 classes", (0.1,) * 10, 0.89, 0.98, 3000, ("all", "decision"), energy=0.95),
+    Setting("2 classes", (0.5, 0.5), 0.89, 0.98, 1000, ("all", "decision", "answer"), energy=0.95),
+    Setting("2 classes", (0.5, 0.5), 0.89, 0.98, 1000, ("all",), energy=0.5),
 )
 
 
@@ -76,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--floors", action="store_true", help="the settings with a floor of energy alone")
     parser.add_argument("--cost", action="store_true", help="time the guard's nodes")
     options = parser.parse_args()
     if options.cost:
@@ -85,11 +98,13 @@ def main() -> None:
     print(f"ε = {EPSILON}, δ = {DELTA}, {options.draws:,} draws, seed {options.seed}: broken at most {allowed:.3f} of them (δ + 3 SE)\n")
     print(
         f"{'':20}{'rows':>7} {'per':<24}{'certified':>10}{'answered':>10}{'broken':>8}{'worst cell':>12}{'naive answers':>15}{'broken':>8}"
+        "   floor: foreign answered (without)"
     )
-    for setting in SETTINGS:
-        world = drawn(setting, options.seed)
+    chosen = [setting for setting in SETTINGS if not options.floors or setting.energy is not None]
+    for setting in chosen:
+        world, foreign = drawn(setting, options.seed)
         for per in setting.per:
-            print(tried(setting, world, per, options.draws, options.seed), flush=True)
+            print(tried(setting, world, foreign, per, options.draws, options.seed), flush=True)
 
 
 def cost(seed: int) -> None:
@@ -106,6 +121,8 @@ def cost(seed: int) -> None:
         "a threshold by decision": Limits(apart),
         "one threshold, a decision rule": Limits(alike, 0.3),
         "a threshold by decision, a decision rule": Limits(apart, 0.3),
+        "one threshold, a floor of energy": Limits(alike, None, 0.5),
+        "a threshold by decision, a rule, a floor": Limits(apart, 0.3, 0.5),
     }
     task = classification().bind(data.schema)
     feeds = Feed.of(net).arrays(take(rows, slice(0, 1)))
@@ -131,8 +148,8 @@ def cost(seed: int) -> None:
         print(f"{name:44}{np.median(t):8.2f}{p95:8.2f}   {middle:.2f} [{low:.2f}, {high:.2f}]")
 
 
-def drawn(setting: Setting, seed: int) -> Rows:
-    """The world of a setting: what the student says, and what the teacher decides."""
+def drawn(setting: Setting, seed: int) -> tuple[Rows, Rows]:
+    """The world of a setting, what the student says and what the teacher decides; and foreign rows, of which nobody knows what is right."""
     rng = np.random.default_rng(seed)
     shares = np.array(setting.shares)
     y = rng.choice(len(shares), size=WORLD, p=shares)
@@ -154,13 +171,22 @@ def drawn(setting: Setting, seed: int) -> Rows:
     def ours(noise: float) -> NDArray[np.float64]:
         return posterior(corner + fine * first + noise * second, fine**2 + noise**2)
 
-    q = ours(falling(right(ours), setting.student))
-    confidence, decided = q.max(1).astype(np.float32), theirs(fine).argmax(1)
+    coarse = falling(right(ours), setting.student)
+    q, variance, decided = ours(coarse), fine**2 + coarse**2, theirs(fine).argmax(1)
+    confidence = q.max(1).astype(np.float32)
+
+    def energy(seen: NDArray[np.float64]) -> NDArray[np.float32]:
+        square = (seen**2).sum(1, keepdims=True) - 2 * seen + 1  # distances from all corners, squared
+        return logsumexp(np.log(shares) - square / (2 * variance), axis=1).astype(np.float32)
+
+    strange = -corner + fine * first + coarse * second
+    r = posterior(strange, variance)
+    foreign = Rows(r.max(1).astype(np.float32), r, r.argmax(1), np.full(WORLD, -1), energy=energy(strange))
     if not setting.groups:
-        return Rows(confidence, q, q.argmax(1), decided)
+        return Rows(confidence, q, q.argmax(1), decided, energy=energy(corner + fine * first + coarse * second)), foreign
     group = rng.choice(len(setting.groups), size=WORLD, p=setting.groups)
     hard = (group == len(setting.groups) - 1) & (confidence < 0.9) & (rng.random(WORLD) < HARD)
-    return Rows(confidence, q, q.argmax(1), np.where(hard, 1 - decided, decided), group[:, None])
+    return Rows(confidence, q, q.argmax(1), np.where(hard, 1 - decided, decided), group[:, None]), foreign
 
 
 def falling(rate: Callable[[float], float], wanted: float) -> float:
@@ -172,23 +198,30 @@ def falling(rate: Callable[[float], float], wanted: float) -> float:
     return (low + high) / 2
 
 
-def tried(setting: Setting, world: Rows, per: str, draws: int, seed: int) -> str:
+def tried(setting: Setting, world: Rows, foreign: Rows, per: str, draws: int, seed: int) -> str:
     """One line: how often the promise was certified and broken, jointly and in the worst cell, and the naive threshold beside it."""
     rng = np.random.default_rng(seed + 1)
     by = {ONE: "all", ALL_GROUPS: "all", GROUPS: "decision"}.get(per, per)
-    asked = Guard(EPSILON, DELTA, "teacher", by, per in (ALL_GROUPS, GROUPS))  # pyright: ignore[reportArgumentType] one of the three
+    asked = Guard(EPSILON, DELTA, "teacher", by, per in (ALL_GROUPS, GROUPS), setting.energy)  # pyright: ignore[reportArgumentType] one of the three
+    bare = replace(asked, energy=None)
     names = tuple(map(str, range(len(setting.shares))))
     groups = [("group", str(g)) for g in range(len(setting.groups))] if asked.groups else []
     judged = ALL_GROUPS if per == "all" and setting.groups else per
     everything, first = sample(world, judged), 1 if by == "all" and per != ONE else len(names)
     cells = first + (len(setting.groups) if judged in (ALL_GROUPS, GROUPS) else 0)
+    unknown = Sample(foreign.confidence, foreign.decision, foreign.decision < 0, foreign.right)
     certified, joint, broken, naive = 0, 0, np.zeros(cells), 0
-    answered, naive_answered = np.zeros(draws), np.zeros(draws)
+    answered, naive_answered, strange = np.zeros(draws), np.zeros(draws), np.zeros((2, draws))
     for i in range(draws):
         valid, calibration = (some(world, rng.integers(0, WORLD, setting.rows)) for _ in range(2))
-        limits = together(valid, calibration, cells) if per == ONE else certain(asked.fit(valid, calibration, names, groups=groups))
+        promise = None if per == ONE else asked.fit(valid, calibration, names, groups=groups)
+        limits = together(valid, calibration, cells) if promise is None else certain(promise)
+        floor = None if promise is None else promise.floor
+        if promise is not None and floor is not None:
+            for k, one in enumerate((promise, bare.fit(valid, calibration, names, groups=groups))):
+                strange[k, i] = above(unknown, foreign, one.floor).answered(one.limits).mean()
         if limits is not None:
-            over, answered[i] = kept(everything, limits, cells)
+            over, answered[i] = kept(above(everything, world, floor), limits, cells)
             certified += 1
             joint += bool(over.any())
             broken += over
@@ -198,7 +231,16 @@ def tried(setting: Setting, world: Rows, per: str, draws: int, seed: int) -> str
     return (
         f"{setting.name:20}{setting.rows:>7,} {per:<24}{certified / draws:>10.3f}{answered.mean():>10.3f}{joint / draws:>8.3f}"
         f"{broken.max() / draws:>12.3f}{naive_answered.mean():>15.3f}{naive / draws:>8.3f}"
+        + ("" if setting.energy is None else f"   {setting.energy:.2f}: {strange[0].mean():.3f} ({strange[1].mean():.3f})")
     )
+
+
+def above(rows: Sample, said: Rows, floor: float | None) -> Sample:
+    """The same rows, of which those below the floor may not be answered."""
+    if floor is None:
+        return rows
+    assert said.energy is not None
+    return replace(rows, may=said.energy >= np.float32(floor))
 
 
 def kept(everything: Sample, limits: NDArray[np.float32], cells: int) -> tuple[NDArray[np.bool_], float]:
@@ -243,7 +285,8 @@ def careless(valid: Rows, calibration: Rows, per: str, cells: int) -> NDArray[np
 
 def some(world: Rows, index: NDArray[np.int64]) -> Rows:
     group = None if world.group is None else world.group[index]
-    return Rows(world.confidence[index], world.probability[index], world.decision[index], world.right[index], group)
+    energy = None if world.energy is None else world.energy[index]
+    return Rows(world.confidence[index], world.probability[index], world.decision[index], world.right[index], group, energy)
 
 
 if __name__ == "__main__":

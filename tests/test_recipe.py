@@ -473,6 +473,7 @@ def test_a_foreign_text_that_say_wrote_survives_yaml(folder: Path) -> None:
 def test_a_guard_is_a_line_that_reads_back_and_may_say_that_there_is_none(folder: Path) -> None:
     for line, said in (
         ('guard(epsilon=0.02, target="labels")', 'guard(epsilon=0.02, delta=0.1, target="labels", per="decision")'),
+        ("guard(energy=0.99)", 'guard(epsilon=0.05, delta=0.1, target="teacher", per="decision", energy=0.99)'),
         ("unguarded()", "unguarded()"),
     ):
         resolved = load(written(folder, GOOD + f"guard: {line}\n")).resolve(folder / "run")

@@ -398,7 +398,7 @@ def guard(
     it sees by how much all logits of a row are shifted, if the student has a free logit for each outcome; others are refused. With a floor
     "it answers" means: sure enough, and not below the floor. Calibration rows below it are answered at no threshold, and are not counted in
     the rate that is promised. Validation rows set the floor, never the calibration rows that test. Of foreign rows nothing is promised with
-    it either: `foreign=` measures how many the student still answers.
+    it either, and a net of ReLUs may have more energy the farther a row lies: `foreign=` measures how many are still answered.
 
     Thresholds are tested on calibration rows one after the other, in an order that the validation rows fix, by exact binomial bounds
     (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must

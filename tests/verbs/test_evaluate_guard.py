@@ -297,3 +297,113 @@ def test_the_terminal_tells_how_sure_the_share_answered_is(certificate: Certific
     row = next(line for line in certificate.lines(80) if line.startswith("  all "))
     assert f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" in row
     assert not any("[ " in line for line in certificate.lines(80))
+
+
+# ── who is answered ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stretched(data: Data, by: float = 4.0, *, known: int = 0) -> Data:
+    """Rows with numbers so many times as large; ids that home does not know, but for the first test rows."""
+
+    def farther(split: Split) -> Split:
+        def rows(index: torch.Tensor) -> Any:
+            found: Any = split.rows(index)
+            return {**found, "numbers": found["numbers"] * by}
+
+        return replace(split, ids=torch.where(torch.arange(len(split)) < known, split.ids, split.ids + 10_000), rows=rows)
+
+    return replace(data, **{name: farther(split) for name, split in data.splits.items()})
+
+
+@pytest.fixture(scope="module")
+def with_floor(teacher: Any, table: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Certificate]:
+    at = tmp_path_factory.mktemp("floored")
+    asked = guard(epsilon=0.1, delta=0.2, energy=0.9)
+    export(fitted(SmallMLP(table.schema), table), table, at=at / "student", guard=asked, teacher=teacher)
+    away = {"far": stretched(table, known=3), "farther": stretched(table, 50)}
+    evaluate(at / "student", teacher, table, foreign=away).write(at / "certificate.json")
+    return at, Certificate.read(at / "certificate.json")
+
+
+def test_how_many_rows_are_answered_with_the_floor_and_without_is_as_a_naive_loop_counts(
+    with_floor: tuple[Path, Certificate], table: Data
+) -> None:
+    at, c = with_floor
+    g, source = c.guard, onnx(str(at / "student"))
+    assert g is not None
+    assert g.home is not None
+    assert g.certified
+    assert source.promise.floor == g.floor
+    limits = source.promise.limits
+    for name, passing in (("home", g.home), *g.foreign.items()):
+        splits = [table.test] if name == "home" else [*stretched(table, 4 if name == "far" else 50).splits.values()]
+        answered = confident = below = count = 0
+        for split in splits:
+            skipped = 3 if name == "far" else 0  # rows that home knows
+            found = source.guarded(split.batch(torch.arange(skipped, len(split))))
+            assert found.energy is not None
+            for z, p, energy in zip(found.output, found.confidence.numpy(), found.energy.numpy(), strict=True):
+                low, sure = energy < np.float32(g.floor), p >= limits[int(z.argmax())]  # pyright: ignore[reportArgumentType] it has one
+                answered, confident, below, count = answered + (sure and not low), confident + sure, below + low, count + 1
+        assert passing.rows == count
+        for figure, hits in ((passing.answered, answered), (passing.confident, confident), (passing.below, below)):
+            assert figure.value == pytest.approx(hits / count)
+            assert (figure.low, figure.high) == pytest.approx(wilson(int(hits), count))
+    assert g.home.below.value == pytest.approx(0.1, abs=0.06)
+    assert g.whole.answered.value == g.home.answered.value
+
+
+def test_the_terminal_the_page_and_the_answers_tell_who_is_answered(with_floor: tuple[Path, Certificate]) -> None:
+    at, c = with_floor
+    g, said = c.guard, c.lines(80)
+    assert g is not None
+    assert max(map(len, said)) <= 80
+    head = next(i for i, line in enumerate(said) if line.startswith("  who it answers share [95 %]"))
+    assert "by confidence alone  below the floor" in said[head]
+    for line, (name, passing) in zip(said[head + 1 : head + 4], (("test rows", g.home), *g.foreign.items()), strict=True):
+        assert passing is not None
+        assert line.split()[: len(name.split())] == name.split()
+        for figure in (passing.answered, passing.confident, passing.below):
+            assert f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" in line
+    page = write_report(c, at).read_text(encoding="utf-8")
+    assert "Who is answered: rows of the task, and foreign ones" in page
+    assert "by confidence alone" in page
+    assert "Of foreign rows nothing is promised" in page
+    most = max(g.foreign.items(), key=lambda item: item[1].answered.value or 0)[0]
+    assert f"Of rows that are not of the task nothing is promised: of {most} it answers" in page
+
+
+def test_the_curve_with_a_floor_goes_through_the_certified_point(with_floor: tuple[Path, Certificate]) -> None:
+    g = with_floor[1].guard
+    assert g is not None
+    assert g.whole.answered.value is not None
+    shares, errors = np.array(g.curve["answered"]), np.array(g.curve["errors"])
+    nearest = int(np.abs(shares - g.whole.answered.value).argmin())
+    assert errors[nearest] == pytest.approx(g.whole.errors.value, abs=0.01)
+    assert shares[-1] == 1
+    assert errors[-1] == pytest.approx(g.whole.unguarded.value)
+
+
+def test_without_a_floor_foreign_rows_are_told_and_nothing_of_floors(
+    certificate: Certificate, teacher: Any, table: Data, folder: Path
+) -> None:
+    assert not any("who it answers" in line for line in certificate.lines())
+    assert certificate.guard is not None
+    c = evaluate(folder / "student", teacher, table, foreign={"far": stretched(table)})
+    assert c.guard is not None
+    far = c.guard.foreign["far"]
+    assert (far.answered, far.below.value) == (far.confident, None)
+    text = "\n".join(c.lines(80))
+    assert "who it answers" in text
+    assert "floor" not in text
+    assert "below the floor" not in write_report(c, folder).read_text(encoding="utf-8")
+
+
+def test_a_certificate_from_before_there_were_floors_still_reads(certificate: Certificate) -> None:
+    old = certificate.to_dict()
+    for name in ("floor", "home", "foreign"):
+        del old["guard"][name]
+    read = Certificate.from_dict(old).guard
+    assert read is not None
+    assert (read.floor, read.home, dict(read.foreign)) == (None, None, {})
+    assert Certificate.from_dict(old).lines()

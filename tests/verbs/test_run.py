@@ -18,7 +18,7 @@ from attar.errors import AttarError, DataError, EvidenceError, MissingExtra, Run
 from attar.progress import Event
 from attar.report.card import MARK
 from attar.verbs.run import STEPS, Job, difference, read, run_job
-from attar.verbs.show import _elsewhere, show
+from attar.verbs.show import _elsewhere, _guard, show
 
 
 def rows(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -322,6 +322,20 @@ def test_a_classification_has_a_guard_unless_it_is_told_not_to(tmp_path: Path) -
     found = Certificate.read(tmp_path / "default" / "certificate.json").guard
     assert found is not None
     assert found.calibration_rows > 0
+
+
+def test_a_dry_run_says_by_which_rows_a_floor_of_energy_is_set() -> None:
+    job = small(guard=attar.guard(energy=0.9))
+    data, _ = read(job)
+    assert f"answers no row of less energy than 90 % of {len(data.valid):,} validation rows reach" in _guard(job, data)
+    assert not any("energy" in line for line in _guard(small(guard=attar.guard()), data))
+
+
+def test_a_floor_of_energy_is_refused_for_a_student_of_one_logit_before_anything_is_taught(tmp_path: Path) -> None:
+    job = small(guard=attar.guard(energy=0.9), student=attar.students.lightgbm(), where=lambda key: f"r.yaml:9 ({key})")
+    with pytest.raises(EvidenceError, match=r"^r.yaml:9 \(guard\): .* this student answers one log-odds"):
+        run_job(job, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_guard_of_a_regression_is_refused_before_anything_is_taught(tmp_path: Path) -> None:

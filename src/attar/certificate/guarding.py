@@ -139,7 +139,7 @@ def _passing(g: Guarding) -> list[str]:
     if g.home is None or (g.floor is None and not (g.foreign and g.certified)):
         return []
     floored = g.floor is not None
-    out = [f"  {'who is answered':<15}{'share [95 %]':<21}" + (f"{'by confidence alone':<21}below the floor" if floored else "")]
+    out = [f"  {'who it answers':<15}{'share [95 %]':<21}" + (f"{'by confidence alone':<21}below the floor" if floored else "")]
     for name, rows in (("test rows", g.home), *g.foreign.items()):
         shares = (rows.answered, rows.confident, rows.below) if floored else (rows.answered,)
         out.append(f"  {shortened(name, 14):<15}{''.join(f'{_share(share, 3):<21}' for share in shares)}")

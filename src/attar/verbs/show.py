@@ -208,6 +208,8 @@ def _guard(job: Job, data: Data) -> list[str]:
         repr(job.guard),
         f"needs at least {fewest:,} calibration rows{of}, and more where any is wrong; there are {len(data.calibration):,}",
     ]
+    if job.guard.energy is not None:
+        lines.append(f"answers no row of less energy than {100 * job.guard.energy:.12g} % of {len(data.valid):,} validation rows reach")
     for column, group in data.calibration.groups.items() if job.guard.groups else ():
         there = [(name, int((group.codes == code).sum())) for code, name in enumerate(group.names)]
         if few := [f"{name!r} {rows:,}" for name, rows in there if rows < fewest]:
