@@ -22,7 +22,7 @@ from attar.students import cnn, hf, mlp
 from attar.task import Task, classification, task_for
 from attar.testing.folders import small_folder
 from attar.testing.small import fitted, small_images, small_table
-from attar.testing.texts import small_texts
+from attar.testing.texts import WORDS, small_texts
 from attar.verbs.search import competitors
 from attar.verbs.search.competitors import LABELS, Beside, beside
 from attar.verbs.search.parts import Mean, cuts_of, fewer_layers, narrowed, numbers_of, tree_graph
@@ -181,8 +181,7 @@ def test_other_nets_are_not_cut() -> None:
 def test_half_of_a_partly_frozen_encoder_is_half_of_the_one_that_is_not(freeze: int, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     texts = small_texts(60)
-    words = sorted({word for text in texts.train.batch(torch.arange(8)).inputs["text"] for word in text.split()})
-    folder = str(small_folder(tmp_path / "folder", words, layers=4))
+    folder = str(small_folder(tmp_path / "folder", [word for topic in WORDS.values() for word in topic], layers=4))
     whole, frozen = (hf(folder, freeze=count)(texts.schema, 0).eval() for count in (0, freeze))
     batch = texts.train.batch(torch.arange(8))
     half, ours = fewer_layers(whole, 0.5), fewer_layers(frozen, 0.5)
