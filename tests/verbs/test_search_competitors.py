@@ -18,12 +18,14 @@ from attar.sources.boosting import Growing, first_rounds, grow, merge
 from attar.sources.module import module
 from attar.sources.taught import Folds, Taught, TaughtNets, TaughtTrees
 from attar.sources.trees import LightGBM, xgboost
-from attar.students import cnn, mlp
+from attar.students import cnn, hf, mlp
 from attar.task import Task, classification, task_for
+from attar.testing.folders import small_folder
 from attar.testing.small import fitted, small_images, small_table
+from attar.testing.texts import WORDS, small_texts
 from attar.verbs.search import competitors
 from attar.verbs.search.competitors import LABELS, Beside, beside
-from attar.verbs.search.parts import Mean, cuts_of, narrowed, numbers_of, tree_graph
+from attar.verbs.search.parts import Mean, cuts_of, fewer_layers, narrowed, numbers_of, tree_graph
 
 pytest.importorskip("lightgbm")
 
@@ -173,6 +175,21 @@ def test_half_of_a_cnn_keeps_its_strongest_channels_and_answers_with_them() -> N
 
 def test_other_nets_are_not_cut() -> None:
     assert narrowed(nn.Linear(2, 2), 0.5) is None
+
+
+@pytest.mark.parametrize("freeze", [1, 3, 4])
+def test_half_of_a_partly_frozen_encoder_is_half_of_the_one_that_is_not(freeze: int, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    texts = small_texts(60)
+    folder = str(small_folder(tmp_path / "folder", [word for topic in WORDS.values() for word in topic], layers=4))
+    whole, frozen = (hf(folder, freeze=count)(texts.schema, 0).eval() for count in (0, freeze))
+    batch = texts.train.batch(torch.arange(8))
+    half, ours = fewer_layers(whole, 0.5), fewer_layers(frozen, 0.5)
+    assert half is not None and ours is not None
+    assert half[1:] == ours[1:] == (2, 4)
+    torch.testing.assert_close(frozen(batch.inputs), whole(batch.inputs))  # and the whole is what it was
+    torch.testing.assert_close(ours[0](batch.inputs), half[0](batch.inputs))
+    assert not torch.allclose(ours[0](batch.inputs), whole(batch.inputs))
 
 
 def test_the_mean_of_nets_answers_as_the_teacher_does_new_rows() -> None:

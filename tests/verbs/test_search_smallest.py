@@ -12,6 +12,7 @@ from attar.certificate.figures import Figure
 from attar.certificate.plain import plain, whole
 from attar.searched import Competitor, Finalist, Priced, SizeCurve, Trial
 from attar.verbs.search.advice import advice, chance_of
+from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.smallest import Smallest, binding, smallest
 
 MS = 1e-4  # of a parameter
@@ -198,6 +199,13 @@ def test_a_rival_that_costs_no_more_and_is_as_good_wins() -> None:
     assert found.instead == "teacher in int8"
     assert found.sentences[0].startswith("Put in place: the teacher in int8.")
     assert "0.9385" in found.sentences[0] and "costs no more" in found.sentences[0]
+
+
+def test_a_rival_on_labels_alone_is_called_a_student() -> None:
+    found = asked(finalist(0.938), rival(LABELS, 0.9385, 0.02))
+    assert found.instead == LABELS
+    assert found.sentences[0].startswith("Put in place: the student on labels alone. It keeps the budget and answers at least as well as")
+    assert found.sentences[0].endswith("It costs no more and needs no teacher.")
 
 
 def test_a_cheaper_rival_that_meets_the_margin_wins() -> None:

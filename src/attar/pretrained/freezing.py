@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -164,6 +165,23 @@ class FrozenEncoder(nn.Module):
     def anew(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """The same with nothing remembered: what a text costs."""
         return self._answer(self.lower(input_ids, attention_mask, token_type_ids, keep=False), attention_mask)
+
+    @property
+    def layers(self) -> int:
+        """How many there are, frozen ones included. Raises TeacherError where they are not known."""
+        return sum(len(blocks_of(body, type(body).__name__)[1]) for body in (self.lower.body, self.upper) if body is not None)
+
+    def thinned(self, kept: Sequence[int]) -> FrozenEncoder:
+        """A copy with these of its layers alone, counted from below, frozen ones first; it has a frozen part, and a memory, of its own."""
+        below, above = copy.deepcopy(self.lower.body), copy.deepcopy(self.upper)
+        at, blocks = blocks_of(below, type(below).__name__)
+        own = [i for i in kept if i < len(blocks)]
+        _put(below, at, nn.ModuleList(blocks[i] for i in own))
+        if above is not None:
+            at, upper = blocks_of(above, type(above).__name__)
+            _put(above, at, nn.ModuleList(upper[i - len(blocks)] for i in kept if i >= len(blocks)))
+        lower = Lower(below, self.lower.pool, digest(self.lower.mark.cpu().numpy(), np.asarray(own)))
+        return FrozenEncoder(lower, above, self.pool, copy.deepcopy(self.head))
 
     def _answer(self, found: Tensor, mask: Tensor) -> Tensor:
         if self.upper is not None:

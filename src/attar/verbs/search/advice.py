@@ -83,7 +83,9 @@ def advice(
             rival = min(sure, key=lambda each: _dear(each.price))
             instead = rival.name
             nobody = "No student is shown to meet the margin within the budget" if winner is not None else "No student is recommended"
-            said.append(f"Put in place: the {rival.name}. It keeps the budget and needs {_spared(rival)}: {_of(rival, metric)}. {nobody}.")
+            said.append(
+                f"Put in place: the {_called(rival)}. It keeps the budget and needs {_spared(rival)}: {_of(rival, metric)}. {nobody}."
+            )
         elif winner is not None and free:
             rival = max(free, key=lambda each: (better * _score(each), -_dear(each.price)[0]))
             instead = rival.name
@@ -98,7 +100,7 @@ def advice(
             rival = min(cheaper, key=lambda each: _dear(each.price))
             times = _dear(winner.price)[0] / _dear(rival.price)[0]
             said.append(
-                f"Put in place: the {rival.name}. It meets the margin with {SURE:.0%} and costs {times:.2g} times less than the student, "
+                f"Put in place: the {_called(rival)}. It meets the margin with {SURE:.0%}, costs {times:.2g} times less than the student "
                 f"and needs {_spared(rival)}: {_of(rival, metric)}."
             )
         instead = "" if rival is None else rival.name
@@ -112,11 +114,18 @@ def advice(
 
 def _as_good(rival: Competitor, winner: Finalist, metric: str, *, dearer: bool) -> str:
     times = _dear(rival.price)[0] / _dear(winner.price)[0] if _dear(winner.price)[0] > 0 else math.nan
-    head = f"The {rival.name} keeps the budget and answers at least as well as the student: {_of(rival, metric)}, the student"
+    student = "the student of the teacher" if rival.name == LABELS else "the student"
+    head = "It" if not dearer else f"The {_called(rival)}"
+    head += f" keeps the budget and answers at least as well as {student}: {_of(rival, metric)}, {student}"
     head += f" {digits(winner.score.value or 0.0)}{_took(winner.price)}."
     if not dearer:
-        return f"Put in place: the {rival.name}. {head} It costs no more and needs {_spared(rival)}."
+        return f"Put in place: the {_called(rival)}. {head} It costs no more and needs {_spared(rival)}."
     return f"{head} It needs {_spared(rival)}, and costs {times:.2g} times as much: unless that counts, put it in place."
+
+
+def _called(rival: Competitor) -> str:
+    """What a competitor is called in a sentence."""
+    return f"student on {LABELS}" if rival.name == LABELS else rival.name
 
 
 def _spared(rival: Competitor) -> str:

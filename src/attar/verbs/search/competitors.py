@@ -151,10 +151,9 @@ def _forms(
         yield _int8_beside(teacher)
         yield _Form(PART, "a finished graph is not cut", {})
     else:
-        kind = type(teacher).__name__
         yield _Form(TEACHER, "as it is", {"as it is": teacher})
-        yield _Form(INT8_TEACHER, f"no int8: a {kind} is no net that can be exported", {})
-        yield _Form(PART, f"nobody knows which part of a {kind} would answer by itself", {})
+        yield _Form(INT8_TEACHER, "no int8: this teacher is no net that can be exported", {})
+        yield _Form(PART, "nobody knows which part of this teacher would answer by itself", {})
     yield _form_of_labels(labels, data, task, bounds.threads, at)
 
 
@@ -262,7 +261,7 @@ def _forms_of_net(teacher: Source, net: nn.Module, data: Data, task: Task, threa
         why = f"{count} of its {of} layers, evenly spread, without any training afterwards"
         yield _part(f"{TEACHER}, {count} of {of} layers", why, low, data, task, threads, at / "half-depth")
     elif first is net:
-        yield _Form(PART, f"nobody knows which part of a {type(net).__name__} would answer by itself", {})
+        yield _Form(PART, "nobody knows which part of this net would answer by itself", {})
 
 
 def _part(name: str, why: str, net: nn.Module, data: Data, task: Task, threads: int, at: Path) -> _Form:

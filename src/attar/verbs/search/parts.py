@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from attar.errors import MissingExtra, TeacherError
 from attar.identity import digest
 from attar.notation import say
+from attar.pretrained.freezing import FrozenEncoder
 from attar.pretrained.text import blocks_of
 from attar.reading import TextModel
 from attar.signal import NOTHING, Batch, Inputs, Signal
@@ -256,21 +257,28 @@ def narrowed(net: nn.Module, share: float) -> nn.Module | None:
 def fewer_layers(net: nn.Module, share: float) -> tuple[nn.Module, int, int] | None:
     """A copy of a model of texts with this share of its layers, evenly spread, and how many of how many; None for other nets.
 
-    The layers are chosen as `shrink` chooses them, and nothing is trained afterwards.
+    The layers are chosen as `shrink` chooses them, frozen ones among them, and nothing is trained afterwards.
     """
     if not isinstance(net, TextModel):
         return None
     smaller = copy.deepcopy(net).cpu()
     try:
-        at, blocks = blocks_of(smaller.net.get_submodule("body"), type(net).__name__)
+        if isinstance(smaller.net, FrozenEncoder):
+            kept, count = _spread(smaller.net.layers, share)
+            smaller.net = smaller.net.thinned(kept)
+        else:
+            body = smaller.net.get_submodule("body")
+            at, blocks = blocks_of(body, type(net).__name__)
+            kept, count = _spread(len(blocks), share)
+            parent, _, name = at.rpartition(".")
+            body.get_submodule(parent).add_module(name, nn.ModuleList(blocks[i] for i in kept))
     except (AttributeError, TeacherError):
         return None
-    if len(blocks) < 2:
-        return None
-    kept = spread_over(max(1, round(len(blocks) * share)), len(blocks))
-    parent, _, name = at.rpartition(".")
-    smaller.net.get_submodule("body").get_submodule(parent).add_module(name, nn.ModuleList(blocks[i] for i in kept))
-    return smaller.eval(), len(kept), len(blocks)
+    return (smaller.eval(), len(kept), count) if count > 1 else None
+
+
+def _spread(count: int, share: float) -> tuple[tuple[int, ...], int]:
+    return spread_over(max(1, round(count * share)), count), count
 
 
 def _strongest(strength: Tensor, share: float) -> Tensor:
