@@ -123,6 +123,7 @@ def test_the_search_is_asked_what_the_options_say_and_its_finding_is_told(folder
         assert words in said
     for finalist in desk.found.finalists:
         assert finalist.student in said
+    assert "second half, mean" in said and "predicted on the test rows" in said
     assert "exported file at most 100 kB" in said and "teacher, int8" in said and "dropped unpaid" in said
     assert max(map(len, result.stdout.splitlines())) <= 110
 

@@ -19,6 +19,7 @@ import pytest
 from attar.certificate import Figure
 from attar.report.search import write_leaderboard, write_search_page
 from attar.report.search.page import commands
+from attar.report.words import interval
 from attar.searched import Priced, Searched, SizeCurve, Trial, front
 from attar.testing.searches import small_search
 
@@ -109,6 +110,18 @@ def test_it_says_what_is_recommended_and_why_and_what_to_do_next(tmp_path: Path)
     assert s.curve is not None and s.curve.words in page.words
     for section in ("front", "choices", "sizes", "finalists", "competitors", "evidence", "trials", "limits"):
         assert ("section", {"id": section}) in page.tags
+
+
+def test_the_mean_of_a_design_and_what_its_file_is_predicted_to_have_are_told_apart(tmp_path: Path) -> None:
+    s = CASES["rich"]
+    page = written(s, tmp_path)
+    won = s.finalists[0]
+    assert won.predicted is not None
+    assert "mean over seeds; the teacher" in page.words and f"predicted on the test rows {interval(won.predicted)}" in page.words
+    assert "AUROC, second half, mean" in page.words and "attar run --from will certify" in page.words
+    assert sum(facts.get("class") == "reach c-student" for _, facts in page.tags) == len(s.finalists)
+    before = replace(s, finalists=tuple(replace(f, predicted=None) for f in s.finalists))  # as an earlier search wrote it
+    assert "will certify" not in written(before, tmp_path).words
 
 
 def test_without_a_winner_nothing_is_to_be_built(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from attar.verbs.search import SearchJob, pricing, search_job
 from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
-from attar.verbs.search.protocol import Drawn, Second, chosen, finalists_of, halved
+from attar.verbs.search.protocol import Drawn, Second, chosen, finalists_of, halved, same_deal
 from attar.verbs.search.rungs import ENOUGH, Rungs
 from attar.verbs.search.storage import open_study, tried
 from attar.verbs.search.study import Told
@@ -96,6 +96,11 @@ def test_a_search_recommends_a_student_and_leaves_what_it_found(tmp_path: Path, 
     assert all(len(each.scores) == 5 and each.price.measured for each in found.finalists)
     assert found.winner in {each.trial for each in found.finalists if each.arm == "student"}
     assert found.rows["half A"] + found.rows["half B"] == found.rows["valid"]
+    for each in found.finalists:  # one file on the test rows is less certain than the mean of the design
+        (least, most), told = (each.score.low, each.score.high), each.predicted
+        assert told is not None and told.n == found.rows["test"] and "one exported file" in told.how
+        assert None not in (least, most, told.low, told.high)
+        assert told.high == 1 or (told.high or 0) - (told.low or 0) > (most or 0) - (least or 0) > 0
     assert Searched.read(tmp_path / "search" / "search.json").trials == found.trials
     winner = next(trial for trial in found.trials if trial.arm == "student" and trial.number == found.winner)
     built = load(tmp_path / "search" / "winner.yaml", keys=("student", "objective"))
@@ -117,6 +122,10 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
         asked(out)
     with pytest.raises(RunError, match="another recipe"):
         asked(out, resume=True, student="mlp(width=choice(4, 16), depth=1)")
+    before = (out / "search.json").read_bytes()
+    with pytest.raises(RunError, match=r"dealt by seed 0, and seed 3 deals others"):
+        asked(out, resume=True, seed=3)
+    assert (out / "search.json").read_bytes() == before
     found = asked(out, resume=True)
     assert sum(trial.arm == "student" for trial in found.trials) == 6
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
@@ -314,6 +323,92 @@ def test_halves_share_no_row_and_keep_theirs_as_rows_are_added() -> None:
     assert set(fewer.second.ids.tolist()) <= second
     with pytest.raises(DataError, match="and 20 are needed"):
         halved(replace(data, valid=data.valid.take(torch.arange(30))))
+
+
+def test_halves_of_another_seed_are_others_and_those_of_one_seed_the_same_for_all_workers() -> None:
+    data = small_table(800)
+    first = [set(halved(data, seed).first.valid.ids.tolist()) for seed in (0, 0, 1, 2)]
+    assert first[0] == first[1]
+    shared_rows = [len(a & b) / len(a) for a, b in ((first[0], first[2]), (first[0], first[3]), (first[2], first[3]))]
+    assert all(0.3 < share < 0.7 for share in shared_rows)  # as two halves that know nothing of each other
+
+
+def test_a_folder_whose_rows_were_dealt_otherwise_is_refused(tmp_path: Path) -> None:
+    same_deal(tmp_path, 3)  # nothing is there
+    (tmp_path / "manifest.json").write_text("{}")
+    same_deal(tmp_path, 3)  # a search that did not come to its trials
+    (tmp_path / "search.json").write_text("{}")
+    with pytest.raises(RunError, match="dealt without a seed, as attar did before, and seed 3 deals others"):
+        same_deal(tmp_path, 3)
+    (tmp_path / "manifest.json").write_text('{"deal": 3}')
+    same_deal(tmp_path, 3)
+    with pytest.raises(RunError, match="by seed 3, and seed 4 deals others") as refused:
+        same_deal(tmp_path, 4)
+    assert "go on with seed 3" in (refused.value.hint or "")
+
+
+def foretold(values: dict[str, list[float]], *, rows_sd: float = 0.01, file: float = 0.0, metric: str = "accuracy") -> dict[int, Finalist]:
+    """Finalists of these scores by seed on 120 rows; files have so much more than their first seed. 300 rows are to come."""
+    rng = np.random.default_rng(0)
+    data = small_table(2000)
+    second, test = data.valid.take(torch.arange(120)), data.train.take(torch.arange(300))
+    task = attar.classification(metric=metric).bind(data.schema)
+    judge = Second(second, task, attar.module(attar.students.mlp(width=4, depth=1)(data.schema, 0).eval()), second)
+    mood = rng.normal(0, rows_sd, 400)  # the rows mislead about all alike
+    own = {name: rng.normal(0, rows_sd / 3, 400) for name in values}
+    draws = {
+        (name, seed): Draws(value, value + mood + own[name], np.full(50, value), 120)
+        for name, scores in values.items()
+        for seed, value in [*enumerate(scores), (-1, scores[0] + file)]
+    }
+    found = [
+        finalist(at, float(np.mean(scores)), 0.01, scores=tuple(scores), arm="labels" if name == "labels" else "student")
+        for at, (name, scores) in enumerate(values.items())
+    ]
+    return {each.trial: each for each in judge.foretold(found, Drawn(draws, task.better(metric), 120), test)}
+
+
+SCORES = [0.80, 0.81, 0.79, 0.805, 0.795]
+
+
+def test_what_is_predicted_is_one_file_on_as_many_rows_as_there_are_to_come() -> None:
+    told = foretold({"0": SCORES}, metric="auroc")[0]
+    assert told.predicted is not None and told.predicted.n == 300 and told.optimism == 0
+    assert told.predicted.low is not None and told.predicted.high is not None
+    row = np.sqrt(0.01**2 + (0.01 / 3) ** 2)
+    half = np.sqrt(stats.t.ppf(0.975, 4) ** 2 * np.var(SCORES, ddof=1) * 1.2 + (1.98 * row) ** 2 * (1 + 120 / 300))
+    assert told.predicted.value == pytest.approx(0.8)
+    assert told.predicted.high - told.predicted.low == pytest.approx(2 * half, rel=0.06)  # 400 resamples know the spread so well
+
+
+def test_what_export_takes_is_taken_and_an_interval_ends_where_its_metric_does() -> None:
+    told = foretold({"0": SCORES}, file=-0.05, metric="auroc")[0]
+    assert told.predicted is not None and told.predicted.value == pytest.approx(0.75) and told.optimism == 0
+    sure = foretold({"0": [1.0] * 5}, rows_sd=0.0)[0].predicted  # no row is wrong: a bootstrap has no width, rows to come have
+    assert sure is not None and sure.high == 1.0 and sure.low is not None and 0.95 < sure.low < 0.98
+    high = foretold({"0": [0.99, 0.98, 0.97, 0.99, 0.98]}, metric="auroc", rows_sd=0.03)[0].predicted
+    assert high is not None and high.high == 1.0
+
+
+def test_of_several_finalists_the_best_is_put_down_by_what_luck_may_have_done_and_who_cannot_win_is_left() -> None:
+    near = {"0": SCORES, "1": [x + 0.002 for x in SCORES], "2": [x - 0.004 for x in SCORES], "labels": [x + 0.01 for x in SCORES]}
+    told = foretold(near, metric="auroc")
+    assert 0.0005 < told[1].optimism < 0.0027 and told[2].optimism < 0 and told[3].optimism == 0
+    assert told[1].predicted is not None and told[1].predicted.value == pytest.approx(0.802 - told[1].optimism)
+    apart = foretold({name: [x + 0.1 * at for x in SCORES] for at, name in enumerate(("0", "1", "2"))}, metric="auroc")
+    assert abs(apart[2].optimism) < 0.0005  # merit is left
+    losses = foretold(near, metric="log_loss")
+    assert losses[2].optimism > 0 > losses[1].optimism  # less is better, and the least is put up
+    assert losses[2].predicted is not None and losses[2].predicted.value == pytest.approx(0.796 + losses[2].optimism)
+
+
+def test_the_winner_is_told_with_its_mean_and_apart_from_that_with_what_its_file_will_have() -> None:
+    told = foretold({"0": SCORES, "1": [x + 0.002 for x in SCORES]}, metric="auroc")
+    draws = {(str(n), s): Draws(v, np.array([v, v + 0.01]), np.full(50, v), 120) for n, f in told.items() for s, v in enumerate(f.scores)}
+    words = chosen([*told.values()], Drawn(draws, 1, 120), 0.002, "auroc", {}).words
+    assert "the mean over seeds, on the second half" in words[0]
+    assert words[1].startswith("On the 300 test rows its exported file is predicted to have AUROC 0.80") and "with 95%" in words[1]
+    assert f"{told[1].optimism:.4f} is taken back from its mean" in words[1] and "2 finalists differ" in words[1]
 
 
 def test_finalists_are_the_best_the_cheapest_that_suffices_and_the_best_on_labels_alone() -> None:

@@ -69,13 +69,15 @@ def _short(value: float) -> str:
 
 
 def finalists(s: Searched) -> Drawing | None:
-    """Each finalist on the half that no choice had seen: its seeds, their mean with its interval, and the score that it was chosen by."""
+    """Each finalist on the half that no choice had seen: its seeds, their mean with its interval, what that predicts on the test rows, and
+    the score that it was chosen by."""
     rows = [f for f in s.finalists if f.score.value is not None]
     if not rows:
         return None
     teacher = s.teacher.score
     goal = None if teacher is None or teacher.value is None else teacher.value - s.better * s.margin
     ends = [x for f in rows for x in (f.score.value, f.score.low, f.score.high, f.before, *f.scores) if x is not None and math.isfinite(x)]
+    ends += [x for f in rows if f.predicted is not None for x in (f.predicted.low, f.predicted.high) if x is not None and math.isfinite(x)]
     ends += [goal] if goal is not None else []
     ends += [teacher.value] if teacher is not None and teacher.value is not None else []
     across = Axis.around(ends, 14, WIDTH - 14)
@@ -113,6 +115,8 @@ def finalists(s: Searched) -> Drawing | None:
                 d.mark(across(score), y + 7, "disc", "faint-mark c-student", 2.6, f"one seed: {digits(score)}")
         if math.isfinite(f.before):
             d.mark(across(f.before), y, "disc", "hollow c-unsure", 4, f"chosen by: {digits(f.before)}")
+        if f.predicted is not None and f.predicted.low is not None and f.predicted.high is not None:
+            d.line(across(f.predicted.low), y, across(f.predicted.high), y, "reach c-student")
         if f.score.low is not None and f.score.high is not None:
             d.line(across(f.score.low), y, across(f.score.high), y, "whisker c-student")
             for end in (f.score.low, f.score.high):
@@ -123,7 +127,8 @@ def finalists(s: Searched) -> Drawing | None:
 
 
 def _hover(f: Finalist) -> str:
-    return f"trial {f.trial}: {interval(f.score)}, chosen by {digits(f.before)}"
+    told = "" if f.predicted is None else f", predicted on the test rows {interval(f.predicted)}"
+    return f"trial {f.trial}: mean {interval(f.score)}{told}, chosen by {digits(f.before)}"
 
 
 def predicted(p: Pricing, name: str) -> Drawing | None:

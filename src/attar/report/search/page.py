@@ -141,7 +141,9 @@ def replies(s: Searched) -> list[Reply]:
     text = " ".join(s.recommendation)
     if first is not None:
         teacher = f"the teacher {interval(s.teacher.score)}" if s.teacher.score is not None else "the teacher has no figure"
-        of = f"{metric_name(s.metric)} on the second half; {teacher}"
+        of = f"{metric_name(s.metric)} on the second half, mean over seeds; {teacher}"
+        if first.predicted is not None:
+            of += f"; predicted on the test rows {interval(first.predicted)}"
         found = [Reply("Which student?", "front", "yes", first.student, interval(first.score), of, text)]
     elif s.winner is not None:
         trial = next((t for t in s.trials if won(s, t)), None)
