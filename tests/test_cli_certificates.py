@@ -57,15 +57,19 @@ def test_check_takes_what_is_required_from_the_command_line(run: Path) -> None:
     ("arguments", "said"),
     [
         (["nowhere"], "no certificate at nowhere"),
+        (["a/recipe.yaml"], "a/recipe.yaml is a file, and a certificate lies in the folder of a run"),
+        (["held"], "held/certificate.json is a folder, not a certificate"),
         (["a", "--set", "student.width=3"], "a certificate is held against require and budget alone"),
         (["a", "--require", "require(margin=-1)"], "margin=-1"),
         (["a", "--require", "reqire()"], "did you mean 'require'"),
     ],
 )
 def test_check_explains_what_it_cannot_do(run: Path, arguments: list[str], said: str) -> None:
+    (run / "held" / "certificate.json").mkdir(parents=True)
     result = call("check", *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
+    assert "hint: " in result.stderr and "Errno" not in result.stderr
     assert not result.stdout
 
 

@@ -366,8 +366,7 @@ def _explained(debug: bool, *, resume: str = "") -> Iterator[None]:
     except (AttarError, OSError) as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        message, hint = (error.message, error.hint) if isinstance(error, AttarError) else (str(error), "")
-        _talk("error", message, hint)
+        _talk("error", *((error.message, error.hint) if isinstance(error, AttarError) else _of_system(error)))
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
         if debug:
@@ -376,6 +375,19 @@ def _explained(debug: bool, *, resume: str = "") -> Iterator[None]:
         raise typer.Exit(128 + vars(stop).get("signal", vars(type(stop)).get("signal", signal.SIGINT))) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _of_system(error: OSError) -> tuple[str, str]:
+    """What the system refused in words that name the path, and what to do about it."""
+    if error.filename is None or error.strerror is None:
+        return str(error), ""
+    hints = {
+        NotADirectoryError: "a file stands where a folder is wanted; name another path",
+        IsADirectoryError: "a folder stands where a file is wanted; name another path",
+        FileNotFoundError: "look whether the path is spelt right, and may be made there",
+        PermissionError: "choose another path, or ask whoever owns this one",
+    }
+    return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}", hints.get(type(error), "")
 
 
 def _talk(head: str, message: str, hint: str) -> None:
