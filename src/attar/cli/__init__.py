@@ -183,7 +183,10 @@ def evaluate(
         list[Path], typer.Argument(metavar="RECIPE", help="A recipe; with --compare two run folders or more.", show_default=False)
     ],
     settings: Settings = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="The run's folder; with --compare a page, compare.html.", show_default=False),
+    ] = None,
     resume: Resume = False,
     trust: Trust = None,
     debug: Debug = False,
@@ -195,14 +198,18 @@ def evaluate(
             raise typer.BadParameter(f"one recipe, not {len(recipe)}; --compare takes run folders", param_hint="RECIPE")
         _work(recipe[0], settings, out, trust, debug, resume=resume, only="evaluate")
         return
-    if len(recipe) < 2 or settings or out or resume or trust:
-        raise typer.BadParameter("it takes two run folders or more, and no other option", param_hint="--compare")
+    if len(recipe) < 2 or settings or resume or trust:
+        raise typer.BadParameter("it takes two run folders or more, and no other option than --out", param_hint="--compare")
     with _explained(debug):
         from attar.certificate import compare as side_by_side
         from attar.cli.display import say_comparison
 
         comparison = side_by_side(*recipe)
         say_comparison(comparison)
+        if out is not None:
+            from attar.report import write_comparison
+
+            print(f"page         {write_comparison(comparison, out)}")
     raise typer.Exit(comparison.exit_code)
 
 
