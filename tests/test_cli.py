@@ -138,8 +138,27 @@ def test_a_folder_that_cannot_be_written_is_explained(folder: Path) -> None:
     (folder / "file").write_text("")
     result = call("run", "toy.yaml", "--out", "file/run")
     assert result.exit_code == 1
-    assert "error: " in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.stderr.endswith(f"error: {folder / 'file'} is a file, not a folder\nhint: choose another with --out\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "x/y"), "error: x/y: permission denied\nhint: choose another path, or ask"),
+        (NotADirectoryError(20, "Not a directory", "x/y"), "error: x/y: not a directory\nhint: a file stands where a folder is wanted"),
+        (OSError("the pipe is closed"), "error: the pipe is closed\n"),
+    ],
+)
+def test_what_the_system_refuses_names_the_path_and_a_way_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def refuse(*of: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("attar.recipe.load", refuse)
+    result = call("show", "toy.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(said)
 
 
 def test_a_pickle_teacher_needs_trust(folder: Path) -> None:
@@ -189,6 +208,7 @@ def test_words_of_an_unknown_word_names_near_ones(folder: Path) -> None:
     result = call("words", "kll")
     assert result.exit_code == 1
     assert "did you mean 'kl'" in result.stderr
+    assert "hint: attar words lists the words; attar show RECIPE reads a recipe" in call("words", "toy.yaml").stderr
 
 
 # --- the job

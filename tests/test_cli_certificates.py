@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,19 @@ def test_check_takes_what_is_required_from_the_command_line(run: Path) -> None:
     ("arguments", "said"),
     [
         (["nowhere"], "no certificate at nowhere"),
+        (["a/recipe.yaml"], "a/recipe.yaml is a file, and a certificate lies in the folder of a run"),
+        (["held"], "held/certificate.json is a folder, not a certificate"),
         (["a", "--set", "student.width=3"], "a certificate is held against require and budget alone"),
         (["a", "--require", "require(margin=-1)"], "margin=-1"),
         (["a", "--require", "reqire()"], "did you mean 'require'"),
     ],
 )
 def test_check_explains_what_it_cannot_do(run: Path, arguments: list[str], said: str) -> None:
+    (run / "held" / "certificate.json").mkdir(parents=True)
     result = call("check", *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
+    assert "hint: " in result.stderr and "Errno" not in result.stderr
     assert not result.stdout
 
 
@@ -102,7 +107,7 @@ def test_compare_says_loudly_what_is_not_comparable(run: Path) -> None:
     [
         ["a.yaml", "b.yaml"],
         ["--compare", "a"],
-        ["--compare", "a", "b", "--out", "c"],
+        ["--compare", "a", "b", "--resume"],
         ["--compare", "a", "b", "--set", "x=1"],
         ["--compare"],
     ],
@@ -116,3 +121,32 @@ def test_wrong_usage_of_evaluate_exits_with_two(run: Path, arguments: list[str])
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "--out", "c"]])
 def test_wrong_usage_of_check_exits_with_two(run: Path, arguments: list[str]) -> None:
     assert call("check", *arguments).exit_code == 2
+
+
+def test_a_comparison_is_written_as_a_page_too(run: Path) -> None:
+    result = call("evaluate", "--compare", "a", "b", "--out", "compare.html")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith("page         compare.html\n")
+    page = (run / "compare.html").read_text(encoding="utf-8")
+    assert "−0.0012 [−0.0034, +0.0009]" in page  # non-inferiority, as the certificate decided it
+    assert "over labels only +0.0286 [+0.0194, +0.0378]" in page  # which control decides
+    assert page.count("<svg") > 2 and 'id="differences-t"' in page
+    assert "whether one student beats another was not tested" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_the_page_of_what_is_not_comparable_says_so_and_draws_nothing_on_one_scale(run: Path) -> None:
+    other = small_certificate()
+    claim = {**other.claim, "margin": 0.01}
+    replace(other, claim=claim, identity={**other.identity, "data": "<b>e</b>"}).write(run / "b" / "certificate.json")
+    assert call("evaluate", "--compare", "a", "b", "--out", "compare.html").exit_code == 3
+    page = (run / "compare.html").read_text(encoding="utf-8")
+    assert "Not comparable" in page and "other margins were claimed" in page
+    assert "<b>e</b>" not in page
+    assert 'id="differences-t"' not in page
+
+
+def test_a_comparison_is_no_folder(run: Path) -> None:
+    result = call("evaluate", "--compare", "a", "b", "--out", "a")
+    assert result.exit_code == 1
+    assert "error: a is a folder, not a page\nhint: --out compare.html" in result.stderr

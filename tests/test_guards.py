@@ -100,7 +100,7 @@ def test_too_few_rows_of_a_decision_say_how_many_it_takes() -> None:
     assert promise.state == "too few rows"
     assert promise.thresholds == (None, None)
     assert not answered(promise, few).any()
-    assert "teacher decides 'yes' there are 3 calibration rows, and it takes at least 45 without an error" in promise.sentence
+    assert "teacher decides 'yes' there are 3, at least 45 are needed" in promise.sentence
 
 
 def test_a_class_that_is_missing_from_calibration_is_said_to_be() -> None:
@@ -108,7 +108,7 @@ def test_a_class_that_is_missing_from_calibration_is_said_to_be() -> None:
     none = Rows(some.confidence, some.probability, some.decision, np.zeros_like(some.right))
     promise = guard(target="labels").fit(rows(400, 0), none, NAMES)
     assert promise.state == "too few rows"
-    assert "the label is 'yes' there are 0 calibration rows" in promise.sentence
+    assert "the label is 'yes' there are 0, at least 45 are needed" in promise.sentence
 
 
 def test_no_calibration_row_at_all_is_a_finding_too() -> None:
@@ -116,7 +116,7 @@ def test_no_calibration_row_at_all_is_a_finding_too() -> None:
     for per in ("decision", "answer", "all"):
         promise = guard(per=per).fit(nobody, nobody, NAMES)  # pyright: ignore[reportArgumentType] one of the three
         assert promise.state == "too few rows"
-        assert "0 calibration rows" in promise.sentence
+        assert "there are 0, at least" in promise.sentence
 
 
 def test_a_teacher_that_is_never_right_is_infeasible_with_the_bound_that_shows_it() -> None:
@@ -124,15 +124,17 @@ def test_a_teacher_that_is_never_right_is_infeasible_with_the_bound_that_shows_i
     a, b = (Rows(r.confidence, r.probability, r.decision, 1 - r.decision) for r in (valid, calibration))
     promise = guard(target="labels", per="all").fit(a, b, NAMES)
     assert promise.state == "infeasible"
-    assert "bounds the rate at 1.000" in promise.sentence
-    assert "leave 100 % of such rows to the teacher" in promise.sentence
+    assert "answered rows are wrong: up to 100 %" in promise.sentence
+    assert "leave 100 % of them to the teacher" in promise.sentence
 
 
 def test_neither_the_confidence_nor_the_rate_is_rounded_to_what_was_not_asked() -> None:
     promise = guard(epsilon=0.3, delta=1e-6, per="all").fit(rows(500, 0), rows(500, 1), NAMES)
     assert promise.certified
     assert "CERTIFIED at 99.9999 % confidence" in promise.sentence
-    assert "at most 0.12345 % at 90 % confidence" in guard(epsilon=0.0012345).fit(rows(50, 0), rows(50, 1), NAMES).sentence
+    assert "CERTIFIED at 90 % confidence: of the rows it answers, the student decides otherwise than the teacher on at most 30.0005 %" in (
+        guard(epsilon=0.300005, per="all").fit(rows(500, 0), rows(500, 1), NAMES).sentence
+    )
 
 
 def test_of_an_outcome_that_the_student_never_says_no_number_of_rows_is_promised_to_do() -> None:
@@ -244,13 +246,13 @@ def test_a_group_of_three_rows_says_how_many_it_takes() -> None:
     promise = guard(groups=True).fit(parted(1500, 0), replace(calibration, group=few), NAMES, groups=SEXES)
     assert promise.state == "too few rows"
     assert promise.thresholds == (None, None)
-    said = "where 'sex' is 'M' there are 3 calibration rows, and it takes at least 45 without an error"
+    said = "where 'sex' is 'M' there are 3, at least 45 are needed"
     assert promise.sentence.endswith(said)
     site = np.concatenate([few, few], axis=1)
     site[:, 1] = np.where(site[:, 1] == 1, 5, np.arange(len(site)) % 40 == 0) + 2  # 38 rows of one, 3 of another, none of two more
     both = (*SEXES, *(("site", name) for name in "abcdef"))
     many = guard(groups=True).fit(parted(1500, 0), replace(calibration, group=site), NAMES, groups=both)
-    assert "there are 0 calibration rows, where 'site' is 'd' 0, where 'site' is 'e' 0, in 3 more cells too few, and it" in many.sentence
+    assert many.sentence.endswith("where 'site' is 'c' there are 0, at least 45 are needed; 5 more cells have too few")
 
 
 def test_a_group_that_validation_rows_lack_is_tested_all_the_same() -> None:
@@ -268,7 +270,7 @@ def test_a_group_that_validation_rows_lack_is_tested_all_the_same() -> None:
 def test_a_group_that_calibration_rows_lack_is_promised_nothing_and_so_nothing_is() -> None:
     promise = guard(0.3, groups=True).fit(parted(1500, 0), parted(1500, 1, rare=0), NAMES, groups=SEXES)
     assert promise.state == "too few rows"
-    assert "where 'sex' is 'M' there are 0 calibration rows, and it takes at least 7" in promise.sentence
+    assert "where 'sex' is 'M' there are 0, at least 7 are needed" in promise.sentence
 
 
 def test_rows_whose_group_is_unknown_belong_to_none() -> None:

@@ -20,7 +20,6 @@ __all__ = ["Cell", "Guard", "Promise", "Rows", "Rule", "Target", "Unguarded", "g
 Target = Literal["teacher", "labels"]
 Per = Literal["decision", "answer", "all"]
 State = Literal["certified", "too few rows", "infeasible", "not shown"]
-LISTED = 3  # cells with too few rows that a sentence names
 NORMALISED = 0.02  # |log Σ p| of log-probabilities, rounded as they may be
 SAME = 1e-6  # of how far pairs of logits spread along a line: how far off it they may be, where one number is behind both
 STATES: tuple[State, ...] = ("certified", "not shown", "infeasible", "too few rows")  # the best first
@@ -127,24 +126,24 @@ class Promise:
             does = "decides otherwise than the teacher" if self.target == "teacher" else "is wrong"
             claim = f"CERTIFIED at {sure}: of the rows it answers, the student {does} on at most {_percent(self.epsilon)}{self._each}"
             return f"{claim}. It answers {self.answered:,} of {self.rows:,} calibration rows{self._left_out}"
-        goal = f"an error rate of at most {_percent(self.epsilon)} at {sure}"
         if self.state == "too few rows":
             none = rows_needed(self.epsilon, self.delta if self.per != "answer" else self.delta / len(self.cells)) or 1
             first, *others = sorted((cell for cell in self.cells if cell.rows < none), key=lambda cell: cell.rows)
-            few = f"{self._where(first, 'of all')} there are {first.rows:,} calibration rows, "
-            few += "".join(f"{self._where(cell, 'of all')} {cell.rows:,}, " for cell in others[: LISTED - 1])
-            more = len(others) - (LISTED - 1)
-            few += f"in {more:,} more cells too few, " if more > 0 else ""
-            return f"NOT CERTIFIED, too few rows for {goal}: {few}and it takes at least {none:,} without an error"
+            cells = f"; {len(others):,} more {'cells have' if len(others) > 1 else 'cell has'} too few" if others else ""
+            there = f"{self._where(first, 'in all')} there are {first.rows:,}, at least {none:,} are needed"
+            return f"NOT CERTIFIED, too few calibration rows: {there}{cells}"
+        goal = f"errors of at most {_percent(self.epsilon)} at {sure}"
         worst = max(self.cells, key=lambda cell: (cell.bound, -cell.rows))
-        found = f"{worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong, which bounds the rate at {worst.bound:.3f}"
+        found = f"{worst.answered_wrong:,} of {worst.answered:,} answered rows are wrong: up to {100 * worst.bound:.3g} %"
         why = f"{self._where(worst, 'over all')} {found}"
         if self.state == "not shown":
-            return f"NOT CERTIFIED: {goal} failed at the threshold from which the validation rows had it tested: {why}"
-        least = worst.abstains(self.epsilon)
-        more = f"; about {worst.needed:,} such rows would do if these shares stay" if worst.needed is not None else ""
-        left = f"; any guard would have to leave {100 * least:.3g} % of such rows to the teacher" if least > 0 else ""
-        return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the one that came nearest, {why}{more}{left}"
+            return f"NOT CERTIFIED: {goal} failed at the first threshold tested, {why}"
+        if worst.needed is not None:
+            more = f"; about {worst.needed:,} such rows would do if these shares stay"
+        else:
+            least = worst.abstains(self.epsilon)
+            more = f"; any guard would have to leave {100 * least:.3g} % of them to the teacher" if least > 0 else ""
+        return f"NOT CERTIFIED, infeasible: no threshold shows {goal}; at the nearest, {why}{more}"
 
     def _where(self, cell: Cell, everywhere: str) -> str:
         if cell.of:
@@ -378,21 +377,17 @@ def guard(
 
     epsilon: ε, the share of the rows it answers, 0..1, on which the student may err. delta: δ, 0..1, the chance that the promise is
         broken because the calibration rows happened to be kind.
-    target: what counts as an error: "teacher", another decision than the teacher's, whose answers are known of all rows; "labels",
-        another than the label; calibration rows without one are left out.
-    per: "decision": the promise holds in each cell by itself, of the rows where the teacher decides (or the label is) one and the same
-        thing: P(s ≠ t | t = c, answered) ≤ ε for every c, all at once. "all": over all rows together; where one class is rare, a student
-        that never sees it keeps that promise easily. "answer": of the rows where the student says one thing, each with δ / D:
-        P(t ≠ s | s = d, answered) ≤ ε; a decision of which it cannot be certified is never answered, and the others are.
+    target: what an error is: "teacher", another decision than the teacher's; "labels", another than the label, where a row has one.
+    per: which rows the promise is of. "decision": those where the teacher decides (or the label is) c, for every c at once:
+        P(s ≠ t | t = c, answered) ≤ ε. "all": all together; a student that never sees a rare class keeps that easily. "answer": those
+        where the student says d, each with δ / D: P(t ≠ s | s = d, answered) ≤ ε; a d that is not certified is never answered.
     groups: the promise holds in each group that the data declare as well, whatever the decision: P(s ≠ t | g, answered) ≤ ε for every
         part g of every column of `groups=`, all at once with what `per` says. Rows whose group is unknown are no group.
     energy: a floor that this share of the validation rows reaches, above 0 and up to 1: a row of less energy is left to the teacher,
         however sure the student is. 0.99 gives up one row in a hundred, to stop rows that are not of the task. None: no such floor.
 
-    The student answers where its confidence reaches a threshold for its own decision, which is all that is known when it is asked: which
-    cell a row lies in only the teacher knows. Nor is it asked for a row's group: thresholds are the same for all groups, such that each
-    passes, also where the student reads that column. A group with too few calibration rows leaves the guard uncertified, which says how
-    many it takes. Confidence is the probability of its decision, tempered; with a decision rule of two
+    The student answers where its confidence reaches a threshold for its own decision, the same in all groups: a row's cell and group need
+    not be known. Confidence is the probability of its decision, tempered; with a decision rule of two
     outcomes, of log-odds z and cut c, it is 1 / (1 + exp(−|z − c|)), which is ½ at the cut.
     Energy is log Σ exp of the tempered logits, high where a row looks at home (arXiv:2010.03759, with its sign turned): unlike confidence
     it sees by how much all logits of a row are shifted, if the student has a free logit for each outcome; others are refused. With a floor
@@ -400,12 +395,12 @@ def guard(
     the rate that is promised. Validation rows set the floor, never the calibration rows that test. Of foreign rows nothing is promised with
     it either, and a net of ReLUs may have more energy the farther a row lies: `foreign=` measures how many are still answered.
 
-    Thresholds are tested on calibration rows one after the other, in an order that the validation rows fix, by exact binomial bounds
-    (Learn then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there δ is not shared among cells: all of them must
-    pass for the walk to go on, so that none needs a share. Nothing is assumed of the student or its confidence. What is assumed is that
-    calibration rows and the rows to come are exchangeable, and count alike: of shifted rows nothing is promised, and row weights are not
-    looked at. Rows that repeat, or come in groups such as those of one patient, tell less than so many rows, and the promise is then
-    broken more often than δ. A guard that cannot be certified answers nothing, and says what it lacks.
+    Thresholds are tested on calibration rows one after the other, in an order that validation rows fix, by exact binomial bounds (Learn
+    then Test, arXiv:2110.01052; see attar.statistics.guarantees.walk). Unlike there all cells have to pass together, so that none needs a
+    share of δ. A guard that cannot be certified answers nothing, and says what it lacks.
+
+    Assumed is that calibration rows and the rows to come are exchangeable, and count alike. Of shifted rows nothing is promised, and row
+    weights are not looked at. Where rows repeat, or several are of one patient, the promise is broken more often than δ.
 
     Raises EvidenceError for ε or δ outside (0, 1), a share outside (0, 1], and for groups where each answer is certified by itself.
 

@@ -130,12 +130,16 @@ def test_distances_are_not_drawn_on_the_scale_of_a_metric() -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_rows_elsewhere_are_told_with_or_without_corruptions(asked: bool) -> None:
+def test_rows_elsewhere_are_told_with_or_without_corruptions(asked: bool, tmp_path: Path) -> None:
     away = Shifted("data", "d", 100, 100, 0, {}, {"agreement": figure(0.8)}, {}, free(0.7, 0.72, 0.01))
     told = page.told(certificate(section() if asked else None, shift={"books": away}))
     assert told is not None
     assert told.rows[0][0].text == "books"
     assert len(told.rows) == (3 if asked else 1)
+    text = write_report(certificate(section() if asked else None, shift={"books": away}), tmp_path).read_text(encoding="utf-8")
+    assert ("made worse on purpose" in text) is asked
+    elsewhere = text[text.index('<section id="shift">') :]
+    assert 'href="#table-told"' in elsewhere[: elsewhere.index("</section>")]
 
 
 def test_nothing_is_shown_where_nothing_was_asked(tmp_path: Path) -> None:

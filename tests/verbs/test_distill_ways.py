@@ -204,7 +204,7 @@ def test_the_fastest_way_that_was_measured_is_taken(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(ways, "measure", lambda *of, alone=alone, together=together, **more: Measured(alone, together))
         done = distill(TEACHER, STUDENT, TABLE, fit=replace(FIT, way=None, epochs=1), controls=("hard",))
         assert ("together" in done.arms[0].history[0]) == chosen
-        assert done.way.startswith("as one tensor program; a step of all: one after another 4 ms," if chosen else "one after another; ")
+        assert done.way.startswith("as one tensor program: 1 ms for a step of all, otherwise 4 ms" if chosen else "one after another: 4 ms")
 
 
 def test_a_folder_that_is_removed_beneath_a_training_is_said_to_be_gone(tmp_path: Path) -> None:

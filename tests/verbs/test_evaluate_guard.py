@@ -210,12 +210,13 @@ def test_a_guard_that_is_not_certified_is_a_finding_and_no_error(teacher: Any, t
     assert g.whole.errors.value is None
     assert g.cascade["teacher_asked"]["cascade"].value == 1
     assert g.cascade["accuracy"]["cascade"].value == g.cascade["accuracy"]["teacher"].value
-    assert "NOT CERTIFIED, too few rows" in " ".join("\n".join(c.lines()).split())
+    assert "NOT CERTIFIED, too few calibration rows" in " ".join("\n".join(c.lines()).split())
     assert c.exit_code == 0
     assert any("guard is not certified" in limit for limit in c.limits)
     assert not any("decisions, not ranking" in limit for limit in c.limits)
     page = write_report(c, tmp_path).read_text(encoding="utf-8")
-    assert "NOT CERTIFIED, too few rows" in page
+    assert "NOT CERTIFIED, too few calibration rows" in page
+    assert "Until it is, every row goes to the teacher." in page
     assert "Diamond: the guard" not in page
 
 

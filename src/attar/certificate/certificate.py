@@ -107,11 +107,18 @@ class Certificate:
 
     @classmethod
     def read(cls, path: str | Path) -> Certificate:
-        """Read what `write` wrote. Raises EvidenceError where it is missing, damaged or of another schema version."""
+        """Read what `write` wrote. Raises EvidenceError where it is missing, unreadable, damaged or of another schema version."""
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise EvidenceError(f"no certificate at {path}", hint="attar evaluate writes one") from error
+        except NotADirectoryError as error:
+            what = f"{Path(path).parent} is a file, and a certificate lies in the folder of a run"
+            raise EvidenceError(what, hint="name the folder, such as runs/credit") from error
+        except IsADirectoryError as error:
+            raise EvidenceError(f"{path} is a folder, not a certificate", hint="name the folder that holds it, as a run left it") from error
+        except PermissionError as error:
+            raise EvidenceError(f"{path} may not be read: {error.strerror}", hint="ask its owner, or run as who may") from error
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise EvidenceError(f"{path} does not read: {error}", hint="evaluate again") from error
         if not isinstance(value, dict):

@@ -183,7 +183,10 @@ def evaluate(
         list[Path], typer.Argument(metavar="RECIPE", help="A recipe; with --compare two run folders or more.", show_default=False)
     ],
     settings: Settings = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="The run's folder; with --compare a page, compare.html.", show_default=False),
+    ] = None,
     resume: Resume = False,
     trust: Trust = None,
     debug: Debug = False,
@@ -195,14 +198,18 @@ def evaluate(
             raise typer.BadParameter(f"one recipe, not {len(recipe)}; --compare takes run folders", param_hint="RECIPE")
         _work(recipe[0], settings, out, trust, debug, resume=resume, only="evaluate")
         return
-    if len(recipe) < 2 or settings or out or resume or trust:
-        raise typer.BadParameter("it takes two run folders or more, and no other option", param_hint="--compare")
+    if len(recipe) < 2 or settings or resume or trust:
+        raise typer.BadParameter("it takes two run folders or more, and no other option than --out", param_hint="--compare")
     with _explained(debug):
         from attar.certificate import compare as side_by_side
         from attar.cli.display import say_comparison
 
         comparison = side_by_side(*recipe)
         say_comparison(comparison)
+        if out is not None:
+            from attar.report import write_comparison
+
+            print(f"page         {write_comparison(comparison, out)}")
     raise typer.Exit(comparison.exit_code)
 
 
@@ -366,8 +373,7 @@ def _explained(debug: bool, *, resume: str = "") -> Iterator[None]:
     except (AttarError, OSError) as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        message, hint = (error.message, error.hint) if isinstance(error, AttarError) else (str(error), "")
-        _talk("error", message, hint)
+        _talk("error", *((error.message, error.hint) if isinstance(error, AttarError) else _of_system(error)))
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
         if debug:
@@ -376,6 +382,19 @@ def _explained(debug: bool, *, resume: str = "") -> Iterator[None]:
         raise typer.Exit(128 + vars(stop).get("signal", vars(type(stop)).get("signal", signal.SIGINT))) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _of_system(error: OSError) -> tuple[str, str]:
+    """What the system refused in words that name the path, and what to do about it."""
+    if error.filename is None or error.strerror is None:
+        return str(error), ""
+    hints = {
+        NotADirectoryError: "a file stands where a folder is wanted; name another path",
+        IsADirectoryError: "a folder stands where a file is wanted; name another path",
+        FileNotFoundError: "look whether the path is spelt right, and may be made there",
+        PermissionError: "choose another path, or ask whoever owns this one",
+    }
+    return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}", hints.get(type(error), "")
 
 
 def _talk(head: str, message: str, hint: str) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -40,6 +41,8 @@ def tell(word: str, trust: Sequence[str] = ()) -> None:
         _tell_key(console, word, trust)
     elif not found:
         everything = {name for words in known.values() for name in words} | set(KEYS)
+        if Path(word).exists():
+            raise NotationError(f"{word!r} is a path, not a word", hint="attar words lists the words; attar show RECIPE reads a recipe")
         raise NotationError(f"there is no word {word!r}", hint=f"{near(word, everything)} attar words lists them all".strip())
     for callee, keys in found.items():
         _tell_word(console, word, callee, keys)

@@ -130,7 +130,8 @@ def _point(g: Guarding) -> tuple[float, Figure | None]:
 
 
 def _kept(name: str, cell: Kept) -> tuple[Cell, ...]:
-    bound = Cell(NOTHING) if cell.bound is None else Cell(percent(cell.bound), f"{cell.calibration_rows:,}")
+    needed = "" if cell.needed is None else f", about {cell.needed:,} needed"
+    bound = Cell(NOTHING) if cell.bound is None else Cell(percent(cell.bound), f"{cell.calibration_rows:,}{needed}")
     return (Cell(name), Cell(f"{cell.rows:,}"), _share(cell.answered), _share(cell.errors), Cell(_share(cell.unguarded).text), bound)
 
 

@@ -14,7 +14,7 @@ from attar.files import write_atomic
 from attar.report import corrupted, evidence, foreign, guarding, harm, pictures, tables
 from attar.report.answers import replies, student_of
 from attar.report.history import metric_of, read_curves
-from attar.report.pages import TEMPLATES, drawn, environment, markup
+from attar.report.pages import drawn, environment
 from attar.report.rows import shown
 from attar.report.tables import Table
 from attar.report.words import sentences
@@ -61,7 +61,6 @@ def write_report(
         environment()
         .get_template("report.html")
         .render(
-            style=markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
             name=out.resolve().name,
             c=c,
             facts=_facts(c),

@@ -21,6 +21,7 @@ __all__ = [
     "agreement_by_class",
     "agreement_elsewhere",
     "agreement_given",
+    "beside",
     "classes_shown",
     "cost",
     "differences",
@@ -119,6 +120,30 @@ def differences(c: Certificate) -> Drawing | None:
             _interval(d, axis, row, middle, "c-student", "disc")
         _axis_title(d, axis, bottom, "difference" + (f", {unit}" if unit else ""))
         y = bottom + 44
+    return d
+
+
+def beside(name: str, title: str, found: Sequence[tuple[str, Figure, int]], words: str, margin: float | None) -> Drawing | None:
+    """Differences of several runs on one scale: (run, difference, +1 where more is better), turned so that right of the line is better.
+
+    margin: where "no worse than the teacher" ends; None draws none.
+    """
+    rows = [_turned(run, figure, better) for run, figure, better in found if one(figure) is not None]
+    if not rows:
+        return None
+    axis = _difference_axis(rows, [-margin] if margin else [], LABELS, WIDTH - 8)
+    bottom = 20 + ROW * len(rows)
+    d = Drawing(name, title, _told(rows), WIDTH, bottom + 40)
+    _grid(d, axis, 20, bottom, _signed_ticks(axis.ticks(4)), axis.ticks(4))
+    d.line(axis(0), 20, axis(0), bottom, "zero")
+    if margin:
+        d.line(axis(-margin), 20, axis(-margin), bottom, "margin")
+    _directions(d, axis, 12)
+    for k, row in enumerate(rows):
+        middle = 20 + ROW * (k + 0.5)
+        d.text(0, middle + 4, shorten(row.name, LABELS - 6), "name", hover=row.name)
+        _interval(d, axis, row, middle, "c-student", "disc")
+    _axis_title(d, axis, bottom, words)
     return d
 
 

@@ -596,8 +596,9 @@ def _claim(out: Path, job: Job, *, resume: bool, only: Step | None) -> None:
     A folder in which no step has left anything belongs to nobody. What a certificate is held against may change when it is made anew.
     """
     recipe = out / "recipe.yaml"
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file, not a folder", hint="choose another with --out")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RunError(f"{there} is a file, not a folder", hint="choose another with --out")
     if not _begun(out):
         return
     if not resume and only is None:

@@ -40,17 +40,12 @@ def write_search_page(s: Searched, out: Path) -> Path:
     Whatever is shown is escaped; the page's only script is its own, named by its digest, and shows the trial that is pointed at everywhere.
     Raises MissingExtra without jinja2.
     """
-
-    def file(name: str) -> str:
-        return (TEMPLATES / name).read_text(encoding="utf-8")
-
-    script = file("search.js")
+    script = (TEMPLATES / "search.js").read_text(encoding="utf-8")
     ahead = front(s.trials, s.better)
     page = (
         environment()
         .get_template("search.html")
         .render(
-            style=markup(file("style.css") + file("search.css")),
             script=markup(script),
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             name=_name(out.resolve()),

@@ -160,8 +160,9 @@ def _compared(groups: Sequence[Group], lead: Group, students: int, fit: Fit, sev
     best = min(found, key=lambda way: found[way])
     if found[best] > GAIN * found[ONE]:
         best = ONE
-    told = ", ".join(f"{way.words or ALONE} {seconds * 1e3:.3g} ms" for way, seconds in found.items())
-    return replace(best, words=f"{best.words or ALONE}{but}; a step of all: {told}")
+    others = sorted(seconds * 1e3 for way, seconds in found.items() if way != best)
+    ends = " to ".join(dict.fromkeys(f"{ms:.3g}" for ms in (others[0], others[-1])))
+    return replace(best, words=f"{best.words or ALONE}{but}: {found[best] * 1e3:.3g} ms for a step of all, otherwise {ends} ms")
 
 
 def shares_of(groups: Sequence[Group], fit: Fit, processes: int) -> list[list[Group]]:
