@@ -237,6 +237,28 @@ def test_a_candidate_that_diverges_fails_and_the_others_of_its_batch_go_on() -> 
     assert "not finite" in outcomes[1].why
 
 
+def test_whether_a_batch_trains_together_is_measured_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    room, spaces = room_and_spaces(student="mlp(width=integer(4, 64), depth=1)")
+    sizes = list[int]()
+
+    def measure(members: Any, lesson: Any, fit: Any, **how: Any) -> cohort.Measured:
+        sizes.append(sum(weight.numel() for weight in members[0].module.parameters()))
+        return cohort.Measured(alone=1.0, together=len(members) * (0.5 if sizes[-1] < 200 else 2.0))
+
+    monkeypatch.setattr(cohort, "measure", measure)
+
+    def together(width: int) -> bool:
+        design = spaces.design({**spaces.middle(), "student.width": width})
+        return room._together([Candidate(design, seed) for seed in (0, 1)])
+
+    assert [together(width) for width in (64, 4)] == [False, True]  # what a large one shows decides nothing about a small one
+    assert len(sizes) == 2
+    assert [together(width) for width in (64, 4)] == [False, True]
+    assert len(sizes) == 2  # below what was faster and above what was not nothing is measured
+    assert together(8)
+    assert len(sizes) == 3
+
+
 def test_a_cohort_asks_who_stops() -> None:
     x = torch.linspace(-1, 1, 64)[:, None]
     lesson = cohort.Lesson(64, lambda line, rows, own, _: ((line(rows["x"]) - 3 * rows["x"]).square().mean(), {}), lambda i, e: {"x": x[i]})
@@ -557,3 +579,18 @@ def test_finalists_of_another_training_make_room_for_those_of_now(tmp_path: Path
     assert longer.epochs_there([other]) == 1
     assert len(longer.train([other])["labels"]) == 2
     assert longer.epochs_there([other]) == 2
+
+
+def test_the_seeds_of_each_finalist_are_dealt_to_all_processes(tmp_path: Path) -> None:
+    room, spaces = room_and_spaces(fit='fit(epochs=1, lr=log(1e-3, 2e-2), way="one")')
+    _ = room.judge
+    trials = [replace(trial(number, 0.5), point=spaces.drawn(random.Random(number))) for number in (0, 1)]
+    final = Final(tmp_path / "two", spaces, room, seeds=3, epochs=1, processes=2, listen=lambda event: None)
+    found = final.train(trials)
+    assert {name: len(models) for name, models in found.items()} == {"0": 3, "1": 3}
+    counts = [[len(final._deal(trials[:1], at)) for at in (0, 1)], [len(final._deal(trials, at)) for at in (0, 1)]]
+    assert counts == [[1, 1], [2, 2]]  # one finalist alone keeps two processes busy
+    alone = replace(final, folder=tmp_path / "one", processes=1).train(trials)
+    for name, models in alone.items():
+        for one, other in zip(models, found[name], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

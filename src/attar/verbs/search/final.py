@@ -56,23 +56,27 @@ class Final:
         waiting = [trial for trial in trials if not self._there(trial)]
         for trial in waiting:
             shutil.rmtree(self._file(trial, 0).parent, ignore_errors=True)
-        pieces = [self._piece(trial) for trial in waiting]
-        if self.processes > 1 and len(pieces) > 1:
-            deals = [pieces[at :: self.processes] for at in range(self.processes)]
-            shared([lambda say, deal=deal: [piece(say) for piece in deal] for deal in deals if deal], self.listen)
+        deals = [deal for at in range(self.processes) if (deal := self._deal(waiting, at))]
+        if len(deals) > 1:
+            shared([lambda say, deal=deal: [piece(say) for piece in deal] for deal in deals], self.listen)
         else:
-            for piece in pieces:
+            for piece in (piece for deal in deals for piece in deal):
                 piece(self.listen)
         return {name_of(trial): models for trial in trials if (models := self._read(trial)) is not None}
 
-    def _piece(self, trial: Trial) -> Callable[[Listener], None]:
+    def _deal(self, waiting: Sequence[Trial], at: int) -> list[Callable[[Listener], None]]:
+        """What one process trains: of each finalist some of the seeds, for one finalist may take ten times as long as another."""
+        shares = [[seed for seed in range(self.seeds) if (seed + turn) % self.processes == at] for turn in range(len(waiting))]
+        return [self._piece(trial, seeds) for trial, seeds in zip(waiting, shares, strict=True) if seeds]
+
+    def _piece(self, trial: Trial, seeds: Sequence[int]) -> Callable[[Listener], None]:
         def work(say: Listener) -> None:
             design = self.design(trial)
-            outcomes = self.room.train([Candidate(design, seed) for seed in range(self.seeds)], listen=say)
+            outcomes = self.room.train([Candidate(design, seed) for seed in seeds], listen=say)
             folder = self._file(trial, 0).parent
             folder.mkdir(parents=True, exist_ok=True)
             about = {"epochs": design.fit.epochs}
-            for seed, outcome in enumerate(outcomes):
+            for seed, outcome in zip(seeds, outcomes, strict=True):
                 if outcome.model is None:
                     say(Event("finalists", text=f"trial {trial.number} was trained anew and failed with seed {seed}: {outcome.why}"))
                     return

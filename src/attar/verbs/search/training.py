@@ -76,7 +76,7 @@ class Classroom:
         self.device = device_of(Fit(device=device))
         self.shown: dict[tuple[Arm, bool, frozenset[str]], Rows] = {}
         self.able: dict[tuple[str, ...], bool] = {}
-        self.faster: dict[tuple[Arm, str, int], bool] = {}
+        self.faster: dict[tuple[Arm, str, int], tuple[int, float]] = {}
 
     @cached_property
     def judge(self) -> Judge:
@@ -107,8 +107,10 @@ class Classroom:
     # ---- in which way
 
     def _together(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether these may train as one program, which is tried of each form; and whether that is faster, which is measured once for
-        each family of students and size of a batch.
+        """Whether these may train as one program, which is tried of each form; and whether that is faster.
+
+        What is saved is overhead, which counts for less the larger a student is. So it is measured, of each family of students and size of
+        a batch, only for sizes between the largest that was faster together and the smallest that was not.
         """
         first = candidates[0].design
         if first.fit.way in ("one", "processes"):
@@ -118,11 +120,17 @@ class Classroom:
         if not self.able[first.form] or first.fit.way == "cohort":
             return self.able[first.form]
         key = (first.arm, first.family, len(candidates))
-        if key not in self.faster:
+        below, above = self.faster.get(key, (0, math.inf))
+        weights = sum(weight.numel() for weight in first.student(self.data.schema, 0).parameters())
+        if below < weights < above:
             group = self._group(candidates)
             found = cohort.measure(group.members, group.lesson, first.fit, traced=_traced(group, first.fit))
-            self.faster[key] = found.together <= GAIN * found.alone * len(candidates)
-        return self.faster[key]
+            if found.together <= GAIN * found.alone * len(candidates):
+                below = weights
+            else:
+                above = weights
+            self.faster[key] = (below, above)
+        return weights <= below
 
     def _able(self, candidates: Sequence[Candidate]) -> bool:
         first = candidates[0].design
