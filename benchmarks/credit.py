@@ -77,7 +77,7 @@ def measured(teacher: LightGBM, student: Path, data: Data, seconds: float) -> tu
         candidates[name] = Candidate([face(row) for row in rows], face(many), ROWS)
     sizes["booster"] = Path(teacher.path).stat().st_size
     sizes["teacher as ONNX"] = len(as_onnx(teacher))
-    return compare(candidates, seconds=seconds), sizes
+    return compare(candidates, seconds=seconds, undisturbed=True), sizes
 
 
 def faces(teacher: LightGBM, sample: Batch) -> dict[str, Callable[[Batch], Callable[[], Any]]]:

@@ -45,7 +45,7 @@ def main() -> None:
         graphs |= {path.name: onnx(str(path)) for path in sorted((options.out / "student").glob("*.onnx"))}
     candidates = {n: Candidate.of(s, many, many, size_bytes=s.size_bytes, parameters=s.parameters) for n, s in graphs.items()}
     candidates["teacher in PyTorch"] = Candidate.of(teacher, many, many)
-    compared = compare(candidates, seconds=options.seconds)
+    compared = compare(candidates, seconds=options.seconds, undisturbed=True)
 
     print(f"\n{'one thread':24}{'p50 µs':>9}{'p95 µs':>9}   {'p95, 95 %':18}{'256 rows ms':>12}{'parameters':>12}{'bytes':>12}")
     for name, cost in compared.costs.items():

@@ -177,7 +177,7 @@ def drawn(setting: Setting, seed: int) -> tuple[Rows, Rows]:
 
     def energy(seen: NDArray[np.float64]) -> NDArray[np.float32]:
         square = (seen**2).sum(1, keepdims=True) - 2 * seen + 1  # distances from all corners, squared
-        return logsumexp(np.log(shares) - square / (2 * variance), axis=1).astype(np.float32)
+        return np.asarray(logsumexp(np.log(shares) - square / (2 * variance), axis=1)).astype(np.float32)
 
     strange = -corner + fine * first + coarse * second
     r = posterior(strange, variance)

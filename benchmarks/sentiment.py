@@ -198,7 +198,7 @@ def costs(sources: Mapping[str, Source], data: Data, seconds: float) -> None:
     candidates = {
         name: Candidate.of(source, some, some, size_bytes=getattr(source, "size_bytes", None)) for name, source in sources.items()
     }
-    measured = compare(candidates, seconds=seconds)
+    measured = compare(candidates, seconds=seconds, undisturbed=True)
     print(f"\n{'one thread':30}{'p50 ms':>9}{'p95 ms':>9}   {'p95, 95 %':20}{'times one net, p50':24}{'256 texts ms':>13}{'MB':>8}")
     for name, cost in measured.costs.items():
         p50, p95 = cost.latency_ms.p50, cost.latency_ms.p95

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import attar.cost
 from attar.cost import (
     Budget,
     Candidate,
@@ -211,14 +213,28 @@ def test_what_slows_the_machine_for_a_while_is_in_no_latency_beside_a_reference(
     assert found.p50.low == pytest.approx(found.p50.high)
 
 
-def test_calls_during_which_another_program_ran_are_made_again() -> None:
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lose the processor for so many seconds: nothing is computed meanwhile, and the system says that it was taken."""
+    lost = 0
+
+    def away(seconds: float) -> None:
+        nonlocal lost
+        lost += 1
+        time.sleep(seconds)
+
+    monkeypatch.setattr(attar.cost, "_switches", lambda: (lost, 0))
+    return away
+
+
+def test_calls_during_which_another_program_ran_are_made_again(away: Callable[[float], None]) -> None:
     calls = 0
 
     def sometimes_away() -> None:
         nonlocal calls
         calls += 1
         if calls % 7 == 0:
-            time.sleep(0.002)  # computes nothing meanwhile, as one who has lost the processor
+            away(0.002)
         sum(range(20_000))
 
     candidate = Candidate([sometimes_away], lambda: None, 1)
@@ -226,6 +242,23 @@ def test_calls_during_which_another_program_ran_are_made_again() -> None:
     mended = compare({"": candidate}, seconds=0.2, undisturbed=True).costs[""].latency_ms.p95.value
     assert plain > 1.5
     assert mended < plain / 2
+
+
+def test_of_a_call_that_never_comes_through_the_computing_counts(away: Callable[[float], None]) -> None:
+    candidate = Candidate([lambda: away(0.005)], lambda: None, 1)
+    assert compare({"": candidate}, seconds=0.1, undisturbed=True).costs[""].latency_ms.p50.value < 2.5
+
+
+def test_what_a_call_waits_for_is_part_of_what_it_takes() -> None:
+    waits = Candidate([lambda: time.sleep(0.002)], lambda: None, 1)
+    assert compare({"": waits}, seconds=0.1, undisturbed=True).costs[""].latency_ms.p50.value >= 2
+
+
+def test_the_system_counts_waits() -> None:
+    pytest.importorskip("resource")
+    before = attar.cost._switches()
+    time.sleep(0.001)
+    assert attar.cost._switches()[1] > before[1]
 
 
 def test_the_peak_of_a_process_holds_the_model() -> None:

@@ -515,24 +515,40 @@ def _time(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.nd
 def _time_undisturbed(calls: Sequence[Call], first: int, count: int, *, warm: bool) -> np.ndarray:
     """The same, in short blocks, each made again while another program ran in between.
 
-    A call longer than the machine leaves alone never comes through: after some tries it is the time for which it computed that counts.
+    A call longer than the machine leaves alone never comes through: after some tries it is the time for which it computed that counts,
+    unless it waits for something else meanwhile, such as other threads, a device or a server, which is part of what it takes.
     """
     taken, span = np.empty(0), 0.0
     while len(taken) < count:
         size = min(count - len(taken), max(1, round(BLOCK_S / span))) if span else 1
         tries = TRIES if span < SLICE_S else 2
         while True:
+            lost, waits = _switches()
             computed, start = time.thread_time(), time.perf_counter()
             block = _time(calls, first + len(taken), size, warm=warm and not len(taken))
             computed, passed = time.thread_time() - computed, time.perf_counter() - start
+            lost, waits = (now - before for now, before in zip(_switches(), (lost, waits), strict=True))
             tries -= 1
-            if passed <= AWAY * computed + AWAY_S:
+            if not lost or passed <= AWAY * computed + AWAY_S:
                 break
             if not tries:
-                block *= computed / passed
+                block *= 1.0 if waits else computed / passed
                 break
         taken, span = np.concatenate((taken, block)), float(np.median(block))
     return taken
+
+
+def _switches() -> tuple[int, int]:
+    """How often the processor was taken from this thread so far, and how often the thread gave it away to wait; never where nobody counts.
+
+    A thread that waits computes nothing either, so that the clock of its computing alone does not tell the two apart.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0, 0
+    used = resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF))
+    return used.ru_nivcsw, used.ru_nvcsw
 
 
 def _known(rounds: list[np.ndarray]) -> bool:

@@ -216,7 +216,7 @@ def _compare(judged: Judged, teacher: Source, test: Split) -> Compared:
     for name, source in {"teacher": teacher, **judged.files}.items():
         size, parameters = (source.size_bytes, source.parameters) if isinstance(source, Weighed) else (None, None)
         candidates[name] = Candidate.of(source, one, many, size_bytes=size, parameters=parameters)
-    return compare(candidates, seconds=COST_SECONDS)
+    return compare(candidates, seconds=COST_SECONDS, undisturbed=True)
 
 
 def _bounded(judged: Judged, test: Split, budget: Budget) -> Cost:
@@ -227,7 +227,7 @@ def _bounded(judged: Judged, test: Split, budget: Budget) -> Cost:
     rows = test.batch(torch.arange(max(budget.many, MANY)) % len(test))
     many = rows if budget.many == len(rows) else test.batch(torch.arange(budget.many) % len(test))
     candidate = Candidate.of(asked, rows, many, size_bytes=size, parameters=parameters, batch=budget.batch)
-    return compare({"": candidate}, seconds=COST_SECONDS, threads=budget.threads).costs[""]
+    return compare({"": candidate}, seconds=COST_SECONDS, threads=budget.threads, undisturbed=True).costs[""]
 
 
 def _as_bounded(cost: Cost) -> dict[str, Figure]:
@@ -252,7 +252,7 @@ def _cost(compared: Compared, judged: Judged) -> dict[str, dict[str, Figure]]:
 
 
 def _costs(cost: Cost) -> dict[str, Figure]:
-    how = f"{cost.threads} thread{'s' * (cost.threads > 1)}, bootstrap over rounds of measuring"
+    how = f"{cost.threads} thread{'s' * (cost.threads > 1)}, without what other programs took, bootstrap over rounds of measuring"
     one, many = cost.latency_ms, cost.latency_many_ms
     return {
         "latency_p50_ms": Figure.of(*one.p50, unit="ms", n=one.calls, how=how),

@@ -108,7 +108,7 @@ def beside(
     candidates = {f"{form.name}, {how}": _candidate(face, some, bounds) for form in forms for how, face in form.faces.items()}
     candidates |= {name: _candidate(source, some, bounds) for name, source in (finalists or {}).items()}
     listen(Event("competitors", text=f"measuring {len(candidates)} models side by side"))
-    compared = compare(candidates, seconds=seconds, threads=bounds.threads)
+    compared = compare(candidates, seconds=seconds, threads=bounds.threads, undisturbed=True)
     fastest = {form.name: _fastest(form, compared) for form in forms if form.faces}
     asked = {name: Model(name, form_face[1], task) for name, form_face in fastest.items()}
     quality = _Quality.of(asked, data, task, rows)
@@ -190,7 +190,7 @@ def _affordable(cuts: Callable[[int], Cut], whole: Cut, some: Batch, bounds: Bud
         return []
     most, one = whole.rounds, cuts(1)
     glanced = {str(cut.rounds): _glanced(cut, some, bounds) for cut in (one, whole)}
-    costs = compare(glanced, seconds=GLANCE, threads=bounds.threads).costs
+    costs = compare(glanced, seconds=GLANCE, threads=bounds.threads, undisturbed=True).costs
     least, all_of_it = (_values(costs[str(cut.rounds)]) for cut in (one, whole))
     for limit in bounds.hold(all_of_it):
         here, there, bound = least[limit.name], limit.value, limit.limit
