@@ -100,7 +100,7 @@ def search(
         Path | None, typer.Option("--out", metavar="FOLDER", help="The search's folder; runs/search/NAME by default.", show_default=False)
     ] = None,
     time: Annotated[
-        str | None, typer.Option("--time", metavar="30m", help="Stop after this time: 90s, 30m, 1h30m.", show_default=False)
+        str | None, typer.Option("--time", metavar="30m", help="For all that follows the teacher: 90s, 30m, 1h30m.", show_default=False)
     ] = None,
     trials: Annotated[
         int | None,

@@ -140,7 +140,7 @@ class _Searching:
         self.job, self.out, self.trials, self.workers = job, out, trials, workers
         self.resume, self.seed, self.heard = resume, seed, listen
         self.study = study or str(out / "study.db")
-        self.timing = Timing(time)
+        self.time = time
         self.written = clock.monotonic()
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
@@ -156,13 +156,17 @@ class _Searching:
             self.seconds = dict(Searched.read(before).seconds)
         with self._part("teacher"):
             self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
-            self.ending = Ending(self.begun, self.timing, self.listen)
+            timing = Timing(self.time)
+            self.ending = Ending(self.begun, timing, self.listen, None if self.time is None else timing.shares())
         with self._part("pricing"):
             prices = prices_of(self.begun, self.seed, self.listen, self.workers)
             if isinstance(prices, Prices):
                 self.prices = prices
                 need_some_within(self.begun, prices, self.seed)
                 keep_prices(self.begun, prices)
+        if self.ending.shares is not None:
+            self.ending.shares = timing.shares(None if self.prices is None else self.prices.export)
+            self.listen(Event("time", text=self.ending.shares.words))
         with self._part("training"):
             try:
                 self._search(prices)
@@ -193,7 +197,7 @@ class _Searching:
 
     @cached_property
     def limits(self) -> Limits:
-        return limits(self.timing, self.begun.spaces, len(self.begun.data.train), self.trials)
+        return limits(self.begun.spaces, len(self.begun.data.train), self.trials)
 
     def _search(self, prices: Prices | Learning) -> None:
         begun = self.begun
@@ -201,8 +205,10 @@ class _Searching:
         if self.workers > 1 and not can_fork():
             self.workers = 1
             self.listen(Event("search", text="one worker: what is forked from this process cannot learn"))
+        shares, timing = self.ending.shares, self.ending.timing
+        most = self.limits if shares is None else replace(self.limits, seconds=max(1.0, timing.asking(shares)))
         workers = [
-            Worker(begun.place, begun.spaces, begun.room, prices, begun.budget, self.limits, begun.arms, self.seed + at, self.listen)
+            Worker(begun.place, begun.spaces, begun.room, prices, begun.budget, most, begun.arms, self.seed + at, self.listen)
             for at in range(self.workers)
         ]
         if self.workers == 1:

@@ -22,7 +22,7 @@ from attar.verbs.search.final import Final, name_of
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.protocol import Second, chosen, finalists_of
 from attar.verbs.search.smallest import Smallest, smallest
-from attar.verbs.search.timing import SEEDS, Timing
+from attar.verbs.search.timing import SEEDS, Shares, Timing
 from attar.verbs.search.worker import Limits, over
 
 __all__ = ["Ending"]
@@ -36,11 +36,13 @@ class Ending:
 
     shipped: the folders of the finalists that would ship. students: theirs, seed by seed. words: the recommendation. shown: whether the
     winner is shown to meet the margin. rows_sd: of a difference to the teacher, from the sampling of rows; seed_sd: of seeds.
+    shares: of the time, where it is limited.
     """
 
     begun: Begun
     timing: Timing
     listen: Listener
+    shares: Shares | None = None
     finalists: tuple[Finalist, ...] = ()
     teacher: Competitor = Competitor("teacher", None, Priced(None), False)  # noqa: RUF009 frozen
     competitors: tuple[Competitor, ...] = ()
@@ -102,6 +104,9 @@ class Ending:
     def compete(self, trials: Sequence[Trial]) -> None:
         """What could be put in place without a search, measured beside the finalists; and what that says of the winner."""
         begun, answers = self.begun, self.begun.room.answers
+        seconds = self.timing.looking(self.shares, MEASURED)
+        if seconds < MEASURED:
+            self.notes.append(f"competitors were measured for {seconds:.2g} s each, not {MEASURED:g}, for the time that was left")
         found = beside(
             answers.source if isinstance(answers, Cached) else answers,
             begun.halves.first,
@@ -110,7 +115,7 @@ class Ending:
             bounds=begun.budget,
             at=begun.out / "competitors",
             labels=next(iter(self.students.get("labels", ())), None),
-            seconds=MEASURED,
+            seconds=seconds,
             listen=self.listen,
         )
         self.teacher = replace(found.teacher, first=begun.first)
@@ -142,7 +147,7 @@ class Ending:
 
     def _epochs(self, asked: Sequence[Trial], fit: Fit, there: int | None, limits: Limits, workers: int) -> int:
         """Of a finalist, by the time that is left; said where they are fewer than those of a whole training."""
-        epochs = self.timing.epochs(asked, fit, there, limits.epochs, workers)
+        epochs = self.timing.epochs(asked, fit, there, limits.epochs, workers, self.shares)
         if epochs < fit.epochs:
             self.notes.append(f"finalists were trained for {epochs} of {fit.epochs} epochs, for the time that was left")
         return epochs

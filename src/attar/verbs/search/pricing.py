@@ -75,6 +75,7 @@ class Prices:
     """What students of one data set and task cost on this machine. See `learn`, then `price`.
 
     where: the machine and the runtime. pricings: of each family how its law did on exports left out. families: their laws.
+    export: seconds that the last export took by itself.
     mood: by how much, as a logarithm, the machine's own speed went up and down meanwhile, 90 % of it.
     exact: prices of students that were measured, by their texts. reference: the one that is measured beside all others, by its text, and
     its level: what it took when it was first measured, to which all others are turned.
@@ -86,6 +87,7 @@ class Prices:
     drafts: Drafts
     shapes: Shapes
     exports: int = EXPORTS
+    export: float | None = None
     where: str = field(default_factory=lambda: f"{machine()}, ONNX Runtime {metadata.version('onnxruntime')}")
     pricings: tuple[Pricing, ...] = ()
     families: dict[str, Laws] = field(default_factory=dict, repr=False)
@@ -234,7 +236,10 @@ class Prices:
         made: dict[str, Draft] = {}
         for i, (text, student) in enumerate(students.items(), 1):
             shape = self.shapes.of(student)
+            started = time.perf_counter()
             made[text] = self.drafts.make(student, family, None if shape is None else shape.structure)
+            if made[text].traced:
+                self.export = time.perf_counter() - started
             if shape is not None:
                 _need_equal(text, shape, made[text])
             listen(Event(f"price {family}", i, len(students)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,9 @@ class Worker:
     seed: int
     listen: Listener
     known: dict[Arm, list[Told]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
     untold: list[_Untold] = field(default_factory=list, init=False)
+    took: dict[Arm, float] = field(default_factory=dict, init=False)  # seconds of the last turn
 
     def run(self) -> None:
         """Raises Stopped on a signal: what was not finished is given back, and whoever goes on with the study repeats it."""
@@ -95,13 +98,18 @@ class Worker:
             while open_arms := [asking for asking in askings.values() if self._open(asking)]:
                 if signals.caught:
                     raise Stopped("search", 0, signals.caught, None)
-                self._turn(min(open_arms, key=lambda asking: self._count(asking.arm)))
+                asking = min(open_arms, key=lambda asking: self._count(asking.arm))
+                begun = self.clock()
+                self._turn(asking)
+                self.took[asking.arm] = self.clock() - begun
             self._tell_all()
             for asking in askings.values():
                 self._wait(asking, signals)
 
     def _open(self, asking: Asking) -> bool:
         left = asking.ledger.left()
+        if left.seconds is not None and left.seconds < self.took.get(asking.arm, 0.0):
+            return False  # another turn would not end in time
         if left.owed and (left.seconds is None or left.seconds > 0):
             return True
         return not left.spent and not self._too_dear(asking.arm)
