@@ -231,7 +231,7 @@ def test_a_guard_that_cannot_be_certified_ships_and_answers_nothing(student: nn.
     made = export(student, table, at=tmp_path / "student", guard=strict, teacher=teacher, listen=lambda event: heard.append(event.text))
     assert made.source.promise.state == "too few rows"
     assert not made.source.guarded(everything(table.test)).answer.any()
-    assert any("too few rows" in text for text in heard)
+    assert any("too few calibration rows" in text for text in heard)
 
 
 def test_a_folder_without_a_guard_says_so_when_it_is_asked_for(student: nn.Module, teacher: Any, table: Data, tmp_path: Path) -> None:
