@@ -107,7 +107,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_each_student_is_what_it_becomes_by_itself(dtype: torch.dtype, traced: bool, still: bool) -> None:
     members, apart = six(dtype), six(dtype)
     assert gap(members[0].module, members[2].module) > 0.1
-    done = cohort.train(members, lesson(dtype, still=still), fit=FIT, validate=accuracy, traced=traced)
+    done = cohort.train(members, lesson(dtype, period=int(still)), fit=FIT, validate=accuracy, traced=traced)
     for member, other, found in zip(members, apart, done, strict=True):
         expected = by_hand(other, FIT, dtype)
         assert gap(member.module, other.module) < (1e-5 if dtype == torch.float32 else 1e-12)
@@ -123,7 +123,7 @@ def test_each_student_is_what_it_becomes_by_itself(dtype: torch.dtype, traced: b
 @pytest.mark.parametrize("traced", [False, True], ids=["mapped", "tables"])
 def test_students_that_are_no_grid_of_arms_and_seeds_come_out_the_same(traced: bool) -> None:
     members, apart = six(lrs=False)[:-1], six(lrs=False)[:-1]
-    cohort.train(members, lesson(still=traced), fit=FIT, validate=accuracy, traced=traced)
+    cohort.train(members, lesson(period=int(traced)), fit=FIT, validate=accuracy, traced=traced)
     for member, other in zip(members, apart, strict=True):
         by_hand(other, FIT)
         assert gap(member.module, other.module) < 1e-5
@@ -174,7 +174,7 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path, traced: bool) -> N
     how = replace(FIT, epochs=12, patience=2, lr=0.1)
     whole, parts = six(lrs=False), six(lrs=False)
     lines: list[tuple[str, int]] = []
-    expected = cohort.train(whole, lesson(still=traced), fit=how, traced=traced, validate=accuracy)
+    expected = cohort.train(whole, lesson(period=int(traced)), fit=how, traced=traced, validate=accuracy)
     stops = {2: False, max(found.epochs for found in expected) - 1: False}
 
     def stop(event: Event) -> None:
@@ -186,7 +186,7 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path, traced: bool) -> N
         with pytest.raises(Stopped, match="SIGTERM stopped cohort in epoch"):
             cohort.train(
                 parts,
-                lesson(still=traced),
+                lesson(period=int(traced)),
                 fit=how,
                 traced=traced,
                 validate=accuracy,
@@ -197,7 +197,7 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path, traced: bool) -> N
         parts = six(lrs=False)
     done = cohort.train(
         parts,
-        lesson(still=traced),
+        lesson(period=int(traced)),
         fit=how,
         traced=traced,
         validate=accuracy,
@@ -209,7 +209,9 @@ def test_a_stopped_cohort_goes_on_bit_for_bit(tmp_path: Path, traced: bool) -> N
     assert [f.epochs for f in done] == [f.epochs for f in expected]
     assert len(lines) == len(set(lines)) == sum(f.epochs for f in done)
     with pytest.raises(RunError, match="of another training"):
-        cohort.train(six(), lesson(still=traced), fit=how, traced=traced, validate=accuracy, checkpoint=tmp_path / "a.pt", resume=True)
+        cohort.train(
+            six(), lesson(period=int(traced)), fit=how, traced=traced, validate=accuracy, checkpoint=tmp_path / "a.pt", resume=True
+        )
 
 
 def test_a_signal_within_an_epoch_is_heeded_after_the_step(tmp_path: Path) -> None:
@@ -234,9 +236,9 @@ def test_what_no_weight_touches_is_made_once_for_all_rows() -> None:
 
     def shown(still: bool) -> tuple[set[str], int]:
         members = [Member(Distiller(net(s), kl() + labels(), TASK).build(Batch(X[:8], Y[:8]), Signal(TEACHERS[0, :8])), s) for s in (1, 2)]
-        replay = cohort._Stack(members, lesson(still=still), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
+        replay = cohort._Stack(members, lesson(period=int(still)), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
         assert replay is not None
-        return {str(node.target) for node in replay.step.graph.nodes}, len(replay.tables)
+        return {str(node.target) for node in replay.step.graph.nodes}, len(next(iter(replay.tables.values()), []))
 
     (live, none), (stored, some) = shown(False), shown(True)
     assert {"aten.exp.default", "aten.eq.Tensor"} <= live and none == 0
@@ -244,12 +246,27 @@ def test_what_no_weight_touches_is_made_once_for_all_rows() -> None:
     assert "aten.baddbmm.default" in live & stored
 
 
+def test_rows_that_come_again_after_some_epochs_have_a_table_for_each() -> None:
+    """In epoch e a row is shown as its view e mod 3."""
+
+    def common(index: Tensor, epoch: int) -> dict[str, Tensor]:
+        return {"inputs": X[index] + epoch % 3, "labels": Y[index]}
+
+    def made() -> list[Member]:
+        return [Member(distiller(seed), seed, arm) for arm in (0, 1) for seed in (1, 2)]
+
+    members, apart = made(), made()
+    cohort.train(members, replace(lesson(period=3), common=common), fit=FIT, traced=True)
+    cohort.train(apart, replace(lesson(), common=common), fit=FIT)
+    assert max(gap(a.module, b.module) for a, b in zip(members, apart, strict=True)) < 1e-5
+
+
 def test_tables_that_would_be_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     members, apart = six(lrs=False), six(lrs=False)
     monkeypatch.setattr(cohort, "_TABLE", 1000)
-    replay = cohort._Stack(members, lesson(still=True), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
-    assert replay is not None and not replay.tables
-    cohort.train(members, lesson(still=True), fit=FIT, validate=accuracy, traced=True)
+    replay = cohort._Stack(members, lesson(period=1), FIT)._trace()  # pyright: ignore[reportPrivateUsage]
+    assert replay is not None and not replay.tabled
+    cohort.train(members, lesson(period=1), fit=FIT, validate=accuracy, traced=True)
     for member, other in zip(members, apart, strict=True):
         by_hand(other, FIT)
         assert gap(member.module, other.module) < 1e-5
@@ -277,8 +294,8 @@ def test_a_step_of_odd_layers_is_traced_as_it_is(still: bool) -> None:
             return [Member(distiller(s, 0.9, 2.0, torch.float32, Odd()), s, arm) for arm in (0, 1) for s in (1, 2)]
 
     members, apart = made(), made()
-    assert cohort._Stack(made(), lesson(still=still), FIT)._trace() is not None  # pyright: ignore[reportPrivateUsage]
-    cohort.train(members, lesson(still=still), fit=FIT, validate=accuracy, traced=True)
+    assert cohort._Stack(made(), lesson(period=int(still)), FIT)._trace() is not None  # pyright: ignore[reportPrivateUsage]
+    cohort.train(members, lesson(period=int(still)), fit=FIT, validate=accuracy, traced=True)
     for member, other in zip(members, apart, strict=True):
         by_hand(other, FIT)
         assert gap(member.module, other.module) < 1e-5

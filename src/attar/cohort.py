@@ -42,7 +42,7 @@ Tree = Mapping[str, Any]
 
 _FORMAT = 1  # of the checkpoint file
 _PAUSE = 1.0  # seconds: a finished epoch is not written more often than this
-_TABLE = 1 << 26  # bytes of what is made of all rows beforehand, in a lesson that stands still
+_TABLE = 1 << 26  # bytes of what is made of all rows beforehand, in a lesson that comes again
 _CHUNK = 4096  # rows that are asked at once for such tables
 _SHELF = 1 << 23  # bytes of rows that are brought at once, for several steps: more would leave the caches, less would be asked too often
 _DROP = 0.75  # the stack is made anew when no more than this share of it still learns
@@ -76,7 +76,7 @@ class Lesson:
     common: (R,) positions, epoch → what students of one seed see alike: inputs, labels, weights.
     own: arm, (R,) positions, epoch → what one arm alone is shown: its teacher's answers.
     moving: whether the loss changes with `progress`.
-    still: whether rows and answers are the same in each epoch, so that what no weight touches can be made once for all of them.
+    period: epochs after which rows and answers come again, so that what no weight touches can be made once for all of them; 0 is never.
     """
 
     rows: int
@@ -84,7 +84,7 @@ class Lesson:
     common: Callable[[Tensor, int], Tree]
     own: Callable[[int, Tensor, int], Tree] = lambda arm, index, epoch: {}
     moving: bool = False
-    still: bool = False
+    period: int = 0
 
 
 @dataclass(frozen=True)
@@ -303,8 +303,8 @@ class _Stack:
             index = torch.stack([order[step] for step in range(at, until) for order in orders])
             index = index.unflatten(0, (until - at, len(self.seeds)))  # (M, K, B)
             replay = self._replay(index.shape[2]) if traced else None
-            if replay is not None and replay.tables:
-                shelf = replay.look_up(index)
+            if replay is not None and replay.tabled:
+                shelf = replay.look_up(index, epoch)
                 yield from (_Shown({}, {}, replay, [value[step] for value in shelf]) for step in range(until - at))
                 size = sum(value.nbytes for value in shelf)
             else:
@@ -472,7 +472,7 @@ class _Stack:
             traced = make_fx(flat)(*weights, *[value.clone() for value in self.held], *leaves[0], *leaves[1])
         except _UNMAPPED:
             return None
-        for tabled in (True, False) if self.lesson.still else (False,):
+        for tabled in (True, False) if self.lesson.period else (False,):
             try:
                 replay = _Replayed(self, copy.deepcopy(traced), (len(leaves[0]), len(leaves[1])), tabled)
                 if all(self._agrees(replay, *batch) for batch in zip(index, tried, strict=True)):  # other rows, too: what the
@@ -484,7 +484,7 @@ class _Stack:
     def _agrees(self, replay: _Replayed, index: Tensor, trees: tuple[Tree, Tree]) -> bool:
         totals, held, wanted = self._untraced(*trees)
         tried = [value.clone() for value in self.held]
-        rows = [value[0] for value in replay.look_up(index)] if replay.tables else [*_leaves(trees[0]), *_leaves(trees[1])]
+        rows = [value[0] for value in replay.look_up(index, 1)] if replay.tabled else [*_leaves(trees[0]), *_leaves(trees[1])]
         with torch.no_grad():
             grads, found, _ = replay(tried, rows)
         pairs = [(found, totals), *zip(tried, held, strict=True), *((g, w) for g, w in zip(grads, wanted, strict=True) if w is not None)]
@@ -557,19 +557,24 @@ class _Replayed:
         lead = 3 if stack.grid else 2
         self.stack = stack
         self.step = Replay(traced, [w.detach() for w in stack.weights], len(stack.held), [2] * leaves[0] + [lead] * leaves[1], tabled)
-        lesson, arms = stack.lesson, stack.arms
-        self.tables: list[tuple[bool, Tensor]] = []  # whether it is of answers: (A R, ...), else (R, ...)
-        if not self.step.by_row or self.step.row_bytes * lesson.rows * len(arms) > _TABLE:
-            if tabled:
-                raise ValueError("the tables would be too large")
-            return
-        every = torch.arange(lesson.rows, device=stack.device).split(_CHUNK)
-        with torch.no_grad():
-            common = self._made([_leaves(lesson.common(index, 1)) for index in every], 0)
-            own = [self._made([_leaves(lesson.own(arm, index, 1)) for index in every], leaves[0]) for arm in arms]
-        for place in range(len(self.step.entering)):
-            answers = place not in common
-            self.tables.append((answers, torch.cat([each[place] for each in own]) if answers else common[place]))
+        lesson = stack.lesson
+        self.leaves, self.tabled = leaves, bool(self.step.by_row)
+        if tabled and not 0 < self.step.row_bytes * lesson.rows * len(stack.arms) * lesson.period <= _TABLE:
+            raise ValueError("there is nothing to make tables of, or they would be too large")
+        self.tables: dict[int, list[tuple[bool, Tensor]]] = {}  # by epoch of a period: of rows (R, ...), or, True, of answers (A R, ...)
+
+    def _tables(self, epoch: int) -> list[tuple[bool, Tensor]]:
+        lesson, of = self.stack.lesson, epoch % self.stack.lesson.period
+        if of not in self.tables:
+            every = torch.arange(lesson.rows, device=self.stack.device).split(_CHUNK)
+            with torch.no_grad():
+                common = self._made([_leaves(lesson.common(index, epoch)) for index in every], 0)
+                own = [self._made([_leaves(lesson.own(arm, index, epoch)) for index in every], self.leaves[0]) for arm in self.stack.arms]
+            self.tables[of] = [
+                (False, common[place]) if place in common else (True, torch.cat([each[place] for each in own]))
+                for place in range(len(self.step.entering))
+            ]
+        return self.tables[of]
 
     def __call__(self, held: Sequence[Tensor], rows: Sequence[Tensor]) -> Any:
         return self.step(held, rows)
@@ -577,7 +582,7 @@ class _Replayed:
     def _made(self, chunks: Sequence[Sequence[Tensor]], first: int) -> dict[int, Tensor]:
         return self.step.tables({first + at: torch.cat(parts) for at, parts in enumerate(zip(*chunks, strict=True))})
 
-    def look_up(self, index: Tensor) -> list[Tensor]:
+    def look_up(self, index: Tensor, epoch: int) -> list[Tensor]:
         """Of the rows at the positions (M, K, B) of each seed, for the steps; see `_Stack._brought`."""
         stack, rows = self.stack, self.stack.lesson.rows
         if stack.grid:
@@ -588,7 +593,7 @@ class _Replayed:
             answers = index + torch.tensor([arm for arm, _ in stack.cells], device=index.device).reshape(1, -1, 1) * rows
         return [
             table.index_select(0, at.flatten()).unflatten(0, tuple(at.shape))
-            for at, table in ((answers if own else index, table) for own, table in self.tables)
+            for at, table in ((answers if own else index, table) for own, table in self._tables(epoch))
         ]
 
 

@@ -74,8 +74,8 @@ def lesson_of(arms: Sequence[Rows], objective: Objective, rows: int) -> Lesson:
         return module(batch, Signal(**own) if own else None, progress)
 
     moving = any(len(set(weight.extremes)) > 1 for weight in objective.weights)
-    still = all(not arm.views and (arm.source is None or arm.places is not None) for arm in arms)
-    return Lesson(rows, loss, common, own, moving, still)
+    stored = all(arm.source is None or arm.places is not None for arm in arms)
+    return Lesson(rows, loss, common, own, moving, max(1, first.views) if stored else 0)
 
 
 def ready(model: nn.Module, objective: Objective, task: Task, rows: Rows, first: Tensor, seed: int) -> Distiller:
