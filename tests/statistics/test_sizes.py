@@ -34,19 +34,24 @@ def test_a_curve_without_scatter_is_found_again() -> None:
         assert curve.error(n) == pytest.approx(float(law(n)), rel=0.01)
 
 
-@pytest.mark.parametrize("count", [5, 7, 10])
-def test_ninety_percent_of_new_students_lie_in_their_intervals(count: int) -> None:
+@pytest.mark.parametrize("count", [4, 6, 12])
+@pytest.mark.parametrize("noise", [0.02, 0.15])
+@pytest.mark.parametrize("known", [False, True])
+def test_ninety_percent_of_new_students_lie_in_their_intervals(count: int, noise: float, known: bool) -> None:
+    """Whatever power and floor are, for few sizes and many, where seeds scatter little and much; wider where little is known."""
     rng = np.random.default_rng(count)
     n = np.geomspace(300, 30_000, count)
     hits = []
-    for seed in range(80):
-        noise, power, floor = math.exp(rng.uniform(math.log(0.005), math.log(0.08))), rng.uniform(0.3, 1.0), rng.choice([0.0, 0.03, 0.1])
-        curve = fit_sizes(n, noisy(law(n, floor, power), noise, rng), seed=seed)
-        for _ in range(5):
+    for seed in range(40):
+        power, floor = rng.uniform(0.3, 1.0), rng.choice([0.0, 0.03, 0.1])
+        spread = float(noisy(np.full((3, 5), law(3000, floor, power)), noise, rng).std(1, ddof=1).mean())
+        curve = fit_sizes(n, noisy(law(n, floor, power), noise, rng), seed_sd=spread if known else None, seed=seed)
+        for _ in range(20):
             at = math.exp(rng.uniform(math.log(300), math.log(curve.reach[1])))
             low, high = curve.interval(at)
             hits.append(low <= noisy(law(at, floor, power), noise, rng) <= high)
-    assert 0.85 <= np.mean(hits) <= 0.965
+    assert np.mean(hits) >= 0.86  # 40 curves know it to some 2 %
+    assert np.mean(hits) <= 0.96 or count < 12
 
 
 def test_the_posterior_is_that_of_a_random_walk() -> None:
@@ -65,7 +70,8 @@ def test_the_posterior_is_that_of_a_random_walk() -> None:
         found = flat - len(SIZES) * log_noise[:, 0] - (off**2 / spread).sum(1) / (2 * np.exp(2 * log_noise[:, 0]))
         found = found - ((log_power[:, 0] - math.log(sizes.POWER)) / sizes.POWER_SPREAD) ** 2 / 2
         found = found - ((log_noise[:, 0] - math.log(sizes.NOISE * level)) / sizes.NOISE_SPREAD) ** 2 / 2
-        return np.where((floor[:, 0] >= 0) & (rise[:, 0] >= 0), found, -np.inf)
+        end = floor[:, 0] + rise[:, 0] * np.exp(-np.exp(log_power[:, 0]) * math.log(200))  # at twice the largest size
+        return np.where((end >= 0) & (rise[:, 0] >= 0), found, -np.inf)
 
     x = np.array([0.03, 0.27, math.log(0.5), math.log(0.01)]) * np.exp(0.05 * rng.normal(size=(400, 4)))
     now, kept = log_p(x), []
@@ -90,7 +96,7 @@ def test_the_smallest_size_is_where_the_chance_reaches_nine_in_ten() -> None:
     smallest = curve.smallest(0.08)
     assert smallest is not None
     assert curve.chance(smallest, 0.08) >= 0.9 > curve.chance(0.98 * smallest, 0.08)
-    surer = curve.smallest(0.08, chance=0.99)
+    surer = curve.smallest(0.08, chance=0.95)
     assert surer is not None and surer > smallest
     assert curve.smallest(0.5) == 300  # never below the smallest that was tried
     assert curve.smallest(0.001) is None
@@ -169,14 +175,14 @@ def test_each_size_gives_its_best_trial() -> None:
     assert e.tolist() == [0.4, 0.1, 0.05]
 
 
-def test_many_sizes_share_at_most_ten_places_and_few_trials_share_four() -> None:
+def test_many_sizes_share_at_most_twelve_places_and_few_trials_share_four() -> None:
     rng = np.random.default_rng(0)
     n = np.exp(rng.uniform(math.log(100), math.log(100_000), 200)).round()
     e = law(n) + rng.exponential(0.05, 200)
     at, best = best_of_each(n, e)
-    assert 8 <= len(at) <= 10
+    assert 10 <= len(at) <= 12
     assert all((float(a), float(b)) in set(zip(n.tolist(), e.tolist(), strict=True)) for a, b in zip(at, best, strict=True))
-    assert len(best_of_each(n[:12], e[:12])[0]) <= 4
+    assert len(best_of_each(n[:14], e[:14])[0]) <= 4
     curve = fit_sizes(n, e)
     assert curve.tried == (n.min(), n.max())  # and not those of the best alone
     assert curve.reach == (n.min() / 2, n.max() * 2)

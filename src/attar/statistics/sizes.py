@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 FEWEST_SIZES = 4  # three numbers make the curve; a fourth size is the least by which it can be wrong
 REACH = 2.0  # how many times beyond the largest, and below the smallest size tried, the curve speaks
-MOST_SIZES = 10  # of a search that tried many: neighbours share a place on the curve
+MOST_SIZES = 12  # of a search that tried more: neighbours share a place on the curve
 EACH = 4  # trials for each place, where there are enough of them
 WORSE = 1.1  # times the best error: from there on a larger size is worse, and not only unlucky
 
@@ -28,6 +28,7 @@ POWERS, NOISES, EACH_POINT = 41, 27, 96  # of the grid, and draws at each of its
 POWER, POWER_SPREAD = 0.6, 0.8  # of log power: 0.12 to 3 with 95 %
 NOISE, NOISE_SPREAD = 0.02, 1.8  # of √error relative to its level: an error off by 4 %, 0.1 % to more than itself with 95 %
 KNOWN_SPREAD = 0.5  # where seeds have told the noise: of how its logarithm is off
+FREEDOM = 10  # of the seeds that tell it: two or three finalists of five seeds each
 
 
 def error_of(score: float, better: int) -> float:
@@ -55,9 +56,9 @@ def best_of_each(sizes: ArrayLike, errors: ArrayLike) -> tuple[Array, Array]:
     """Trials (n,) of many sizes → (K,) sizes in order, and the error that a student of that size reaches once it is tuned.
 
     What is asked is not what a trial of that size does on average, for most have a poor rate or temperature: it is the best of its size.
-    Where there are more than ten sizes, neighbours compete: in at most ten spans of equal ratio, fewer where there are not four trials
-    for each, and each gives its best trial at that trial's own size. The best of several is a little lucky; by how much is nearly the same
-    for all spans, is part of the scatter about the curve, and is why a finalist is trained anew on other seeds.
+    Where there are more than twelve sizes, neighbours compete: in at most twelve spans of equal ratio, fewer where there are not four
+    trials for each, and each gives its best trial at that trial's own size. The best of several is a little lucky; by how much is nearly
+    the same for all spans, is part of the scatter about the curve, and is why a finalist is trained anew on other seeds.
     """
     n, e = np.asarray(sizes, np.float64), np.asarray(errors, np.float64)
     _check(n, e)
@@ -88,7 +89,7 @@ class Curve:
     reach: tuple[float, float]
     drawn: tuple[Array, Array, Array] = field(repr=False)  # (D,) each: floor, error above it at the smallest size, power
     noise: Array = field(repr=False)  # (D,) of √error
-    moods: Array = field(repr=False)  # (2, D) standard normal: of the student, of the rows
+    moods: Array = field(repr=False)  # (2, D): of the student, by Student's t; of the rows, standard normal
     notes: tuple[str, ...] = ()
 
     def errors_at(self, size: float, *, rows_sd: float = 0.0) -> Array:
@@ -136,7 +137,7 @@ class Curve:
 
     def _errors(self, size: float, rows_sd: float) -> Array:
         floor, rise, power = self.drawn
-        root = np.sqrt(floor + rise * (self.sizes[0] / size) ** power)
+        root = np.sqrt(np.maximum(floor + rise * (self.sizes[0] / size) ** power, 0.0))
         return np.maximum(root + self.noise * self.moods[0], 0.0) ** 2 + rows_sd * self.moods[1]
 
 
@@ -144,12 +145,16 @@ def fit_sizes(sizes: ArrayLike, errors: ArrayLike, *, seed_sd: float | None = No
     """error = floor + (scale / size)^power through the best of (n,) trials of each size, as `best_of_each` tells them.
 
     The form is that of the scaling laws (Busbridge et al. 2025, arXiv:2502.08606, whose law it is where data and teacher stay the same).
-    Four to ten sizes fix three numbers badly, so no best fit is told: the curve is a distribution, its posterior, and an
+    Four to twelve sizes fix three numbers badly, so no best fit is told: the curve is a distribution, its posterior, and an
     interval counts all curves that the sizes allow with the scatter of one more student. √error scatters alike at every size, as it does
     where errors are counted. Before the sizes are seen, any level is as probable; log power is normal about log 0.6 with spread 0.8, and
-    the scatter is about 4 % of the error, and may be a fortieth of that or forty times as much.
+    the scatter is about 4 % of the error, and may be a fortieth of that or forty times as much. That is a guess, and where seeds scatter
+    more it holds the curve too near to its points: one more student lies off by Student's t of two degrees of freedom less than there are
+    sizes. The floor of a curve that is drawn may lie below 0, as long as no error does within reach: curves that end at 0 would else have
+    none on their other side. `python benchmarks/size_curve.py` tells how often 90 % intervals hold one more student.
 
-    seed_sd: standard deviation of the error over seeds of one design, where it is known; the scatter is then taken to be near it.
+    seed_sd: standard deviation of the error over seeds of one design, where it is known, by some ten degrees of freedom; the scatter is
+        then taken to be near it.
 
     Sizes beyond the best that do clearly worse, as students do that are trained too short, are left out, and a note says so.
     Raises EvidenceError for fewer than four sizes, for errors that rise with size, and where all of them are 0.
@@ -242,6 +247,7 @@ def _fit(n: Array, e: Array, tried: tuple[float, float], seed_sd: float | None, 
         centre, spread = math.log(seed_sd / (2 * math.sqrt(level))), KNOWN_SPREAD
     log_noise = centre + spread * np.linspace(-3, 3, NOISES)
     noises = np.exp(log_noise)
+    luck = stats.t(FREEDOM if seed_sd is not None and seed_sd > 0 else len(n) - 2)
     rng = np.random.default_rng(seed)
     roots = np.linalg.cholesky(found.covariance)
     spots = rng.standard_normal((EACH_POINT, 2)) @ roots.transpose(0, 2, 1)  # (P, M, 2)
@@ -249,7 +255,8 @@ def _fit(n: Array, e: Array, tried: tuple[float, float], seed_sd: float | None, 
     largest, smallest = at[..., 0], at[..., 1]
     rise = (smallest - largest) / (1 - ends[:, None, None])
     floor = largest - rise * ends[:, None, None]
-    there = (rise >= 0) & (floor >= 0)
+    end = (tried[1] * REACH / n[0]) ** -powers  # what is left of the rise where the curve ends
+    there = (rise >= 0) & (floor + rise * end[:, None, None] >= 0)
     log_p = (2 - len(n)) * log_noise - found.squares[:, None] / (2 * noises**2) + np.log(np.linalg.det(found.covariance))[:, None] / 2
     log_p = log_p - ((log_noise - centre) / spread) ** 2 / 2 - ((log_power - math.log(POWER)) / POWER_SPREAD)[:, None] ** 2 / 2
     p = np.where(there, np.exp(log_p - log_p[there.any(2)].max(initial=-np.inf))[..., None], 0.0)
@@ -266,7 +273,9 @@ def _fit(n: Array, e: Array, tried: tuple[float, float], seed_sd: float | None, 
         reach=(tried[0] / REACH, tried[1] * REACH),
         drawn=(floor[i, j, m], rise[i, j, m], powers[i]),
         noise=noises[j],
-        moods=rng.permuted(stats.norm.ppf((np.arange(DRAWS) + 0.5) / DRAWS)[None].repeat(2, 0), axis=1),
+        moods=rng.permuted(
+            np.stack([luck.ppf((np.arange(DRAWS) + 0.5) / DRAWS), stats.norm.ppf((np.arange(DRAWS) + 0.5) / DRAWS)]), axis=1
+        ),
     )
 
 
