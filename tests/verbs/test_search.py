@@ -129,6 +129,15 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
     found = asked(out, resume=True)
     assert sum(trial.arm == "student" for trial in found.trials) == 6
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
+    before = (out / "search.json").read_bytes()
+
+    def refuse(event: Event) -> None:
+        if event.stage == "training":
+            raise RunError("the study is another's")
+
+    with pytest.raises(RunError, match="another's"):
+        asked(out, resume=True, listen=refuse)
+    assert (out / "search.json").read_bytes() == before, "what was found stays until the study is read"
 
 
 def test_what_was_refused_before_any_trial_leaves_the_folder_to_the_corrected_recipe(tmp_path: Path) -> None:

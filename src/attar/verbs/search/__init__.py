@@ -193,7 +193,8 @@ class _Searching:
         self.listen(Event(name, text=""))
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
-        self._write()
+        if self.told or not self.resume:  # else the study is not read yet, and may turn out to be another: what was found stays
+            self._write()
 
     @cached_property
     def limits(self) -> Limits:
