@@ -119,8 +119,8 @@ def train(
     validate: as in `attar.loop.train`, asked of each module after each epoch. record: told of the member whose line it is.
     checkpoint: of all together, written at the end of an epoch, at most once a second, and when a signal stops the training; with
         `resume` the training goes on from it bit for bit.
-    traced: the program is traced once for each size of step and replayed, which saves a fifth of small steps and costs about a
-        second; not for a loss that moves.
+    traced: the program is traced once for each size of step and replayed, which saves half of small steps and costs a second or two;
+        not for a loss that moves. Where the lesson has a `period`, what no weight touches is made once for all rows.
     stop: asked after each epoch but the last with (epoch, the score of each member that still learns, by its place in `members`); the
         members whose places it returns are done as those are whose patience has ended. It needs `validate`.
     forgiving: a member whose loss or score is not finite is done likewise, as it was best, and its score is NaN; the others go on.
