@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from attar.certificate import Figure
-from attar.report.search import write_leaderboard, write_search_page
+from attar.report.search import summary, tables, write_leaderboard, write_search_page
 from attar.report.search.page import commands
 from attar.report.words import interval
 from attar.searched import Priced, Searched, SizeCurve, Trial, front
@@ -98,6 +98,37 @@ def test_every_kind_of_search_has_a_page_that_is_whole(name: str, tmp_path: Path
     links = [facts["href"] for tag, facts in page.tags if tag == "a"]
     assert links and all((link or "")[1:] in ids for link in links)
     assert not [facts for _, facts in page.tags if (facts.get("src") or facts.get("href") or "").startswith(("http", "//"))]
+
+
+def test_without_a_budget_the_page_and_the_tables_speak_of_none(tmp_path: Path) -> None:
+    free = {"bounds": {}, "notes": (), "recommendation": ("Trial 3 is recommended.",), "recipe": ""}
+    s = small_search(60, **free)
+    s = replace(
+        s, trials=tuple(replace(t, within=True) for t in s.trials), competitors=tuple(replace(c, within=True) for c in s.competitors)
+    )
+    text = write_search_page(s, tmp_path).read_text(encoding="utf-8").replace(str(tmp_path), "").replace(tmp_path.name, "")
+    assert "budget" not in text[text.index("<body") :].partition("<script")[0]
+    assert not any("budget" in head for table in summary(s) for head in table.head)
+    assert all(len(row) == len(table.head) for table in summary(s) for row in table.rows)
+    assert any("within the budget" in table.head for table in summary(CASES["rich"]))
+
+
+def both_arms() -> Searched:
+    """A search both of whose arms have a trial of each number, those on labels alone with another score and price."""
+    s = small_search(60)
+    s = replace(s, trials=tuple(t for t in s.trials if t.arm == "student"))
+    own = [replace(t, arm="labels", score=None if t.score is None else t.score - 0.01, state="failed", why="lost") for t in s.trials]
+    return replace(s, trials=(*s.trials, *own))
+
+
+def test_trials_of_both_arms_that_have_one_number_are_told_apart(tmp_path: Path) -> None:
+    s = both_arms()
+    lines = list(csv.DictReader(io.StringIO(write_leaderboard(s, tmp_path).read_text(encoding="utf-8"))))
+    assert len({(line["arm"], line["number"]) for line in lines}) == len(s.trials)
+    assert {line["arm"] for line in lines if line["front"] == "True"} == {"student"}
+    told = tables.failures(s)
+    assert told is not None
+    assert all("on labels alone" in row[0].under for row in told.rows if row[0].text == "lost")
 
 
 def test_it_says_what_is_recommended_and_why_and_what_to_do_next(tmp_path: Path) -> None:

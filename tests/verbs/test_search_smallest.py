@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,6 +255,34 @@ def test_a_rival_as_good_that_costs_no_more_is_named_where_neither_is_shown_to_m
 def test_labels_alone_need_no_teacher_but_a_search() -> None:
     found = asked(finalist(0.938), rival("labels alone", 0.9385, 0.02))
     assert "needs no teacher" in found.sentences[0] and "no search" not in found.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("winner", "rivals"),
+    [
+        (None, [rival("part", 0.939, 0.05)]),
+        (finalist(0.90), [rival("part", 0.939, 0.05)]),
+        (finalist(0.938), [rival("half", 0.9385, 0.02)]),
+        (finalist(0.938), [rival("dear", 0.94, 0.05)]),
+        (finalist(0.90), []),
+    ],
+)
+def test_without_a_budget_none_is_spoken_of(winner: Finalist | None, rivals: list[Competitor]) -> None:
+    for floor in (0.0, 0.1):
+        trials = study(floor=floor)
+        how: dict[str, Any] = {"metric": "accuracy", "better": 1, "margin": 0.01}
+        found = advice(winner, (), TEACHER, rivals, told=told(trials), trials=trials, bounds={}, **how)
+        assert found.sentences and not any("budget" in sentence for sentence in found.sentences)
+
+
+def test_the_price_of_the_nearest_is_its_own_though_another_arm_has_its_number() -> None:
+    trials = study()
+    known = told(trials)
+    assert known.record is not None and known.record.smallest is not None
+    how: dict[str, Any] = {"metric": "accuracy", "better": 1, "teacher": 0.94}
+    one = binding(known, trials, {"latency_ms": 0.001}, **how)
+    others = [replace(t, arm="labels", price=replace(t.price, latency_ms=9.0, parameters=t.price.parameters)) for t in trials]
+    assert binding(known, [*trials, *others], {"latency_ms": 0.001}, **how) == one
 
 
 def test_where_nobody_does_it_is_said_what_binds() -> None:

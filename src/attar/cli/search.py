@@ -186,7 +186,8 @@ def with_winner(recipe: Recipe, search: Path, out: Path) -> Recipe:
         raise RunError(f"--from {search}: this search has not come to its end: {len(found.trials):,} trials so far", hint=going)
     if found.winner is None:
         said = " ".join(found.recommendation)
-        raise RunError(f"--from {search}: this search recommends no student. {said}", hint="a larger budget, or a wider margin in require")
+        hint = f"{'a larger budget' if found.bounds else 'a space that reaches other students'}, or a wider margin in require"
+        raise RunError(f"--from {search}: this search recommends no student. {said}", hint=hint)
     if not (search / "winner.yaml").exists():
         raise RunError(f"--from {search}: winner.yaml, which says how trial {found.winner} is built, is not there", hint=going)
     winner = load(search / "winner.yaml", trust=recipe.trust)

@@ -248,6 +248,7 @@ class Space:
 
         Each bound and item is tried with all else half way, then at its lower, then at its upper end: what is refused in one company may
         be fine in another, heads that do not divide one width divide the next. What else is chosen together may still be refused.
+        Where a range of numbers stands for a whole number the hint is the `integer` that would do.
         """
         if self.empty:
             resolve(self.node)
@@ -262,7 +263,29 @@ class Space:
                     except AttarError as error:
                         refused.append(error)
                 else:
+                    if whole := self._whole(self._point(lambda h: h.middle, fixed), resolve):
+                        refused[0].hint = whole
                     raise refused[0]
+
+    def _whole(self, point: Mapping[str, Any], resolve: Callable[[Node], object]) -> str:
+        """Of a point that is refused, what its ranges of numbers should be where 8 is taken and 8.0 is not; "" where that is not it."""
+        numbers = {}
+        for hole in self.holes:
+            if hole.name in point and hole.kind in ("between", "log") and hole.low is not None and hole.high is not None:
+                low, high = math.ceil(hole.low), math.floor(hole.high)
+                if low < high:
+                    numbers[hole.name] = replace(hole, kind="integer", low=low, high=high)
+        point = {**point, **{name: min(max(round(point[name]), hole.low), hole.high) for name, hole in numbers.items()}}
+
+        def taken(but: str = "") -> bool:
+            holes = (hole if hole.name == but else numbers.get(hole.name, hole) for hole in self.holes)
+            try:
+                resolve(replace(self, holes=tuple(holes)).at(point))
+            except AttarError:
+                return False
+            return True
+
+        return " and ".join(hole.text for name, hole in numbers.items() if not taken(name)) if taken() else ""
 
     def _point(self, value: Callable[[Hole], Any], fixed: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         point: dict[str, Any] = {}

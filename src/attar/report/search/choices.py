@@ -60,7 +60,7 @@ def lanes(s: Searched) -> Drawing | None:
     for t in order:
         points = [(lane.at(v), 26 + ROW * k) for k, (lane, values) in enumerate(found) if (v := values.get(t.number)) is not None]
         look = "winner c-student" if won(s, t) else f"shade{min(SHADES - 1, int(SHADES * ranks[t.number]))}"
-        d.path(points, f"strand {look} trial", hover=describe(t, s.metric), trial=key(t))
+        d.path(points, f"strand {look} trial", hover=describe(t, s), trial=key(t))
     for k, (lane, _) in enumerate(found):
         y = 26 + ROW * k
         d.line(14, y, WIDTH - 14, y, "zero")
@@ -98,7 +98,7 @@ def _lanes(s: Searched, trials: Sequence[Trial]) -> list[tuple[_Lane, dict[int, 
 
 def _told(s: Searched, scored: Sequence[Trial]) -> str:
     best = scored[-1]
-    return f"The best of {len(scored):,}: {describe(best, s.metric)}."
+    return f"The best of {len(scored):,}: {describe(best, s)}."
 
 
 def _natural(text: str) -> tuple[int, float, str]:

@@ -128,7 +128,8 @@ def finalists(s: Searched) -> Drawing | None:
 
 def _hover(f: Finalist) -> str:
     told = "" if f.predicted is None else f", predicted on the test rows {interval(f.predicted)}"
-    return f"trial {f.trial}: mean {interval(f.score)}{told}, chosen by {digits(f.before)}"
+    alone = " on labels alone" * (f.arm == "labels")
+    return f"trial {f.trial}{alone}: mean {interval(f.score)}{told}, chosen by {digits(f.before)}"
 
 
 def predicted(p: Pricing, name: str) -> Drawing | None:

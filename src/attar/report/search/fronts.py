@@ -82,16 +82,17 @@ def goal_name(s: Searched) -> str:
     return f"teacher {'less' if s.better > 0 else 'plus'} the margin"
 
 
-def describe(t: Trial, metric: str) -> str:
-    """A trial in a few lines, for who points at it."""
+def describe(t: Trial, s: Searched) -> str:
+    """A trial in a few lines, for who points at it; of the budget where there is one."""
     price = t.price
     alone = " on labels alone" if t.arm == "labels" else ""
-    said = [f"trial {t.number}{alone}: {t.state}" + (f", {metric_name(metric)} {digits(t.score)}" if t.score is not None else "")]
+    said = [f"trial {t.number}{alone}: {t.state}" + (f", {metric_name(s.metric)} {digits(t.score)}" if t.score is not None else "")]
     said += [t.student, t.objective, t.fit]
     costs = [milliseconds(price.latency_ms)] if price.latency_ms else []
     costs += [bytes_of(price.size_bytes / 1e6)] if price.size_bytes else []
     costs += [f"{price.parameters:,} parameters"] if price.parameters else []
-    said.append(", ".join([*costs, "keeps the budget" if t.within else "over the budget"]))
+    costs += ["keeps the budget" if t.within else "over the budget"] if s.bounds else []
+    said += [", ".join(costs)] if costs else []
     return "\n".join([*said, *([t.why] if t.why else [])])
 
 
@@ -158,11 +159,11 @@ def against(s: Searched, kind: Literal["latency", "size"]) -> Drawing | None:
             if look_of(t) == k and t is not winner:
                 look = TRIALS[k]
                 at = down(min(max(y, least), down.high) if s.better > 0 else max(min(y, least), down.low))
-                d.mark(across(x * factor), at, look.shape, look.look + " trial", look.size, describe(t, s.metric), trial=key(t))
+                d.mark(across(x * factor), at, look.shape, look.look + " trial", look.size, describe(t, s), trial=key(t))
     for c, look, x, y in others:
         d.mark(across(x * factor), down(y), look.shape, look.look, look.size, f"{c.name}: {metric} {digits(y)}, {cost.written(x)}\n{c.why}")
     if winner is not None and (x := cost.of(winner.price)) and winner.score is not None:
-        hover = describe(winner, s.metric)
+        hover = describe(winner, s)
         at = across(x * factor), down(winner.score)
         d.mark(*at, WINNER.shape, WINNER.look + " trial", WINNER.size, hover, trial=key(winner))
     for e, (x, y) in zip(entries, places, strict=True):

@@ -36,12 +36,12 @@ def write_leaderboard(s: Searched, out: Path) -> Path:
     for a formula has an apostrophe before it.
     """
     holes = list(dict.fromkeys(name for t in s.trials for name in t.point))
-    ahead = {t.number for t in front(s.trials, s.better)}
+    ahead = front(s.trials, s.better)
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")  # as RFC 4180 has it
     lines.writerow(_safe(name) for name in (*OWN, *PRICE, *(f"at {name}" for name in holes), "rungs"))
     for t in ranked(s):
-        lines.writerow(_safe(value) for value in _values(t, t.number in ahead, holes))
+        lines.writerow(_safe(value) for value in _values(t, t in ahead, holes))
     write_atomic(out / "leaderboard.csv", text.getvalue())
     return out / "leaderboard.csv"
 

@@ -72,7 +72,7 @@ def write_search_page(s: Searched, out: Path) -> Path:
                 "failures": tables.failures(s),
             },
             trials=[
-                (t, "" if t.score is None else digits(t.score), *tables.costs(t.price), t in ahead, describe(t, s.metric))
+                (t, "" if t.score is None else digits(t.score), *tables.costs(t.price), t in ahead, describe(t, s))
                 for t in ranked(s)[:LISTED]
             ],
             states=tables.STATES,
@@ -150,7 +150,7 @@ def replies(s: Searched) -> list[Reply]:
 
 
 def _else(s: Searched) -> Reply:
-    """Whether a competitor keeps the budget and comes within the margin of the teacher, by the middle of its interval."""
+    """Whether a competitor keeps the budget, if any, and comes within the margin of the teacher, by the middle of its interval."""
     question, to = "Would something simpler do?", "competitors"
     asked = [(c, c.score.value) for c in s.competitors if c.score is not None and c.score.value is not None]
     teacher = s.teacher.score.value if s.teacher.score is not None else None
@@ -159,12 +159,25 @@ def _else(s: Searched) -> Reply:
     goal = teacher - s.better * s.margin
     fits = [(c, value) for c, value in asked if c.within]
     near = [c for c, value in fits if s.better * (value - goal) >= 0]
-    said = [f"{c.name}: {interval(c.score)}, {'within' if c.within else 'over'} the budget" for c, _ in asked if c.score is not None]
+    kept = {True: ", within the budget", False: ", over the budget"} if s.bounds else {}
+    said = [f"{c.name}: {interval(c.score)}{kept.get(c.within, '')}" for c, _ in asked if c.score is not None]
     text = sentences(said)
     if near:
         names = " and ".join(c.name for c in near)
-        return Reply(question, to, "fact", sentence_case(names), text=f"Within the budget, and in the margin by its mean. {text}")
-    word = "Nothing else keeps the budget" if not fits else "What keeps the budget is outside the margin"
+        return Reply(
+            question,
+            to,
+            "fact",
+            sentence_case(names),
+            text=f"{'Within the budget, and in' if s.bounds else 'In'} the margin by its mean. {text}",
+        )
+    word = (
+        "Nothing else keeps the budget"
+        if not fits
+        else "What keeps the budget is outside the margin"
+        if s.bounds
+        else "All else is outside the margin"
+    )
     return Reply(question, to, "fact", word, text=text)
 
 

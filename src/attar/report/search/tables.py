@@ -98,10 +98,11 @@ def finalists(s: Searched) -> Table | None:
         time, size = costs(f.price)
         name = Cell(
             f.student + (" · recommended" if won(s, f) else " · on labels alone" if f.arm == "labels" else ""),
-            f"trial {f.trial} · {f.objective} · {f.fit}",
+            f"trial {f.trial}{' on labels alone' * (f.arm == 'labels')} · {f.objective} · {f.fit}",
         )
         cells = (name, _figure(f.score), _figure(f.predicted), Cell(digits(f.before), lost and f"{lost} since"))
-        rows.append((*cells, Cell(f"{len(f.scores):,}"), Cell(time, size), Cell("yes" if f.within else "no")))
+        kept = (Cell("yes" if f.within else "no"),) if s.bounds else ()
+        rows.append((*cells, Cell(f"{len(f.scores):,}"), Cell(time, size), *kept))
     foretold = [f.predicted for f in s.finalists if f.predicted is not None]
     notes = (
         "Second half, mean: of the design, over seeds, on validation rows that no choice had seen; decisions rest on it. Chosen by: the "
@@ -121,7 +122,7 @@ def finalists(s: Searched) -> Table | None:
         "chosen by",
         "seeds",
         "one row",
-        "within the budget",
+        *(("within the budget",) if s.bounds else ()),
     )
     return Table("Finalists", head, tuple(rows), notes)
 
@@ -131,23 +132,15 @@ def competitors(s: Searched) -> Table | None:
     first = next((f for f in s.finalists if won(s, f)), None)
     rows = []
     if first is not None:
-        time, size = costs(first.price)
-        rows.append(
-            (
-                Cell(f"{first.student} · recommended", f"trial {first.trial}"),
-                _figure(first.score),
-                Cell(time),
-                Cell(size),
-                Cell("yes" if first.within else "no"),
-            )
-        )
+        name = Cell(f"{first.student} · recommended", f"trial {first.trial}")
+        rows.append((name, _figure(first.score), *map(Cell, costs(first.price)), Cell("yes" if first.within else "no")))
     for c in (s.teacher, *s.competitors):
-        time, size = costs(c.price)
         known = c.score is not None or c.price.latency_ms is not None
-        rows.append(
-            (Cell(c.name, c.why), _figure(c.score), Cell(time), Cell(size), Cell(NOTHING if not known else "yes" if c.within else "no"))
-        )
+        kept = Cell(NOTHING if not known else "yes" if c.within else "no")
+        rows.append((Cell(c.name, c.why), _figure(c.score), *map(Cell, costs(c.price)), kept))
     head = ("", f"{metric_name(s.metric)}, second half", "one row", "file", "within the budget")
+    if not s.bounds:
+        head, rows = head[:-1], [row[:-1] for row in rows]
     figures = [c.score for c in (s.teacher, *s.competitors) if c.score is not None]
     return Table("What could be put in place", head, tuple(rows), _notes(figures))
 
@@ -211,8 +204,8 @@ def failures(s: Searched) -> Table | None:
     why: Mapping[str, int] = Counter(t.why or "no reason was recorded" for t in failed)
     rows = []
     for reason, count in sorted(why.items(), key=lambda item: -item[1]):
-        numbers = [t.number for t in failed if (t.why or "no reason was recorded") == reason]
-        shown = ", ".join(map(str, numbers[:12])) + (", …" if len(numbers) > 12 else "")
+        numbers = [f"{t.number}{' on labels alone' * (t.arm == 'labels')}" for t in failed if (t.why or "no reason was recorded") == reason]
+        shown = ", ".join(numbers[:12]) + (", …" if len(numbers) > 12 else "")
         rows.append((Cell(reason, f"trials {shown}" if count > 1 else f"trial {shown}"), Cell(f"{count:,}")))
     return Table("Trials that failed", ("why", "trials"), tuple(rows))
 

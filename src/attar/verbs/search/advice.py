@@ -66,7 +66,8 @@ def advice(
     - or answers the second half of the validation rows at least as well as the winner, whatever it costs within the budget: what it costs
       more is said. Where neither is shown to meet the margin it wins if it costs no more.
     Of several that cost no more the best by the metric wins; else the cheapest that meets the margin; else the best within the budget.
-    Where nobody meets the margin within the budget the last sentences say which constraint binds, and what it would take.
+    Where nobody meets the margin within the budget the last sentences say which constraint binds, and what it would take. Without bounds
+    everything keeps the budget, and nothing is said of it.
     """
     there = [each for each in (teacher, *competitors) if each.within and each.score is not None and each.score.value is not None]
     sure = [each for each in there if each is teacher or (chance_of(each.difference, margin) or 0.0) >= SURE]
@@ -82,20 +83,20 @@ def advice(
         if sure:
             rival = min(sure, key=lambda each: _dear(each.price))
             instead = rival.name
-            nobody = "No student is shown to meet the margin within the budget" if winner is not None else "No student is recommended"
-            said.append(
-                f"Put in place: the {_called(rival)}. It keeps the budget and needs {_spared(rival)}: {_of(rival, metric)}. {nobody}."
-            )
+            shy = f"No student is shown to meet the margin{' within the budget' * bool(bounds)}"
+            nobody = shy if winner is not None else "No student is recommended"
+            keeps = "keeps the budget and " * bool(bounds)
+            said.append(f"Put in place: the {_called(rival)}. It {keeps}needs {_spared(rival)}: {_of(rival, metric)}. {nobody}.")
         elif winner is not None and free:
             rival = max(free, key=lambda each: (better * _score(each), -_dear(each.price)[0]))
             instead = rival.name
-            said.append(f"{_as_good(rival, winner, metric, dearer=False)} Neither is shown to meet the margin.")
+            said.append(f"{_as_good(rival, winner, metric, bounds, dearer=False)} Neither is shown to meet the margin.")
     else:
         cheaper = [each for each in sure if _dear(each.price)[0] * SAME < _dear(winner.price)[0]]
         rival = None
         if free or (as_good and not cheaper):
             rival = max(free or as_good, key=lambda each: (better * _score(each), -_dear(each.price)[0]))
-            said.append(_as_good(rival, winner, metric, dearer=not free))
+            said.append(_as_good(rival, winner, metric, bounds, dearer=not free))
         elif cheaper:
             rival = min(cheaper, key=lambda each: _dear(each.price))
             times = _dear(winner.price)[0] / _dear(rival.price)[0]
@@ -112,11 +113,11 @@ def advice(
     return Advice(None if winner is None else winner.trial, instead, tuple(each for each in said if each))
 
 
-def _as_good(rival: Competitor, winner: Finalist, metric: str, *, dearer: bool) -> str:
+def _as_good(rival: Competitor, winner: Finalist, metric: str, bounds: Mapping[str, float], *, dearer: bool) -> str:
     times = _dear(rival.price)[0] / _dear(winner.price)[0] if _dear(winner.price)[0] > 0 else math.nan
     student = "the student of the teacher" if rival.name == LABELS else "the student"
     head = "It" if not dearer else f"The {_called(rival)}"
-    head += f" keeps the budget and answers at least as well as {student}: {_of(rival, metric)}, {student}"
+    head += f" {'keeps the budget and ' * bool(bounds)}answers at least as well as {student}: {_of(rival, metric)}, {student}"
     head += f" {digits(winner.score.value or 0.0)}{_took(winner.price)}."
     if not dearer:
         return f"Put in place: the {_called(rival)}. {head} It costs no more and needs {_spared(rival)}."

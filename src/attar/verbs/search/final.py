@@ -78,7 +78,8 @@ class Final:
             about = {"epochs": design.fit.epochs}
             for seed, outcome in zip(seeds, outcomes, strict=True):
                 if outcome.model is None:
-                    say(Event("finalists", text=f"trial {trial.number} was trained anew and failed with seed {seed}: {outcome.why}"))
+                    alone = " on labels alone" * (trial.arm == "labels")  # both arms count from 0
+                    say(Event("finalists", text=f"trial {trial.number}{alone} was trained anew and failed with seed {seed}: {outcome.why}"))
                     return
                 save(outcome.model, self._file(trial, seed), {**about, "identity": self._identity(design, seed), "score": outcome.score})
 

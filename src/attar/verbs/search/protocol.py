@@ -355,9 +355,11 @@ def _bias(winner: Finalist, drawn: Drawn, metric: str, first: float | None) -> s
 
 def _nobody(finalists: Sequence[Finalist], bounds: Mapping[str, float]) -> tuple[str, ...]:
     said = ", ".join(f"{name} ≤ {bound:g}" for name, bound in bounds.items())
-    if finalists:
+    if finalists and said:
         return (f"No finalist keeps the budget when its exported file is measured: {said}.",)
-    return (f"No trained candidate keeps the budget: {said}." if said else "No candidate was trained to its end.",)
+    return (
+        f"No trained candidate keeps the budget: {said}." if said else "No candidate that learns from the teacher was trained to its end.",
+    )
 
 
 def _foretold(winner: Finalist, ours: Sequence[Finalist], metric: str) -> list[str]:

@@ -117,20 +117,21 @@ def binding(
             size = f"no {record.family} of the sizes that keep the budget is sure to meet the margin, a larger one may"
             if (found := _of_price(larger, bounds, size)) is not None:
                 return found
-        return _of_margin(record, curve, own, metric, better, teacher, rows_sd)
+        return _of_margin(record, curve, own, bounds, metric, better, teacher, rows_sd)
     size = f"the smallest {record.family} that meets the margin with {SURE:.0%} has about {record.smallest:,} parameters"
     enough = [t for t in own if (t.price.parameters or 0) >= record.smallest]
     if not enough:
         most = max(t.price.parameters or 0 for t in own)
         return Binding("space", float(record.smallest), f"What binds is the space: {size}, and no candidate has more than {most:,}.")
-    return _of_price(enough, bounds, size) or Binding("", None, f"Nothing binds: {size}, and candidates of that size keep the budget.")
+    there = "keep the budget" if bounds else "were tried"
+    return _of_price(enough, bounds, size) or Binding("", None, f"Nothing binds: {size}, and candidates of that size {there}.")
 
 
 def _of_price(enough: Sequence[Trial], bounds: Mapping[str, float], size: str) -> Binding | None:
     """The bound that the candidates which are large enough break most, by the one that breaks it least; None where one keeps all."""
-    over = {t.number: _over(t.price, bounds) for t in enough}
-    nearest = min(enough, key=lambda t: (max((share for share, _, _ in over[t.number].values()), default=0.0), t.price.parameters or 0))
-    broken = {name: ratio for name, ratio in over[nearest.number].items() if ratio[0] > 1}
+    over = [(t, _over(t.price, bounds)) for t in enough]
+    nearest, ratios = min(over, key=lambda each: (max((r[0] for r in each[1].values()), default=0.0), each[0].price.parameters or 0))
+    broken = {name: ratio for name, ratio in ratios.items() if ratio[0] > 1}
     if not broken:
         return None
     name = max(broken, key=lambda n: broken[n][0])
@@ -144,7 +145,16 @@ def _of_price(enough: Sequence[Trial], bounds: Mapping[str, float], size: str) -
     return Binding(name, value, f"What binds is {what}: {size}, and {takes} the {_figure(bound, unit)} that the budget asks{also}.")
 
 
-def _of_margin(record: SizeCurve, curve: Curve, own: Sequence[Trial], metric: str, better: int, teacher: float, rows_sd: float) -> Binding:
+def _of_margin(
+    record: SizeCurve,
+    curve: Curve,
+    own: Sequence[Trial],
+    bounds: Mapping[str, float],
+    metric: str,
+    better: int,
+    teacher: float,
+    rows_sd: float,
+) -> Binding:
     """Where no size within reach meets the goal: the margin that the sizes at hand would meet."""
     theirs = error_of(teacher, better)
     largest = curve.reach[1]
@@ -157,7 +167,8 @@ def _of_margin(record: SizeCurve, curve: Curve, own: Sequence[Trial], metric: st
         ends = f"no {record.family} up to {largest:,.0f} parameters, as far as the curve speaks, meets it with {SURE:.0%}"
     words = [f"What binds is the margin: {ends}."]
     needed = None
-    for sizes, said in ((within, "within the budget"), ([largest], f"with {largest:,.0f} parameters")):
+    kept = "within the budget" if bounds else f"with {max(within, default=0):,} parameters"
+    for sizes, said in ((within, kept), ([largest], f"with {largest:,.0f} parameters")):
         if sizes:
             needed = max(0.0, float(np.quantile(curve.errors_at(max(sizes), rows_sd=rows_sd), SURE)) - theirs)
             words.append(f"A margin of {needed:.2g} in {metric_name(metric)} would be met with {SURE:.0%} {said}.")

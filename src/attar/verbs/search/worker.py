@@ -244,7 +244,8 @@ class Worker:
 
 def _sentence(trial: Trial) -> str:
     """Of what went otherwise than it was meant to; "" of a candidate that was trained."""
-    return f"trial {trial.number} of {trial.student} failed: {trial.why}" if trial.state == "failed" else ""
+    alone = " on labels alone" * (trial.arm == "labels")  # both arms count from 0
+    return f"trial {trial.number}{alone} of {trial.student} failed: {trial.why}" if trial.state == "failed" else ""
 
 
 def over(budget: Budget, price: Priced) -> dict[str, float]:
