@@ -302,3 +302,12 @@ def test_a_curve_without_a_band_and_a_goal_out_of_reach_are_drawn(tmp_path: Path
     curve = SizeCurve(((10, 0.3), (100, 0.2)), (), 0.1, 1.0, 0.5, 0.05, None, (), "No size meets the goal.")
     page = written(replace(CASES["rich"], curve=curve), tmp_path)
     assert "No size that was tried is surely enough" in page.words and "goal: 0.0500" in page.words
+
+
+def test_a_shared_search_goes_on_where_it_is_shared() -> None:
+    def told(study: str) -> str:
+        return next(command for what, command in commands(replace(CASES["rich"], study=study), Path("out")) if "search on" in what)
+
+    assert told("sqlite:///study.db") == "attar search RECIPE --out out --resume"
+    assert told("postgresql://me@host/attar") == "attar search RECIPE --out out --join postgresql://me@host/attar --resume"
+    assert told("/shared/study.journal") == "attar search RECIPE --out out --join /shared/study.journal --resume"

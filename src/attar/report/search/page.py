@@ -18,6 +18,8 @@ from attar.searched import Searched, front
 
 __all__ = ["commands", "write_search_page"]
 
+OWN = "sqlite:///study.db"  # the study of a search that is shared with nobody
+
 LISTED = 1000  # trials in the page's own list, the best first
 
 
@@ -102,7 +104,8 @@ def _on_first(s: Searched) -> bool:
 
 def commands(s: Searched, out: Path, recipe: str = "RECIPE") -> list[tuple[str, str]]:
     """(what for, command): what to do next with the search in folder `out`. recipe: the file that it was made from."""
-    found = [("search on, with more --trials or --time", f"attar search {recipe} --out {out} --resume")]
+    shared = f" --join {s.study}" if s.study and s.study != OWN else ""  # without it another study would begin, in the folder
+    found = [("search on, with more --trials or --time", f"attar search {recipe} --out {out}{shared} --resume")]
     if s.winner is not None:
         found.insert(0, ("build the recommended student at full length, and certify it", f"attar run {recipe} --from {out}"))
     if s.study:
