@@ -112,12 +112,17 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
     out, heard = tmp_path / "search", list[Event]()
 
     def stop(event: Event) -> None:
-        if event.stage == "search" and not heard:
-            heard.append(event)
+        heard.append(event)
+        if event.stage == "search" and sum(each.stage == "search" for each in heard) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Stopped):
         asked(out, listen=stop)
+    kept = Searched.read(out / "search.json")
+    assert kept.trials and kept.seconds["training"] > 0 and kept.winner is None
+    assert len((out / "leaderboard.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(kept.trials)
+    assert "The search has not come to its end" in (out / "search.html").read_text(encoding="utf-8")
+    assert str(out / "search.html") in heard[-1].text
     with pytest.raises(RunError, match="never overwritten"):
         asked(out)
     with pytest.raises(RunError, match="another recipe"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from attar.certificate import Require
 from attar.cost import Budget
-from attar.errors import MissingExtra
+from attar.errors import AttarError, MissingExtra
 from attar.guards import Guard, Unguarded
 from attar.loop import Fit
 from attar.progress import Event, Listener, silent
@@ -158,6 +158,14 @@ class _Searching:
             self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
             timing = Timing(self.time)
             self.ending = Ending(self.begun, timing, self.listen, None if self.time is None else timing.shares())
+        try:
+            return self._phases(timing)
+        except KeyboardInterrupt:
+            self._stopped()
+            raise
+
+    def _phases(self, timing: Timing) -> Searched:
+        """What follows the teacher."""
         with self._part("pricing"):
             prices = prices_of(self.begun, self.seed, self.listen, self.workers)
             if isinstance(prices, Prices):
@@ -177,6 +185,7 @@ class _Searching:
         if not self.begun.shared:  # there, another machine may have measured them
             known.note(trials_of(self.told))
         keep_prices(self.begun, known)
+        self._tell_so_far()
         with self._part("finalists"):
             self.ending.final(trials_of(self.told), known, self.limits, self.workers)
         with self._part("competitors"):
@@ -191,9 +200,26 @@ class _Searching:
         """One part of the search, its seconds counted over all starts; search.json is written at its end."""
         start = clock.monotonic()
         self.listen(Event(name, text=""))
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
         self._write()
+
+    def _stopped(self) -> None:
+        """Leaves what is known by now, as of a search that has not come to its end."""
+        with suppress(AttarError):  # where the study does not answer there is what it said last
+            self._look()
+        self.ending.winner, self.ending.words = None, ()  # of finalists that nothing was put beside
+        self._tell_so_far()
+
+    def _tell_so_far(self) -> None:
+        """The page and the table before the end, and where they are; no winner.yaml, for nobody is recommended yet."""
+        if count := len(trials_of(self.told)):
+            tell(self._write(), self.out)
+            ship(self.begun, self.told, None)
+            where = f"{self.out / 'search.html'}, leaderboard.csv and search.json beside it"
+            self.heard(Event("search", text=f"what is known after {count:,} trials is in {where}"))
 
     @cached_property
     def limits(self) -> Limits:
