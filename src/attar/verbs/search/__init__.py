@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time as clock
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,14 +28,14 @@ from attar.verbs.search.beginning import begin, claim
 from attar.verbs.search.ending import Ending
 from attar.verbs.search.job import SearchJob
 from attar.verbs.search.learning import Learning
-from attar.verbs.search.leaving import leave, ship, tell, trials_of
+from attar.verbs.search.leaving import Elsewhere, leave, ship, tell, trials_of
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.storage import reach
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.timing import Timing, limits
 from attar.verbs.search.worker import Limits, Worker
 
-__all__ = ["SearchJob", "search", "search_job"]
+__all__ = ["Elsewhere", "SearchJob", "search", "search_job"]
 
 TRIALS = 100  # of each arm, where neither trials nor time are named
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
@@ -109,7 +110,10 @@ def search_job(
     seed: int = 0,
     listen: Listener = silent,
 ) -> Searched:
-    """`search` for a job already resolved. study: where it is kept; left out, in the folder."""
+    """`search` for a job already resolved. study: where it is kept; left out, in the folder.
+
+    Raises Elsewhere where another worker of a study that is shared has its final.
+    """
     if trials is None and time is None:
         trials = TRIALS
     return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
@@ -186,14 +190,31 @@ class _Searching:
             known.note(trials_of(self.told))
         keep_prices(self.begun, known)
         self._tell_so_far()
-        with self._part("finalists"):
-            self.ending.final(trials_of(self.told), known, self.limits, self.workers)
-        with self._part("competitors"):
-            self.ending.compete(trials_of(self.told))
-        ship(self.begun, self.told, self.ending.winner)
-        found = self._write()
-        tell(found, self.out)
+        with self._final():
+            with self._part("finalists"):
+                self.ending.final(trials_of(self.told), known, self.limits, self.workers)
+            with self._part("competitors"):
+                self.ending.compete(trials_of(self.told))
+            ship(self.begun, self.told, self.ending.winner)
+            found = self._write()
+            tell(found, self.out)
         return found
+
+    @contextmanager
+    def _final(self) -> Iterator[None]:
+        """The final of a study that is shared is made by one of its workers; the others leave. Raises Elsewhere."""
+        if not self.begun.shared:
+            yield
+            return
+        about = {"host": socket.gethostname(), "folder": str(self.out.resolve()), "trials": len(trials_of(self.told))}
+        with self.begun.place.open("student", trials=None, seconds=None) as ledger:
+            if (other := ledger.take("final", about)) is not None:
+                at = f"in {other['folder']} on {other['host']}"
+                if other["done"]:
+                    raise Elsewhere(f"another worker has trained and compared the finalists of this study: the result is {at}")
+                raise Elsewhere(f"another worker makes the final of this study: the result will be {at}; if that dies, --resume makes it")
+            yield
+            ledger.did("final", about)
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
