@@ -583,8 +583,11 @@ def test_a_worker_leaves_where_another_has_the_final(tmp_path: Path, monkeypatch
         search_job(job, out=tmp_path / "mine", trials=2, study=str(where))
     assert not (tmp_path / "mine" / "finalists").exists() and (tmp_path / "mine" / "search.html").exists()
     monkeypatch.setattr(Ledger, "take", take)
-    found = search_job(job, out=tmp_path / "mine", trials=2, study=str(where), resume=True)
-    assert found.finalists and found.recommendation
+    made = list[str]()
+    for part in ("final", "compete"):
+        monkeypatch.setattr(ending.Ending, part, lambda *_, part=part: made.append(part))
+    search_job(job, out=tmp_path / "mine", trials=2, study=str(where), resume=True)  # the other left it undone
+    assert made == ["final", "compete"]
 
 
 # ---- finalists, and those that lie there already
