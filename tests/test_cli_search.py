@@ -136,6 +136,15 @@ def test_what_the_data_settle_is_searched(student: str, folder: Path, desk: Desk
     assert "auto(" in desk.asked["job"].recipe.text("elsewhere")
 
 
+def test_a_joined_worker_whose_final_another_has_says_so_and_leaves_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaves(job: Any, **options: Any) -> Searched:
+        raise attar.verbs.search.Elsewhere("another worker has the finalists")
+
+    monkeypatch.setattr(attar.verbs.search, "search_job", leaves)
+    result = call("search", "toy.yaml", "--join", "x.journal", "--out", "elsewhere")
+    assert (result.exit_code, result.stdout) == (0, "another worker has the finalists\n")
+
+
 def test_where_no_student_is_recommended_the_exit_code_is_three(folder: Path, desk: Desk) -> None:
     desk.found = replace(desk.found, winner=None, finalists=(), recommendation=("latency_ms binds: 0.05 ms would be needed.",))
     result = call("search", "toy.yaml")

@@ -113,6 +113,11 @@ def test_without_a_budget_the_page_and_the_tables_speak_of_none(tmp_path: Path) 
     assert any("within the budget" in table.head for table in summary(CASES["rich"]))
 
 
+def test_a_search_that_was_stopped_says_that_it_has_not_come_to_its_end(tmp_path: Path) -> None:
+    page = written(replace(CASES["rich"], winner=None, recommendation=()), tmp_path)
+    assert "not come to its end: 120 trials so far" in page.words and "No student is recommended" not in page.words
+
+
 def both_arms() -> Searched:
     """A search both of whose arms have a trial of each number, those on labels alone with another score and price."""
     s = small_search(60)

@@ -32,13 +32,13 @@ from attar.testing.small import small_table
 from attar.verbs.annotate import annotate
 from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate.models import Model
-from attar.verbs.search import SearchJob, pricing, search_job
+from attar.verbs.search import Elsewhere, SearchJob, pricing, search_job
 from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
 from attar.verbs.search.protocol import Drawn, Second, chosen, finalists_of, halved, same_deal
 from attar.verbs.search.rungs import ENOUGH, Rungs
-from attar.verbs.search.storage import open_study, tried
+from attar.verbs.search.storage import Ledger, open_study, tried
 from attar.verbs.search.study import Told
 from attar.verbs.search.training import Candidate, Classroom
 from attar.verbs.search.worker import Worker, over
@@ -112,12 +112,17 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
     out, heard = tmp_path / "search", list[Event]()
 
     def stop(event: Event) -> None:
-        if event.stage == "search" and not heard:
-            heard.append(event)
+        heard.append(event)
+        if event.stage == "search" and sum(each.stage == "search" for each in heard) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Stopped):
         asked(out, listen=stop)
+    kept = Searched.read(out / "search.json")
+    assert kept.trials and kept.seconds["training"] > 0 and kept.winner is None
+    assert len((out / "leaderboard.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(kept.trials)
+    assert "The search has not come to its end" in (out / "search.html").read_text(encoding="utf-8")
+    assert str(out / "search.html") in heard[-1].text
     with pytest.raises(RunError, match="never overwritten"):
         asked(out)
     with pytest.raises(RunError, match="another recipe"):
@@ -567,6 +572,31 @@ def test_a_worker_that_is_killed_loses_no_trial(tmp_path: Path, monkeypatch: pyt
     assert mark.exists()
     assert sum(trial.arm == "student" and trial.state == "trained" for trial in found.trials) >= 6
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
+
+
+def test_a_worker_leaves_where_another_has_the_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, take = tmp_path / "study.journal", Ledger.take
+    job = SearchJob(
+        of_texts({"student": STUDENT, "objective": OBJECTIVE, "fit": FIT}),
+        attar.data.arrays(*rows(), valid=0.3),
+        attar.taught(attar.lightgbm(trees=10), at="teacher.txt"),
+    )
+
+    def late(ledger: Ledger, name: str, about: Mapping[str, Any]) -> Any:
+        with open_study(where, ledger._identity, ["minimize"] * 3, name="student", beat=0.05) as other:
+            assert take(other, name, {**about, "folder": "/theirs"}) is None
+            return take(ledger, name, about)
+
+    monkeypatch.setattr(Ledger, "take", late)
+    with pytest.raises(Elsewhere, match="will be in /theirs on"):
+        search_job(job, out=tmp_path / "mine", trials=2, study=str(where))
+    assert not (tmp_path / "mine" / "finalists").exists() and (tmp_path / "mine" / "search.html").exists()
+    monkeypatch.setattr(Ledger, "take", take)
+    made = list[str]()
+    for part in ("final", "compete"):
+        monkeypatch.setattr(ending.Ending, part, lambda *_, part=part: made.append(part))
+    search_job(job, out=tmp_path / "mine", trials=2, study=str(where), resume=True)  # the other left it undone
+    assert made == ["final", "compete"]
 
 
 # ---- finalists, and those that lie there already

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import socket
 import sqlite3
 import time
@@ -203,6 +206,35 @@ def test_the_clock_of_a_database_is_the_servers(postgresql: Callable[[], str]) -
         row = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         assert row is not None
         assert ledger.study.user_attrs[f"attar:worker:{ledger.worker}"]["start"] == pytest.approx(float(row[0]), abs=30)
+
+
+def die_holding(where: str) -> None:
+    with open_study(where, **ME, beat=0.05) as ledger:
+        assert ledger.take("final", {"host": "a", "folder": "first", "trials": 3}) is None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["db", "journal"])
+def test_one_worker_takes_the_final_and_that_of_a_killed_one_is_taken_over(kind: str, tmp_path: Path) -> None:
+    where = str(tmp_path / f"study.{kind}")
+    mine, theirs = ({"host": "a", "folder": folder, "trials": 3} for folder in ("one", "two"))
+    with open_study(where, **ME, trials=3) as ledger:
+        finish(ledger, 3)
+    child = multiprocessing.get_context("fork").Process(target=die_holding, args=(where,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with open_study(where, **ME, beat=0.05) as one, open_study(where, **ME, beat=0.05) as two:
+        before = one.seconds()
+        assert one.take("final", mine) is None  # of the dead
+        assert (two.take("final", theirs) or {})["folder"] == "one"
+        assert one.seconds() == two.seconds() == before  # no time of the trials'
+    with open_study(where, **ME, beat=0.05) as two:  # the first left it undone
+        assert two.take("final", theirs) is None
+        two.did("final", theirs)
+    with open_study(where, **ME, beat=0.05) as one:
+        assert (one.take("final", mine) or {})["done"]
+        assert one.take("final", {**mine, "trials": 4}) is None  # more were tried since
 
 
 def test_who_only_reads_is_no_worker(journal: str) -> None:

@@ -126,7 +126,13 @@ def search(
     seconds = None if time is None else seconds_of(time)
     folder = out or _search_folder(recipe)
     with _explained(debug, resume=_again("search", recipe, settings, out, trust, given)):
-        found = _searched(_loaded(recipe, settings, trust), folder, seconds, trials, workers, join, resume=resume)
+        from attar.verbs.search import Elsewhere
+
+        try:
+            found = _searched(_loaded(recipe, settings, trust), folder, seconds, trials, workers, join, resume=resume)
+        except Elsewhere as other:
+            typer.echo(str(other))
+            return
         say_searched(found, folder, recipe)
     raise typer.Exit(exit_code(found))
 

@@ -146,6 +146,9 @@ def replies(s: Searched) -> list[Reply]:
     elif s.winner is not None:
         trial = next((t for t in s.trials if won(s, t)), None)
         found = [Reply("Which student?", "front", "unsure", trial.student if trial else f"Trial {s.winner}", text=text)]
+    elif s.trials and not s.recommendation:
+        text = f"The search has not come to its end: {len(s.trials):,} trials so far."
+        found = [Reply("Which student?", "front", "unasked", "Not known yet", text=text)]
     else:
         word = "No student is recommended" if s.trials else "Nothing was tried"
         found = [Reply("Which student?", "front", "no" if s.trials else "unasked", word, text=text)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time as clock
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from attar.certificate import Require
 from attar.cost import Budget
-from attar.errors import MissingExtra
+from attar.errors import AttarError, MissingExtra
 from attar.guards import Guard, Unguarded
 from attar.loop import Fit
 from attar.progress import Event, Listener, silent
@@ -27,14 +28,14 @@ from attar.verbs.search.beginning import begin, claim
 from attar.verbs.search.ending import Ending
 from attar.verbs.search.job import SearchJob
 from attar.verbs.search.learning import Learning
-from attar.verbs.search.leaving import leave, ship, tell, trials_of
+from attar.verbs.search.leaving import Elsewhere, leave, ship, tell, trials_of
 from attar.verbs.search.pricing import Prices
 from attar.verbs.search.storage import reach
 from attar.verbs.search.study import Told, told
 from attar.verbs.search.timing import Timing, limits
 from attar.verbs.search.worker import Limits, Worker
 
-__all__ = ["SearchJob", "search", "search_job"]
+__all__ = ["Elsewhere", "SearchJob", "search", "search_job"]
 
 TRIALS = 100  # of each arm, where neither trials nor time are named
 PAUSE = 5.0  # seconds between two writings of search.json while candidates train
@@ -109,7 +110,10 @@ def search_job(
     seed: int = 0,
     listen: Listener = silent,
 ) -> Searched:
-    """`search` for a job already resolved. study: where it is kept; left out, in the folder."""
+    """`search` for a job already resolved. study: where it is kept; left out, in the folder.
+
+    Raises Elsewhere where another worker of a study that is shared has its final.
+    """
     if trials is None and time is None:
         trials = TRIALS
     return _Searching(job, out, trials, time, workers, study, resume, seed, listen).run()
@@ -158,6 +162,14 @@ class _Searching:
             self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
             timing = Timing(self.time)
             self.ending = Ending(self.begun, timing, self.listen, None if self.time is None else timing.shares())
+        try:
+            return self._phases(timing)
+        except KeyboardInterrupt:
+            self._stopped()
+            raise
+
+    def _phases(self, timing: Timing) -> Searched:
+        """What follows the teacher."""
         with self._part("pricing"):
             prices = prices_of(self.begun, self.seed, self.listen, self.workers)
             if isinstance(prices, Prices):
@@ -177,24 +189,59 @@ class _Searching:
         if not self.begun.shared:  # there, another machine may have measured them
             known.note(trials_of(self.told))
         keep_prices(self.begun, known)
-        with self._part("finalists"):
-            self.ending.final(trials_of(self.told), known, self.limits, self.workers)
-        with self._part("competitors"):
-            self.ending.compete(trials_of(self.told))
-        ship(self.begun, self.told, self.ending.winner)
-        found = self._write()
-        tell(found, self.out)
+        self._tell_so_far()
+        with self._final():
+            with self._part("finalists"):
+                self.ending.final(trials_of(self.told), known, self.limits, self.workers)
+            with self._part("competitors"):
+                self.ending.compete(trials_of(self.told))
+            ship(self.begun, self.told, self.ending.winner)
+            found = self._write()
+            tell(found, self.out)
         return found
+
+    @contextmanager
+    def _final(self) -> Iterator[None]:
+        """The final of a study that is shared is made by one of its workers; the others leave. Raises Elsewhere."""
+        if not self.begun.shared:
+            yield
+            return
+        about = {"host": socket.gethostname(), "folder": str(self.out.resolve()), "trials": len(trials_of(self.told))}
+        with self.begun.place.open("student", trials=None, seconds=None) as ledger:
+            if (other := ledger.take("final", about)) is not None:
+                at = f"in {other['folder']} on {other['host']}"
+                if other["done"]:
+                    raise Elsewhere(f"another worker has trained and compared the finalists of this study: the result is {at}")
+                raise Elsewhere(f"another worker makes the final of this study: the result will be {at}; if that dies, --resume makes it")
+            yield
+            ledger.did("final", about)
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
         """One part of the search, its seconds counted over all starts; search.json is written at its end."""
         start = clock.monotonic()
         self.listen(Event(name, text=""))
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + clock.monotonic() - start, 3)
         if self.told or not self.resume:  # else the study is not read yet, and may turn out to be another: what was found stays
             self._write()
+
+    def _stopped(self) -> None:
+        """Leaves what is known by now, as of a search that has not come to its end."""
+        with suppress(AttarError):  # where the study does not answer there is what it said last
+            self._look()
+        self.ending.winner, self.ending.words = None, ()  # of finalists that nothing was put beside
+        self._tell_so_far()
+
+    def _tell_so_far(self) -> None:
+        """The page and the table before the end, and where they are; no winner.yaml, for nobody is recommended yet."""
+        if count := len(trials_of(self.told)):
+            tell(self._write(), self.out)
+            ship(self.begun, self.told, None)
+            where = f"{self.out / 'search.html'}, leaderboard.csv and search.json beside it"
+            self.heard(Event("search", text=f"what is known after {count:,} trials is in {where}"))
 
     @cached_property
     def limits(self) -> Limits:

@@ -17,7 +17,11 @@ from attar.verbs.search.rungs import Rungs
 from attar.verbs.search.storage import shown
 from attar.verbs.search.study import Told
 
-__all__ = ["leave", "ship", "tell", "trials_of"]
+__all__ = ["Elsewhere", "leave", "ship", "tell", "trials_of"]
+
+
+class Elsewhere(Exception):
+    """Another worker of the study has its final; the message says where the result is, or will be. Nothing went wrong."""
 
 
 def trials_of(told: Mapping[Arm, Sequence[Told]]) -> list[Trial]:

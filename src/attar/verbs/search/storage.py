@@ -294,6 +294,36 @@ class Ledger:
         with self._turn():
             return self._storage.get_study_user_attrs(self._id).get(_KEPT + name)
 
+    def take(self, name: str, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Takes something that one worker of all does, such as the final: None where it is this one's from here on, until it leaves.
+
+        about: "host", "folder" and "trials", which the others are told. Returns what whoever has it said of itself, and whether it is
+        "done": a worker that is seen to live, or one that did it of as many trials elsewhere. One that died, or left it undone, has lost
+        it. A sign of life is waited for, up to the patience of the study. What is done of it is no time of the study's.
+        """
+        first: int | None = None
+        while True:
+            with self._turn():
+                there = self._storage.get_study_user_attrs(self._id).get(_KEPT + name)
+                workers = self._workers()
+                if there is None or self._gone(there["owner"], workers):
+                    here = there is not None and all(there[key] == about[key] for key in ("host", "folder"))
+                    if there is not None and there["done"] and there["trials"] == about["trials"] and not here:
+                        return there
+                    self._record["apart"] = True
+                    self._work()
+                    self._storage.set_study_user_attr(self._id, _KEPT + name, {**about, "owner": self.worker, "done": False})
+                    return None
+                beats = workers[there["owner"]]["beats"]
+                if first is not None and beats != first:
+                    return there
+                first = beats
+            time.sleep(_LOOK)
+
+    def did(self, name: str, about: Mapping[str, Any]) -> None:
+        """Says that what was taken is done."""
+        self.keep(name, {**about, "owner": self.worker, "done": True})
+
     # ---- whose turn it is
 
     @contextmanager
@@ -391,8 +421,10 @@ class Ledger:
 
     def seconds(self) -> float:
         """Seconds during which anyone has worked on this study, those of all its workers laid over each other."""
-        spans = [(record["start"], record["at"]) for name, record in self._workers().items() if name != self.worker]
-        if self._working:
+        spans = [
+            (record["start"], record["at"]) for name, record in self._workers().items() if name != self.worker and not record.get("apart")
+        ]
+        if self._working and not self._record.get("apart"):
             spans.append((self._record["start"], self._place.now()))
         total, until = 0.0, -math.inf
         for start, end in sorted(spans):
