@@ -53,7 +53,7 @@ def test_kept_prices_are_those_that_were_measured(prices: Prices, tmp_path: Path
         if again.trusted or repr(student) in again.exact:
             assert again.price(student) == prices.price(student)
         assert again.predicted(student) == prices.predicted(student)
-    assert again.pricings == prices.pricings
+    assert again.pricings == prices.pricings and again.export == prices.export
     assert kept.differing(content, of) == []
     assert kept.differing(content, {**of, "machine": "another"}) == [f"machine was {prices.where}, is another"]
 
@@ -83,6 +83,19 @@ def test_a_reference_that_is_measured_again_has_hardly_moved(prices: Prices) -> 
     measured = again.measure(mlp(width=37, depth=1))  # beside the reference, whose level is the kept one
     assert measured.latency_ms is not None
     assert again.reference == prices.reference and again.level == prices.level
+
+
+def test_prices_of_another_process_keep_their_reference_when_more_is_measured(prices: Prices) -> None:
+    by_text = {repr(student): student for student in STUDENTS}
+    there = kept.prices_from(kept.content_of(prices), Prices.begun(TABLE, TASK, student=by_text.__getitem__))
+    there.measure(mlp(width=41, depth=1))
+    assert there.reference == prices.reference and there.level == prices.level
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_reference_that_took_no_time_is_a_damaged_file(prices: Prices, level: float) -> None:
+    content = {**kept.content_of(prices), "level": level}
+    assert kept.again(content, empty, {repr(student): student for student in STUDENTS}.__getitem__, 1.25) is None
 
 
 def fabricated(listen: Any) -> Prices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def _identity(begun: Begun, empty: Prices) -> dict[str, str]:
     by_shape = families <= BY_SHAPE and data.schema.kind != "text"
     return {
         "machine": empty.where,
+        "exported by": f"attar {metadata.version('attar')}, torch {metadata.version('torch')}",
         "threads": str(bounds.threads),
         "batch": f"{bounds.batch}, {bounds.many}",
         "precision": empty.drafts.precision,
@@ -82,7 +84,7 @@ def _identity(begun: Begun, empty: Prices) -> dict[str, str]:
 
 
 def _empty(begun: Begun, seed: int) -> Prices:
-    how = {"precision": begun.job.deploy, "guard": begun.guard, "seed": seed}
+    how = {"precision": begun.job.deploy, "guard": begun.guard, "seed": seed, "student": partial(_student, begun)}
     return Prices.begun(begun.data, begun.task, bounds=begun.job.budget, **how)
 
 
@@ -110,13 +112,14 @@ def _places(begun: Begun) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
 
 
 def _again(begun: Begun, content: Mapping[str, Any], empty: Any) -> Prices | float | None:
-    def student(text: str) -> Student:
-        return resolve(parse(text), begun.spaces.words("student"))
-
     try:
-        return kept.again(content, empty, student, MOVED)
+        return kept.again(content, empty, partial(_student, begun), MOVED)
     except AttarError:
         return None  # its student cannot be made any longer
+
+
+def _student(begun: Begun, text: str) -> Student:
+    return resolve(parse(text), begun.spaces.words("student"))
 
 
 def need_some_within(begun: Begun, prices: Prices, seed: int) -> None:
