@@ -16,6 +16,7 @@ from attar.searched import Pricing
 from attar.students import mlp
 from attar.task import task_for
 from attar.testing.small import small_table
+from attar.verbs.distill.processes import shared
 from attar.verbs.search import kept, pricing
 from attar.verbs.search.learning import Learning
 from attar.verbs.search.pricing import Prices
@@ -114,6 +115,14 @@ def test_prices_are_learnt_in_a_process_of_their_own_and_said_here() -> None:
     assert found.pricings[0].error == 0.03
     assert [event.text for event in said] == ["mlp: learnt"]
     assert learning.get() is found and learning.ready
+
+
+def test_prices_that_several_workers_wait_for_are_learnt_once() -> None:
+    said: list[Event] = []
+    learning = Learning(fabricated, empty(), said.append).start()
+    moods = shared([lambda say: learning.get().mood, lambda say: learning.get().mood], silent)
+    assert learning.get().mood == moods[0] == moods[1] != os.getpid()
+    assert [event.text for event in said] == ["mlp: learnt"]
 
 
 def test_a_process_that_is_lost_is_made_up_for_here_and_its_errors_are_raised() -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
+import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attar.errors import AttarError
+from attar.files import write_atomic
 from attar.progress import Event, Listener
 from attar.verbs.distill.processes import can_fork, cores
 from attar.verbs.search.kept import content_of, prices_from
@@ -35,7 +40,10 @@ def room_beside(workers: int) -> bool:
 
 @dataclass
 class Learning:
-    """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet."""
+    """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet.
+
+    Whoever is forked from this process may ask for them as well: they lie in a file, and a pipe that closes says that they are there.
+    """
 
     learn: Callable[[Listener], Prices]
     empty: Prices
@@ -43,15 +51,18 @@ class Learning:
     _process: BaseProcess | None = field(default=None, init=False, repr=False)
     _pipe: Connection | None = field(default=None, init=False, repr=False)
     _prices: Prices | None = field(default=None, init=False, repr=False)
+    _owner: int = field(default=0, init=False, repr=False)
+    _at: Path = field(default=Path(), init=False, repr=False)
 
     def start(self) -> Learning:
         context = multiprocessing.get_context("fork")
+        self._owner, self._at = os.getpid(), Path(tempfile.mkdtemp(prefix="attar-")) / "prices"
         self._pipe, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_child, args=(self.learn, there, os.getpid()), daemon=True)
+        self._process = context.Process(target=_child, args=(self.learn, self._at, self._owner), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
             self._process.start()
-        there.close()
+        there.close()  # the other process has it until it ends
         return self
 
     @property
@@ -64,8 +75,9 @@ class Learning:
         if self._prices is None:
             found: Any = None
             if self._pipe is not None:
-                with suppress(EOFError, OSError):
-                    found = self._pipe.recv()
+                self._pipe.poll(None)
+                with suppress(OSError):
+                    found = pickle.loads(self._at.read_bytes())
                 self.stop()
             if isinstance(found, AttarError):
                 raise found
@@ -73,21 +85,24 @@ class Learning:
                 self._prices = self.learn(self.listen)
             else:
                 content, said = found
-                for event in said:
+                for event in said if os.getpid() == self._owner else ():
                     self.listen(event)
                 self._prices = prices_from(content, self.empty)
         return self._prices
 
     def stop(self) -> None:
-        """Ends the process, where it still runs."""
-        if self._process is not None and self._pipe is not None:
+        """Ends the process, where it still runs; one that was forked from here leaves it to whoever started it."""
+        if self._process is None or self._pipe is None:
+            return
+        self._pipe.close()
+        if os.getpid() == self._owner:
             self._process.terminate()
             self._process.join()
-            self._pipe.close()
-            self._process = self._pipe = None
+            shutil.rmtree(self._at.parent, ignore_errors=True)
+        self._process = self._pipe = None
 
 
-def _child(learn: Callable[[Listener], Prices], pipe: Connection, parent: int) -> None:
+def _child(learn: Callable[[Listener], Prices], at: Path, parent: int) -> None:
     """In the forked process: its words are kept until they can be said beside nobody else's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -97,8 +112,9 @@ def _child(learn: Callable[[Listener], Prices], pipe: Connection, parent: int) -
             return
     torch.set_num_threads(1)
     said: list[Event] = []
+    found: Any
     try:
-        prices = learn(lambda event: said.append(event) if event.text else None)
-        pipe.send((content_of(prices), said))
+        found = (content_of(learn(lambda event: said.append(event) if event.text else None)), said)
     except AttarError as error:
-        pipe.send(error)
+        found = error
+    write_atomic(at, pickle.dumps(found))
