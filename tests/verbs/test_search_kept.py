@@ -6,18 +6,21 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from attar.errors import EvidenceError
+import attar
+from attar.errors import EvidenceError, RunError
 from attar.progress import Event, silent
-from attar.searched import Pricing
+from attar.searched import Priced, Pricing
 from attar.students import mlp
 from attar.task import task_for
 from attar.testing.small import small_table
 from attar.verbs.distill.processes import shared
 from attar.verbs.search import kept, pricing
+from attar.verbs.search.affordable import need_some_within
 from attar.verbs.search.learning import Learning
 from attar.verbs.search.pricing import Prices
 
@@ -140,3 +143,27 @@ def test_a_process_that_is_lost_is_made_up_for_here_and_its_errors_are_raised() 
 
     with pytest.raises(EvidenceError, match="no student to price"):
         Learning(refused, empty(), silent).start().get()
+
+
+def test_students_without_a_law_are_measured_a_few_at_most_to_see_whether_any_keeps_the_budget() -> None:
+    asked: list[str] = []
+
+    class Spaces:
+        def priors(self, arm: str) -> list[int]:
+            return [0]
+
+        def drawn(self, chance: Any) -> int:
+            return chance.randrange(10**6)
+
+        def design(self, point: int) -> Any:
+            return SimpleNamespace(text=f"s{point}", family="text", student=point)
+
+    def price(student: int) -> Priced:
+        asked.append(f"s{student}")
+        return Priced(9.0)
+
+    begun = SimpleNamespace(spaces=Spaces(), budget=attar.budget(latency_ms=1))
+    prices = SimpleNamespace(pricings=(), trusted=frozenset(), measured_already=(), price=price)
+    with pytest.raises(RunError, match="none of 25 students"):
+        need_some_within(cast(Any, begun), cast(Any, prices), 0)
+    assert len(asked) == 25 and asked[0] == "s0"

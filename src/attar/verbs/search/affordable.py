@@ -124,12 +124,15 @@ def _student(begun: Begun, text: str) -> Student:
 
 def need_some_within(begun: Begun, prices: Prices, seed: int) -> None:
     """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
-    chance, spaces = random.Random(seed), begun.spaces
-    count = DRAWN if all(pricing.trusted for pricing in prices.pricings) else MEASURABLE
-    points = [*spaces.priors("student"), *(spaces.drawn(chance) for _ in range(count))]  # the smallest is among the first
+    chance, spaces, left = random.Random(seed), begun.spaces, MEASURABLE
+    first = spaces.priors("student")  # the smallest is among them
     excess: dict[str, dict[str, float]] = {}
-    for design in map(spaces.design, points):
+    for at, design in enumerate(map(spaces.design, [*first, *(spaces.drawn(chance) for _ in range(DRAWN))])):
         if design.text not in excess:
+            if at >= len(first) and design.family not in prices.trusted and repr(design.student) not in prices.measured_already:
+                if not left:
+                    continue
+                left -= 1
             excess[design.text] = over(begun.budget, prices.price(design.student))
             if all(value <= 0 for value in excess[design.text].values()):
                 return
