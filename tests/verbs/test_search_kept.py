@@ -156,7 +156,7 @@ def test_students_without_a_law_are_measured_a_few_at_most_to_see_whether_any_ke
             return chance.randrange(10**6)
 
         def design(self, point: int) -> Any:
-            return SimpleNamespace(text=f"s{point}", family="text", student=point)
+            return SimpleNamespace(text=f"s{point}", student=point)
 
     def price(student: int) -> Priced:
         asked.append(f"s{student}")

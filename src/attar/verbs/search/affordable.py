@@ -18,6 +18,7 @@ from attar.verbs.search import kept
 from attar.verbs.search.beginning import Begun
 from attar.verbs.search.learning import Learning, room_beside
 from attar.verbs.search.pricing import Prices
+from attar.verbs.search.shapes import family_of
 from attar.verbs.search.worker import over
 
 __all__ = ["keep_prices", "need_some_within", "prices_of"]
@@ -129,7 +130,7 @@ def need_some_within(begun: Begun, prices: Prices, seed: int) -> None:
     excess: dict[str, dict[str, float]] = {}
     for at, design in enumerate(map(spaces.design, [*first, *(spaces.drawn(chance) for _ in range(DRAWN))])):
         if design.text not in excess:
-            if at >= len(first) and design.family not in prices.trusted and repr(design.student) not in prices.measured_already:
+            if at >= len(first) and family_of(design.student) not in prices.trusted and repr(design.student) not in prices.measured_already:
                 if not left:
                     continue
                 left -= 1
