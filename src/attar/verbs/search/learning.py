@@ -6,7 +6,6 @@ import ctypes
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,13 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from attar.errors import AttarError
-from attar.files import write_atomic
 from attar.progress import Event, Listener
 from attar.verbs.distill.processes import can_fork, cores
 from attar.verbs.search.kept import content_of, prices_from
@@ -42,7 +39,8 @@ def room_beside(workers: int) -> bool:
 class Learning:
     """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet.
 
-    Whoever is forked from this process may ask for them as well: they lie in a file, and a pipe that closes says that they are there.
+    Whoever is forked from this process may ask for them as well: they lie in a file without a
+    name, and a pipe that closes says that they are there.
     """
 
     learn: Callable[[Listener], Prices]
@@ -52,13 +50,13 @@ class Learning:
     _pipe: Connection | None = field(default=None, init=False, repr=False)
     _prices: Prices | None = field(default=None, init=False, repr=False)
     _owner: int = field(default=0, init=False, repr=False)
-    _at: Path = field(default=Path(), init=False, repr=False)
+    _file: IO[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> Learning:
         context = multiprocessing.get_context("fork")
-        self._owner, self._at = os.getpid(), Path(tempfile.mkdtemp(prefix="attar-")) / "prices"
+        self._owner, self._file = os.getpid(), tempfile.TemporaryFile()  # noqa: SIM115 closed by `stop`
         self._pipe, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_child, args=(self.learn, self._at, self._owner), daemon=True)
+        self._process = context.Process(target=_child, args=(self.learn, self._file, self._owner), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
             self._process.start()
@@ -76,8 +74,7 @@ class Learning:
             found: Any = None
             if self._pipe is not None:
                 self._pipe.poll(None)
-                with suppress(OSError):
-                    found = pickle.loads(self._at.read_bytes())
+                found = self._read()
                 self.stop()
             if isinstance(found, AttarError):
                 raise found
@@ -90,6 +87,14 @@ class Learning:
                 self._prices = prices_from(content, self.empty)
         return self._prices
 
+    def _read(self) -> Any:
+        """What was learnt; None where the process was lost before it had written all of it."""
+        assert self._file is not None
+        place = self._file.fileno()
+        with suppress(OSError, EOFError, pickle.UnpicklingError):
+            return pickle.loads(os.pread(place, os.fstat(place).st_size, 0))  # all who were forked share one position in it
+        return None
+
     def stop(self) -> None:
         """Ends the process, where it still runs; one that was forked from here leaves it to whoever started it."""
         if self._process is None or self._pipe is None:
@@ -98,11 +103,12 @@ class Learning:
         if os.getpid() == self._owner:
             self._process.terminate()
             self._process.join()
-            shutil.rmtree(self._at.parent, ignore_errors=True)
-        self._process = self._pipe = None
+        if self._file is not None:
+            self._file.close()
+        self._process = self._pipe = self._file = None
 
 
-def _child(learn: Callable[[Listener], Prices], at: Path, parent: int) -> None:
+def _child(learn: Callable[[Listener], Prices], file: IO[bytes], parent: int) -> None:
     """In the forked process: its words are kept until they can be said beside nobody else's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -117,4 +123,5 @@ def _child(learn: Callable[[Listener], Prices], at: Path, parent: int) -> None:
         found = (content_of(learn(lambda event: said.append(event) if event.text else None)), said)
     except AttarError as error:
         found = error
-    write_atomic(at, pickle.dumps(found))
+    file.write(pickle.dumps(found))
+    file.flush()
