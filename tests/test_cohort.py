@@ -356,6 +356,17 @@ def test_running_statistics_are_traced_as_well() -> None:
     assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
 
 
+def test_a_gradient_written_in_place_may_lie_otherwise() -> None:
+    def layers(seed: int) -> Distiller:
+        torch.manual_seed(seed)
+        made = nn.Sequential(nn.Linear(6, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+        return Distiller(made, 0.9 * kl(2.0) + 0.1 * labels(), TASK).build(Batch(X[:8], Y[:8]), Signal(TEACHERS[0, :8]))
+
+    with torch.random.fork_rng(devices=[]):
+        stack = cohort._Stack([Member(layers(seed), seed) for seed in (1, 2, 3)], lesson(), FIT)  # pyright: ignore[reportPrivateUsage]
+    assert stack._trace() is not None  # pyright: ignore[reportPrivateUsage]
+
+
 class Picks(nn.Module):
     """Adds some of its columns once more: which ones is a constant that is no buffer."""
 

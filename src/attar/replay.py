@@ -17,6 +17,7 @@ aten = torch.ops.aten
 _FLAT = (aten.view.default, aten._unsafe_view.default)
 _SAME = (*_FLAT, aten.expand.default, aten.alias.default, aten.detach.default)
 _VIEWS = (*_SAME, aten.transpose.int, aten.unsqueeze.default, aten.squeeze.dims, aten.select.int, aten.slice.Tensor, aten.permute.default)
+_TURNS = (aten.transpose.int, aten.permute.default)
 _LIKE = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_full.default, aten.new_zeros.default)
 _SOFTMAX = {aten._log_softmax.default: 1, aten._softmax.default: 1}
 _ALONG = (*_SOFTMAX, aten.unsqueeze.default)  # an axis is their second argument
@@ -340,6 +341,8 @@ def _in_place(graph: Any) -> None:
             node.target = aten.relu_.default
         elif node.target == aten.threshold_backward.default and own(node.args[0]):
             node.target, node.kwargs = aten.threshold_backward.grad_input, {"grad_input": node.args[0]}
+        elif node.target == aten.view.default and node.args[0].target in _TURNS:  # what was written in place may lie otherwise by now
+            node.target = aten.reshape.default
 
 
 def _writes(node: Any) -> bool:

@@ -438,6 +438,12 @@ def test_of_several_finalists_the_best_is_put_down_by_what_luck_may_have_done_an
     assert losses[2].predicted is not None and losses[2].predicted.value == pytest.approx(0.796 + losses[2].optimism)
 
 
+def test_what_seeds_have_given_a_mean_is_the_files_own_and_is_not_taken_back() -> None:
+    seeds = {"0": [0.84, 0.76, 0.82, 0.79, 0.80], "1": [0.77, 0.83, 0.78, 0.84, 0.81]}  # they differ by seeds alone
+    told = foretold(seeds, rows_sd=1e-5, metric="auroc")
+    assert abs(told[1].optimism) < 1e-4 and abs(told[0].optimism) < 1e-4
+
+
 def test_the_winner_is_told_with_its_mean_and_apart_from_that_with_what_its_file_will_have() -> None:
     told = foretold({"0": SCORES, "1": [x + 0.002 for x in SCORES]}, metric="auroc")
     draws = {(str(n), s): Draws(v, np.array([v, v + 0.01]), np.full(50, v), 120) for n, f in told.items() for s, v in enumerate(f.scores)}

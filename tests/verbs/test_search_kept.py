@@ -6,17 +6,21 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from attar.errors import EvidenceError
+import attar
+from attar.errors import EvidenceError, RunError
 from attar.progress import Event, silent
-from attar.searched import Pricing
+from attar.searched import Priced, Pricing
 from attar.students import mlp
 from attar.task import task_for
 from attar.testing.small import small_table
+from attar.verbs.distill.processes import shared
 from attar.verbs.search import kept, pricing
+from attar.verbs.search.affordable import need_some_within
 from attar.verbs.search.learning import Learning
 from attar.verbs.search.pricing import Prices
 
@@ -53,7 +57,7 @@ def test_kept_prices_are_those_that_were_measured(prices: Prices, tmp_path: Path
         if again.trusted or repr(student) in again.exact:
             assert again.price(student) == prices.price(student)
         assert again.predicted(student) == prices.predicted(student)
-    assert again.pricings == prices.pricings
+    assert again.pricings == prices.pricings and again.export == prices.export
     assert kept.differing(content, of) == []
     assert kept.differing(content, {**of, "machine": "another"}) == [f"machine was {prices.where}, is another"]
 
@@ -85,6 +89,19 @@ def test_a_reference_that_is_measured_again_has_hardly_moved(prices: Prices) -> 
     assert again.reference == prices.reference and again.level == prices.level
 
 
+def test_prices_of_another_process_keep_their_reference_when_more_is_measured(prices: Prices) -> None:
+    by_text = {repr(student): student for student in STUDENTS}
+    there = kept.prices_from(kept.content_of(prices), Prices.begun(TABLE, TASK, student=by_text.__getitem__))
+    there.measure(mlp(width=41, depth=1))
+    assert there.reference == prices.reference and there.level == prices.level
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_reference_that_took_no_time_is_a_damaged_file(prices: Prices, level: float) -> None:
+    content = {**kept.content_of(prices), "level": level}
+    assert kept.again(content, empty, {repr(student): student for student in STUDENTS}.__getitem__, 1.25) is None
+
+
 def fabricated(listen: Any) -> Prices:
     found = replace(
         empty(), pricings=(Pricing("mlp", 8, 0.03, True, 1.0),), reference=repr(STUDENTS[0]), level=0.5, mood=float(os.getpid())
@@ -103,6 +120,14 @@ def test_prices_are_learnt_in_a_process_of_their_own_and_said_here() -> None:
     assert learning.get() is found and learning.ready
 
 
+def test_prices_that_several_workers_wait_for_are_learnt_once() -> None:
+    said: list[Event] = []
+    learning = Learning(fabricated, empty(), said.append).start()
+    moods = shared([lambda say: learning.get().mood, lambda say: learning.get().mood], silent)
+    assert learning.get().mood == moods[0] == moods[1] != os.getpid()
+    assert [event.text for event in said] == ["mlp: learnt"]
+
+
 def test_a_process_that_is_lost_is_made_up_for_here_and_its_errors_are_raised() -> None:
     here = os.getpid()
 
@@ -118,3 +143,27 @@ def test_a_process_that_is_lost_is_made_up_for_here_and_its_errors_are_raised() 
 
     with pytest.raises(EvidenceError, match="no student to price"):
         Learning(refused, empty(), silent).start().get()
+
+
+def test_students_without_a_law_are_measured_a_few_at_most_to_see_whether_any_keeps_the_budget() -> None:
+    asked: list[str] = []
+
+    class Spaces:
+        def priors(self, arm: str) -> list[int]:
+            return [0]
+
+        def drawn(self, chance: Any) -> int:
+            return chance.randrange(10**6)
+
+        def design(self, point: int) -> Any:
+            return SimpleNamespace(text=f"s{point}", student=point)
+
+    def price(student: int) -> Priced:
+        asked.append(f"s{student}")
+        return Priced(9.0)
+
+    begun = SimpleNamespace(spaces=Spaces(), budget=attar.budget(latency_ms=1))
+    prices = SimpleNamespace(pricings=(), trusted=frozenset(), measured_already=(), price=price)
+    with pytest.raises(RunError, match="none of 25 students"):
+        need_some_within(cast(Any, begun), cast(Any, prices), 0)
+    assert len(asked) == 25 and asked[0] == "s0"

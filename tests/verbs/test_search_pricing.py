@@ -113,6 +113,19 @@ def test_a_law_that_errs_by_more_than_a_tenth_is_refused_and_each_candidate_meas
     assert len(prices.asked) == 21
 
 
+def test_students_that_differ_in_what_costs_nothing_are_priced_alike() -> None:
+    class Here(Fabricated):
+        asked: list[str] = []  # noqa: RUF012 of this test alone
+        error = 0.02
+
+    dropouts = [mlp(width=16, depth=1, dropout=k / 100) for k in range(30)]
+    prices = Here.learn(dropouts, TABLE, TASK, exports=20)
+    (pricing,) = prices.pricings
+    assert pricing.trusted and pricing.exports == 8 == len(set(Here.asked))
+    true = law_of(dropouts[0], prices.shapes)
+    assert all(prices.predicted(student).latency_ms == pytest.approx(true, rel=0.05) for student in dropouts)
+
+
 def test_few_students_are_measured_and_none_is_guessed() -> None:
     class Here(Fabricated):
         asked = []  # noqa: RUF012 of this test alone
@@ -155,7 +168,7 @@ def test_chosen_exports_are_different_and_reach_the_ends() -> None:
     chosen = spread(x, 10)
     assert len(set(chosen)) == 10
     assert {0, 99} <= set(chosen)
-    assert spread(np.ones((5, 2)), 3) == [0]  # all alike: one says it all
+    assert spread(np.ones((5, 2)), 3) == [0, 1, 2]  # all alike: as many as are asked for, each once
 
 
 @pytest.mark.parametrize(

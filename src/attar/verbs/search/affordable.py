@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from attar.verbs.search import kept
 from attar.verbs.search.beginning import Begun
 from attar.verbs.search.learning import Learning, room_beside
 from attar.verbs.search.pricing import Prices
+from attar.verbs.search.shapes import family_of
 from attar.verbs.search.worker import over
 
 __all__ = ["keep_prices", "need_some_within", "prices_of"]
@@ -69,6 +71,7 @@ def _identity(begun: Begun, empty: Prices) -> dict[str, str]:
     by_shape = families <= BY_SHAPE and data.schema.kind != "text"
     return {
         "machine": empty.where,
+        "exported by": f"attar {metadata.version('attar')}, torch {metadata.version('torch')}",
         "threads": str(bounds.threads),
         "batch": f"{bounds.batch}, {bounds.many}",
         "precision": empty.drafts.precision,
@@ -82,7 +85,7 @@ def _identity(begun: Begun, empty: Prices) -> dict[str, str]:
 
 
 def _empty(begun: Begun, seed: int) -> Prices:
-    how = {"precision": begun.job.deploy, "guard": begun.guard, "seed": seed}
+    how = {"precision": begun.job.deploy, "guard": begun.guard, "seed": seed, "student": partial(_student, begun)}
     return Prices.begun(begun.data, begun.task, bounds=begun.job.budget, **how)
 
 
@@ -110,23 +113,27 @@ def _places(begun: Begun) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
 
 
 def _again(begun: Begun, content: Mapping[str, Any], empty: Any) -> Prices | float | None:
-    def student(text: str) -> Student:
-        return resolve(parse(text), begun.spaces.words("student"))
-
     try:
-        return kept.again(content, empty, student, MOVED)
+        return kept.again(content, empty, partial(_student, begun), MOVED)
     except AttarError:
         return None  # its student cannot be made any longer
 
 
+def _student(begun: Begun, text: str) -> Student:
+    return resolve(parse(text), begun.spaces.words("student"))
+
+
 def need_some_within(begun: Begun, prices: Prices, seed: int) -> None:
     """Raise RunError where none of many students drawn from the space keeps the budget: what the cheapest would cost is said."""
-    chance, spaces = random.Random(seed), begun.spaces
-    count = DRAWN if all(pricing.trusted for pricing in prices.pricings) else MEASURABLE
-    points = [*spaces.priors("student"), *(spaces.drawn(chance) for _ in range(count))]  # the smallest is among the first
+    chance, spaces, left = random.Random(seed), begun.spaces, MEASURABLE
+    first = spaces.priors("student")  # the smallest is among them
     excess: dict[str, dict[str, float]] = {}
-    for design in map(spaces.design, points):
+    for at, design in enumerate(map(spaces.design, [*first, *(spaces.drawn(chance) for _ in range(DRAWN))])):
         if design.text not in excess:
+            if at >= len(first) and family_of(design.student) not in prices.trusted and repr(design.student) not in prices.measured_already:
+                if not left:
+                    continue
+                left -= 1
             excess[design.text] = over(begun.budget, prices.price(design.student))
             if all(value <= 0 for value in excess[design.text].values()):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ def content_of(prices: Prices) -> dict[str, Any]:
         "reference": prices.reference,
         "level": prices.level,
         "mood": prices.mood,
+        "export": prices.export,
     }
 
 
@@ -41,6 +43,9 @@ def prices_from(content: Mapping[str, Any], empty: Prices) -> Prices:
     empty.families = {family: Laws.of(laws) for family, laws in content["laws"].items()}
     empty.exact = {text: whole(Priced, each) for text, each in content["exact"].items()}
     empty.reference, empty.level, empty.mood = str(content["reference"]), float(content["level"]), float(content["mood"])
+    if empty.reference and not (empty.level > 0 and math.isfinite(empty.level)):
+        raise ValueError(f"a reference that took {empty.level} ms")
+    empty.export = None if content["export"] is None else float(content["export"])
     return empty
 
 

@@ -54,15 +54,17 @@ def _prices(features: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np
 
 
 def spread(features: NDArray[np.float64], count: int) -> list[int]:
-    """Positions of `count` rows that lie far from each other, the extremes among them: farthest first, after logarithms (Gonzalez 1985)."""
+    """Positions of `count` rows that lie far from each other, the extremes among them: farthest first, after logarithms (Gonzalez 1985).
+
+    Rows that equal one which is there come last: they say how far apart two of a kind are measured.
+    """
     scores = np.log1p(features)
     scores = (scores - scores.mean(0)) / np.maximum(scores.std(0), 1e-9)
     chosen = [int(np.argmax(np.abs(scores).sum(1)))]
     distance = np.full(len(scores), np.inf)
     while len(chosen) < min(count, len(scores)):
         distance = np.minimum(distance, np.linalg.norm(scores - scores[chosen[-1]], axis=1))
-        if distance.max() <= 0:
-            break
+        distance[chosen] = -1
         chosen.append(int(distance.argmax()))
     return chosen
 

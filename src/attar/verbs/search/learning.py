@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -35,7 +37,11 @@ def room_beside(workers: int) -> bool:
 
 @dataclass
 class Learning:
-    """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet."""
+    """Prices to come. learn: makes them, and says what it found. empty: prices of which nothing is known yet.
+
+    Whoever is forked from this process may ask for them as well: they lie in a file without a
+    name, and a pipe that closes says that they are there.
+    """
 
     learn: Callable[[Listener], Prices]
     empty: Prices
@@ -43,15 +49,18 @@ class Learning:
     _process: BaseProcess | None = field(default=None, init=False, repr=False)
     _pipe: Connection | None = field(default=None, init=False, repr=False)
     _prices: Prices | None = field(default=None, init=False, repr=False)
+    _owner: int = field(default=0, init=False, repr=False)
+    _file: IO[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> Learning:
         context = multiprocessing.get_context("fork")
+        self._owner, self._file = os.getpid(), tempfile.TemporaryFile()  # noqa: SIM115 closed by `stop`
         self._pipe, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_child, args=(self.learn, there, os.getpid()), daemon=True)
+        self._process = context.Process(target=_child, args=(self.learn, self._file, self._owner), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, such as those of a display: none is used
             self._process.start()
-        there.close()
+        there.close()  # the other process has it until it ends
         return self
 
     @property
@@ -64,8 +73,8 @@ class Learning:
         if self._prices is None:
             found: Any = None
             if self._pipe is not None:
-                with suppress(EOFError, OSError):
-                    found = self._pipe.recv()
+                self._pipe.poll(None)
+                found = self._read()
                 self.stop()
             if isinstance(found, AttarError):
                 raise found
@@ -73,21 +82,33 @@ class Learning:
                 self._prices = self.learn(self.listen)
             else:
                 content, said = found
-                for event in said:
+                for event in said if os.getpid() == self._owner else ():
                     self.listen(event)
                 self._prices = prices_from(content, self.empty)
         return self._prices
 
+    def _read(self) -> Any:
+        """What was learnt; None where the process was lost before it had written all of it."""
+        assert self._file is not None
+        place = self._file.fileno()
+        with suppress(OSError, EOFError, pickle.UnpicklingError):
+            return pickle.loads(os.pread(place, os.fstat(place).st_size, 0))  # all who were forked share one position in it
+        return None
+
     def stop(self) -> None:
-        """Ends the process, where it still runs."""
-        if self._process is not None and self._pipe is not None:
+        """Ends the process, where it still runs; one that was forked from here leaves it to whoever started it."""
+        if self._process is None or self._pipe is None:
+            return
+        self._pipe.close()
+        if os.getpid() == self._owner:
             self._process.terminate()
             self._process.join()
-            self._pipe.close()
-            self._process = self._pipe = None
+        if self._file is not None:
+            self._file.close()
+        self._process = self._pipe = self._file = None
 
 
-def _child(learn: Callable[[Listener], Prices], pipe: Connection, parent: int) -> None:
+def _child(learn: Callable[[Listener], Prices], file: IO[bytes], parent: int) -> None:
     """In the forked process: its words are kept until they can be said beside nobody else's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -97,8 +118,10 @@ def _child(learn: Callable[[Listener], Prices], pipe: Connection, parent: int) -
             return
     torch.set_num_threads(1)
     said: list[Event] = []
+    found: Any
     try:
-        prices = learn(lambda event: said.append(event) if event.text else None)
-        pipe.send((content_of(prices), said))
+        found = (content_of(learn(lambda event: said.append(event) if event.text else None)), said)
     except AttarError as error:
-        pipe.send(error)
+        found = error
+    file.write(pickle.dumps(found))
+    file.flush()

@@ -79,6 +79,7 @@ class Prices:
     mood: by how much, as a logarithm, the machine's own speed went up and down meanwhile, 90 % of it.
     exact: prices of students that were measured, by their texts. reference: the one that is measured beside all others, by its text, and
     its level: what it took when it was first measured, to which all others are turned.
+    student: makes a student of its text, and so the reference of prices that another process has learnt.
     """
 
     data: Data
@@ -95,6 +96,7 @@ class Prices:
     exact: dict[str, Priced] = field(default_factory=dict, repr=False)
     reference: str = ""
     level: float = 0.0
+    student: Callable[[str], Student] | None = field(default=None, repr=False)
     _reference: Draft | None = field(default=None, repr=False)
 
     @classmethod
@@ -108,11 +110,12 @@ class Prices:
         guard: Guard | None = None,
         exports: int = EXPORTS,
         seed: int = 0,
+        student: Callable[[str], Student] | None = None,
     ) -> Prices:
-        """Prices of which nothing is known yet. As in `learn`."""
+        """Prices of which nothing is known yet. As in `learn`; student: see the class."""
         bounds, task = bounds or Budget(), task.bind(data.schema)
         drafts = Drafts(data, task, precision=precision, guard=guard, seed=seed, threads=bounds.threads)
-        return cls(data, task, bounds, drafts, Shapes(data.schema, task, min(GROWN, len(data.train))), exports)
+        return cls(data, task, bounds, drafts, Shapes(data.schema, task, min(GROWN, len(data.train))), exports, student=student)
 
     @classmethod
     def learn(
@@ -243,6 +246,8 @@ class Prices:
             if shape is not None:
                 _need_equal(text, shape, made[text])
             listen(Event(f"price {family}", i, len(students)))
+        if self._reference is None and self.reference and self.student is not None:
+            self._reference = self._drafted(self.student(self.reference))
         first = self._reference is None
         if self._reference is None:  # of middling size
             self.reference = sorted(made, key=lambda text: made[text].size_bytes)[len(made) // 2]
@@ -282,11 +287,14 @@ class Prices:
 
         Of prices that were kept: so it is seen whether they still hold.
         """
-        shape = self.shapes.of(student)
-        self._reference = self.drafts.make(student, family_of(student), None if shape is None else shape.structure)
+        self._reference = self._drafted(student)
         candidates = {REFERENCE: self._candidate(self._reference, self._rows(self.bounds.many))}
         compared = compare(candidates, seconds=SECONDS, threads=self.bounds.threads, undisturbed=True)
         return compared.costs[REFERENCE].latency_ms.p50.value / self.level
+
+    def _drafted(self, student: Student) -> Draft:
+        shape = self.shapes.of(student)
+        return self.drafts.make(student, family_of(student), None if shape is None else shape.structure)
 
     def _predicted(self, laws: Laws, shape: Shape) -> Priced:
         p95, size = laws.p95(shape.features), round(laws.size(shape.bytes))

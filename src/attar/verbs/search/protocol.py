@@ -207,10 +207,13 @@ class Drawn:
         return Draws.average(each) if file is None else Draws.average(each) + (file - each[0])
 
     def without_luck(self, names: Sequence[str]) -> list[float]:
-        """The mean of each over seeds, without what the best of them owe to being compared on the same rows: see `shrunk`."""
+        """The mean of each over seeds, without what the best of them owe to being compared on the same rows: see `shrunk`.
+
+        What seeds do to a mean is no luck here: the file that ships is of one of these seeds, and has its share of it on any rows.
+        """
         means = [self.score(name).value or 0.0 for name in names]
         pairs = [self.against(one, other) for at, one in enumerate(names) for other in names[:at]]
-        noise = [(gap.seed_sd**2 / gap.seeds + gap.row_se**2) / 2 for gap in pairs]
+        noise = [gap.row_se**2 / 2 for gap in pairs]
         return shrunk(means, sum(noise) / len(noise)).tolist() if noise else means
 
     @cached_property
