@@ -21,7 +21,8 @@ class Law:
     """y = Σ price · feature, no price negative; its error is that on exports left out, one after another.
 
     error: mean |predicted / measured − 1|. spread: of |log(measured / predicted)|, what 90 % of one more export's stay within (split
-    conformal, Lei et al. 2018, arXiv:1604.04173, over exports left out). held_out: (predicted, measured).
+    conformal, Lei et al. 2018, arXiv:1604.04173, over exports left out). Where exports ended because these figures were good, both are
+    a little better than those of exports to come. held_out: (predicted, measured).
     """
 
     prices: NDArray[np.float64]
