@@ -358,13 +358,13 @@ def test_a_search_shows_its_front_in_place_of_the_one_before_and_the_time_that_i
             display(event)
     assert "AUROC" in live.getvalue() and "temperature" in live.getvalue()
     assert str(rows[1][0]["student"]) in live.getvalue()
-    assert "0:01:01 left of the time allowed" in live.getvalue()
+    assert "0:01:01 left for candidates" in live.getvalue()
     assert "✓ search: 5 on the front" in live.getvalue()
-    assert plain.getvalue().split(" s  ")[-1] == "search: 5 on the front  0:01:01 left of the time allowed\n"
+    assert plain.getvalue().split(" s  ")[-1] == "search: 5 on the front  0:01:01 left for candidates\n"
 
 
 def test_of_a_search_with_only_a_time_the_bar_is_the_time() -> None:
     out = io.StringIO()
     with Display(Console(file=out, width=100)) as display:
         display(Event("search", 3, seconds_left=2.0, numbers={"best": 0.9}))
-    assert out.getvalue().split(" s  ")[1] == "search 3: best 0.9  0:00:02 left of the time allowed\n"
+    assert out.getvalue().split(" s  ")[1] == "search 3: best 0.9  0:00:02 left for candidates\n"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import attar.verbs.search
 from attar.cli import app
-from attar.cli.search import carried, seconds_of, with_winner
+from attar.cli.search import _lines, carried, seconds_of, with_winner
 from attar.errors import RunError
 from attar.notation import write
 from attar.recipe import Recipe, load
@@ -289,3 +289,11 @@ def test_without_a_budget_a_student_has_to_be_named(folder: Path, desk: Desk) ->
     result = call("run", "toy.yaml")
     assert result.exit_code == 1 and "no student" in result.stderr and "budget" in result.stderr
     assert not desk.asked
+
+
+def test_how_small_it_can_be_is_told_once(tmp_path: Path) -> None:
+    found = small_search()
+    assert found.curve is not None
+    for said in (found.recommendation, (*found.recommendation, found.curve.words)):
+        lines = _lines(replace(found, recommendation=said), tmp_path, Path("recipe.yaml"), 10_000)
+        assert sum(found.curve.words in line.plain for line in lines) == 1

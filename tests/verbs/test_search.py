@@ -33,6 +33,7 @@ from attar.verbs.annotate import annotate
 from attar.verbs.distill.processes import shared
 from attar.verbs.evaluate.models import Model
 from attar.verbs.search import Elsewhere, SearchJob, pricing, search_job
+from attar.verbs.search.beginning import claim
 from attar.verbs.search.competitors import LABELS
 from attar.verbs.search.design import Spaces
 from attar.verbs.search.final import Final
@@ -131,7 +132,10 @@ def test_a_search_that_was_stopped_goes_on_and_counts_no_trial_twice(tmp_path: P
     with pytest.raises(RunError, match=r"dealt by seed 0, and seed 3 deals others"):
         asked(out, resume=True, seed=3)
     assert (out / "search.json").read_bytes() == before
-    found = asked(out, resume=True)
+    (out / "search.json").write_bytes(before[:100])  # damaged: the study has the trials
+    said = list[Event]()
+    found = asked(out, resume=True, listen=said.append)
+    assert any("search.json does not read" in event.text for event in said)
     assert sum(trial.arm == "student" for trial in found.trials) == 6
     assert len({(trial.arm, trial.number) for trial in found.trials}) == len(found.trials)
     before = (out / "search.json").read_bytes()
@@ -639,3 +643,20 @@ def test_the_seeds_of_each_finalist_are_dealt_to_all_processes(tmp_path: Path) -
     for name, models in alone.items():
         for one, other in zip(models, found[name], strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("text", ['{"verb": ', "[]"])
+def test_a_folder_whose_manifest_is_damaged_is_refused_in_one_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "answers").mkdir()
+    with pytest.raises(RunError, match=r"manifest\.json (does not read|is damaged)"):
+        claim(tmp_path, str(tmp_path / "study.db"), resume=True)
+
+
+def test_the_interval_of_a_share_ends_where_the_share_ends() -> None:
+    draws = {
+        ("0", seed): Draws(value, value + 0.01 * np.sin(np.arange(200)), np.full(50, value), 40)
+        for seed, value in enumerate((0.8, 0.98, 1.0))
+    }
+    assert (Drawn(draws, 1, 40).score("0").high or 0) > 1
+    assert Drawn(draws, 1, 40, (0.0, 1.0)).score("0").high == 1.0

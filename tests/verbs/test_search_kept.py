@@ -69,6 +69,12 @@ def test_a_damaged_file_is_none(text: str, tmp_path: Path) -> None:
     assert kept.again({"of": {}}, empty, lambda text: STUDENTS[0], 2) is None
 
 
+@pytest.mark.parametrize("part", ["pricings", "laws", "exact"])
+def test_damage_of_another_shape_is_none_too(part: str, prices: Prices) -> None:
+    content = {**json.loads(json.dumps(kept.content_of(prices))), part: [1]}
+    assert kept.again(content, empty, lambda text: STUDENTS[0], 2) is None
+
+
 def test_kept_prices_hold_as_long_as_their_reference_takes_what_it_took(prices: Prices, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads(json.dumps(kept.content_of(prices)))
     by_text = {repr(student): student for student in STUDENTS}

@@ -76,7 +76,7 @@ def test_a_known_law_is_found_again_and_its_exports_are_left_out_in_turn() -> No
     assert 0 < pricing.error < 0.07
     assert pricing.error == pytest.approx(np.mean([abs(p / m - 1) for p, m in pricing.held_out]))
     others = [s for s in GRID if repr(s) not in prices.asked]
-    assert len(others) == 22
+    assert len(others) == 18
     for student in others:
         price, true = prices.price(student), law_of(student, prices.shapes)
         assert not price.measured
@@ -220,7 +220,7 @@ def test_real_students_are_priced(tmp_path) -> None:
     students = [mlp(width=width, depth=1) for width in range(4, 200, 4)]
     prices = Prices.learn(students, TABLE, TASK, bounds=budget(memory_mb=50, latency_ms=5), exports=8)
     (pricing,) = prices.pricings
-    assert pricing.exports == 12
+    assert pricing.exports == 8
     assert np.isfinite(pricing.error)
     price = prices.price(mlp(width=33, depth=1))
     assert price.parameters == sum(p.numel() for p in mlp(width=33, depth=1)(TABLE.schema, 0).parameters())

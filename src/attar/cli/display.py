@@ -210,7 +210,7 @@ def _told(event: Event) -> str:
 def _said(event: Event) -> str:
     """The words of an event, else its figures."""
     said = event.text or "  ".join(f"{name} {value:.4g}" for name, value in event.numbers.items())
-    left = "" if event.seconds_left is None else f"{timedelta(seconds=round(max(0.0, event.seconds_left)))} left of the time allowed"
+    left = "" if event.seconds_left is None else f"{timedelta(seconds=round(max(0.0, event.seconds_left)))} left for candidates"
     return "  ".join(part for part in (said, left) if part)
 
 

@@ -114,7 +114,7 @@ def _lines(s: Searched, out: Path, recipe: Path, width: int) -> Iterator[Text]:
     for table in summary(s):
         yield Text()
         yield from _table(table, width)
-    if s.curve is not None and s.curve.words:
+    if s.curve is not None and s.curve.words and s.curve.words not in s.recommendation:
         yield Text()
         yield Text("how small it can be", "bold")
         yield from prose(s.curve.words, mark="  ")

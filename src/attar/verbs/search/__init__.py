@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from attar.certificate import Require
 from attar.cost import Budget
-from attar.errors import AttarError, MissingExtra
+from attar.errors import AttarError, MissingExtra, RunError
 from attar.guards import Guard, Unguarded
 from attar.loop import Fit
 from attar.progress import Event, Listener, silent
@@ -157,7 +157,10 @@ class _Searching:
             reach(self.study)  # before anything is taught
         free = claim(self.out, self.study, resume=self.resume)
         if self.resume and (before := self.out / "search.json").exists():
-            self.seconds = dict(Searched.read(before).seconds)
+            try:
+                self.seconds = dict(Searched.read(before).seconds)
+            except RunError as error:  # all in it but the seconds is in the study as well
+                self.heard(Event("search", text=f"written anew, and its seconds are counted from here: {error.message}"))
         with self._part("teacher"):
             self.begun = begin(self.job, self.out, self.study, seed=self.seed, free=free, resume=self.resume, listen=self.listen)
             timing = Timing(self.time)

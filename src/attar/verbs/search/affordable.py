@@ -37,17 +37,17 @@ def prices_of(begun: Begun, seed: int, listen: Listener, workers: int) -> Prices
     empty = partial(_empty, begun, seed)
     of = _identity(begun, empty())
     for path, content in _places(begun):
+        where = "the study that is shared" if path is None else str(path)
         if differ := kept.differing(content, of):
             if path is None or path.parent == begun.out:
-                where = "the study that is shared" if path is None else str(path)
                 listen(Event("price", text=f"measured anew, for the prices in {where} are of something else: {'; '.join(differ)}"))
             continue
         found = _again(begun, content, empty)
         if isinstance(found, Prices):
-            listen(Event("price", text=f"known from {path or 'the study that is shared'}: {len(found.exact):,} students measured there"))
+            listen(Event("price", text=f"known from {where}: {len(found.exact):,} students measured there"))
             return found
         if found is not None:
-            listen(Event("price", text=f"measured anew: the student that is the reference takes {found:.2g} times what it took in {path}"))
+            listen(Event("price", text=f"measured anew: the student that is the reference takes {found:.2g} times what it took in {where}"))
     learn = partial(_learnt, begun, seed)
     if begun.bounds or not room_beside(workers):
         return learn(listen)

@@ -105,12 +105,23 @@ def claim(out: Path, study: str, *, resume: bool) -> bool:
     if not out.exists() or {path.name for path in out.iterdir()} <= {"recipe.yaml", "manifest.json"}:
         return True
     path = out / "manifest.json"
-    own = path.exists() and json.loads(path.read_text(encoding="utf-8")).get("verb") == "search"
+    own = path.exists() and _verb(path) == "search"
     if own and not tried(study):
         return True
     if not resume:
         raise RunError(f"{out} is there already, and a search is never overwritten", hint="--resume goes on with it; --out names another")
     return False
+
+
+def _verb(path: Path) -> object:
+    """What made the folder of a manifest. Raises RunError for a manifest that is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} does not read: {error}", hint="--out names another folder") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: no mapping", hint="--out names another folder")
+    return content.get("verb")
 
 
 def begin(job: SearchJob, out: Path, study: str, *, seed: int, free: bool, resume: bool, listen: Listener) -> Begun:

@@ -38,7 +38,7 @@ def content_of(prices: Prices) -> dict[str, Any]:
 
 
 def prices_from(content: Mapping[str, Any], empty: Prices) -> Prices:
-    """The prices that `content_of` wrote, on these data. Raises KeyError, TypeError or ValueError where it is damaged."""
+    """The prices that `content_of` wrote, on these data. Raises AttributeError, KeyError, TypeError or ValueError where it is damaged."""
     empty.pricings = tuple(whole(Pricing, each) for each in content["pricings"])
     empty.families = {family: Laws.of(laws) for family, laws in content["laws"].items()}
     empty.exact = {text: whole(Priced, each) for text, each in content["exact"].items()}
@@ -70,7 +70,7 @@ def differing(content: Mapping[str, Any], of: Identity) -> list[str]:
 
 def again(content: Mapping[str, Any], empty: Callable[[], Prices], student: Callable[[str], Student], most: float) -> Prices | float | None:
     """Kept prices, the reference measured anew beside them; by how many times it moved, where that is more than `most`; None of damage."""
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
         prices = prices_from(content, empty())
         if not prices.reference:
             return None

@@ -135,7 +135,9 @@ class Second:
             statistics["teacher", 0] = self._statistic(self.theirs, self.rule)
         count = self.rows.n or self.rows.count
         weight = self.rows.labelled_weight if self.rows.n else self.rows.weight
-        return Drawn(bootstrap(statistics, count, resamples=resamples(count), weight=weight), self.better, count)
+        return Drawn(
+            bootstrap(statistics, count, resamples=resamples(count), weight=weight), self.better, count, self.task.bounds(self.metric)
+        )
 
     def foretold(self, finalists: Sequence[Finalist], drawn: Drawn, test: Split) -> tuple[Finalist, ...]:
         """The finalists with what each one's exported file is predicted to have on the test rows, whose number alone is looked at.
@@ -195,6 +197,7 @@ class Drawn:
     draws: Mapping[tuple[str, int], Draws]
     better: int
     rows: int
+    ends: tuple[float, float] = (-math.inf, math.inf)  # of the metric: no interval of a score reaches beyond
 
     def of(self, name: str) -> list[Draws]:
         """Those of a name, seed by seed; without its file."""
@@ -230,7 +233,8 @@ class Drawn:
             return figure(each[0])
         found = self._over_seeds(each, 0.95)
         how = "mean over seeds; t over seeds and rows of the second half"
-        return Figure.of(found.difference, found.low, found.high, n=len(each), how=how)
+        least, most = self.ends
+        return Figure.of(found.difference, max(found.low, least), min(found.high, most), n=len(each), how=how)
 
     def difference(self, name: str) -> Figure | None:
         """What a student gains over the teacher on the same rows, more is better, with its 95 % interval over seeds and rows."""
