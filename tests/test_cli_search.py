@@ -224,7 +224,7 @@ def test_a_change_of_the_winner_is_made_after_it_is_known(folder: Path, monkeypa
     asked = dict[str, Any]()
 
     def run_job(job: Any, **options: Any) -> Any:
-        asked.update(options, job=job)
+        asked.update(options, job=job, teacher=(folder / "runs" / "toy" / "teacher.txt").read_text())
         raise RunError("enough")
 
     monkeypatch.setattr("attar.verbs.run.run_job", run_job)
@@ -232,7 +232,8 @@ def test_a_change_of_the_winner_is_made_after_it_is_known(folder: Path, monkeypa
     result = call("run", "toy.yaml", "--from", "runs/search/toy", "--set", "student.width=6", "--set", "require.margin=0.3")
     assert "enough" in result.stderr, result.stderr
     assert repr(asked["job"].student).startswith("mlp(width=6, depth=1") and asked["job"].require.margin == 0.3
-    assert asked["resume"] and (folder / "runs" / "toy" / "teacher.txt").read_text() == "a booster"
+    assert asked["resume"] and asked["teacher"] == "a booster"
+    assert not (folder / "runs" / "toy").exists(), "refused before its first step, it leaves its folder to the corrected one"
 
 
 def test_teacher_and_answers_come_along_once_and_the_search_keeps_its_own(folder: Path) -> None:

@@ -271,22 +271,23 @@ def _work(
     """Do a job or one step of it, show it, and leave with its exit code."""
     given = [] if winner_of is None else ["--from", str(winner_of)]
     with _explained(debug, resume=_again(only or "run", path, settings, out, trust, given)):
-        from attar.cli.search import carried, parted, with_winner
+        from attar.cli.search import carried, nothing_left, parted, with_winner
 
         folder = out or _folder(path)
         asked, chosen = (settings or [], []) if winner_of is None else parted(settings or [])
         recipe = _loaded(path, asked, trust)
         if only is None and winner_of is None and "student" not in recipe.entries and "budget" in recipe.entries:
             winner_of = _searched_first(recipe, folder, resume)
-        if winner_of is not None:
-            recipe = with_winner(recipe, winner_of, folder).with_overrides(chosen)
-            resume = carried(winner_of, folder, recipe, resume=resume)
-        job = _job(recipe, folder)
-        from attar.cli.display import Display, say_result
-        from attar.verbs.run import run_job
+        with nothing_left(folder, carries=winner_of is not None):
+            if winner_of is not None:
+                recipe = with_winner(recipe, winner_of, folder).with_overrides(chosen)
+                resume = carried(winner_of, folder, recipe, resume=resume)
+            job = _job(recipe, folder)
+            from attar.cli.display import Display, say_result
+            from attar.verbs.run import run_job
 
-        with Display() as display:
-            result = run_job(job, out=folder, only=only, resume=resume, listen=display)
+            with Display() as display:
+                result = run_job(job, out=folder, only=only, resume=resume, listen=display)
         if _first():
             say_result(result)
             if winner_of is not None:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from attar.errors import RecipeError, RunError
+from attar.errors import AttarError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -27,6 +28,7 @@ __all__ = [
     "complete",
     "exit_code",
     "job_of",
+    "nothing_left",
     "parted",
     "refuse_begun",
     "say_searched",
@@ -243,6 +245,18 @@ def carried(search: Path, out: Path, recipe: Recipe, *, resume: bool) -> bool:
     if (out / "manifest.json").exists():
         return resume
     return carry(search, out, recipe.value("teacher", out)) or resume
+
+
+@contextmanager
+def nothing_left(out: Path, *, carries: bool) -> Iterator[None]:
+    """What a run carries into a folder of its own goes with it where it is refused before its first step: the corrected one may begin."""
+    fresh = carries and not out.exists()
+    try:
+        yield
+    except AttarError:
+        if fresh and not (out / "manifest.json").exists():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def carry(search: Path, out: Path, teacher: object) -> bool:
