@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -163,6 +164,7 @@ def test_what_was_refused_before_any_trial_leaves_the_folder_to_the_corrected_re
 
     with pytest.raises(KeyboardInterrupt):
         asked(out, data=data, student="mlp(width=choice(4, 16), depth=1)", listen=stop)  # and without --resume
+    assert not multiprocessing.active_children(), "nothing is measured on beside a search that has ended"
     assert teacher.read_bytes() == before
     changed = next(event.text for event in said if event.stage == "recipe")
     assert "student: was" in changed and "budget: was" in changed

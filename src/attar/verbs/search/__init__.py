@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time as clock
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -173,22 +173,21 @@ class _Searching:
 
     def _phases(self, timing: Timing) -> Searched:
         """What follows the teacher."""
-        with self._part("pricing"):
-            prices = prices_of(self.begun, self.seed, self.listen, self.workers)
-            if isinstance(prices, Prices):
-                self.prices = prices
-                need_some_within(self.begun, prices, self.seed)
-                keep_prices(self.begun, prices)
-        if self.ending.shares is not None:
-            self.ending.shares = timing.shares(None if self.prices is None else self.prices.export)
-            self.listen(Event("time", text=self.ending.shares.words))
-        with self._part("training"):
-            try:
+        with ExitStack() as learning:  # what learns prices ends with whatever ends this
+            with self._part("pricing"):
+                prices = prices_of(self.begun, self.seed, self.listen, self.workers)
+                if isinstance(prices, Prices):
+                    self.prices = prices
+                    need_some_within(self.begun, prices, self.seed)
+                    keep_prices(self.begun, prices)
+                else:
+                    learning.callback(prices.stop)
+            if self.ending.shares is not None:
+                self.ending.shares = timing.shares(None if self.prices is None else self.prices.export)
+                self.listen(Event("time", text=self.ending.shares.words))
+            with self._part("training"):
                 self._search(prices)
                 self.prices = known = prices if isinstance(prices, Prices) else prices.get()
-            finally:
-                if isinstance(prices, Learning):
-                    prices.stop()
         if not self.begun.shared:  # there, another machine may have measured them
             known.note(trials_of(self.told))
         keep_prices(self.begun, known)
