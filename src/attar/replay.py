@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Replay"]
 
-_FEW = 16  # outcomes: a softmax over so few, lying side by side, is not vectorised; along rows it is ten times as fast
+_FEW = 16  # outcomes: a softmax over so few, lying side by side, is not vectorised; along rows it is, and much faster
 _WIDTH = 8  # numbers: a product of another width is slow where it is the transposed one that is narrow
 
 aten = torch.ops.aten
@@ -245,7 +245,7 @@ def _once(graph: Any) -> None:
 
 
 def _without_idle(graph: Any) -> None:
-    """Takes out what changes neither numbers nor shape: a third of the nodes, each of which costs a microsecond."""
+    """Takes out what changes neither numbers nor shape: a third of the nodes, each of which costs a call."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -305,7 +305,7 @@ def _with_bias(graph: Any) -> None:
 
 
 def _narrow_first(graph: Any) -> None:
-    """A product whose first factor is turned and whose width is odd takes twice the time of the same product turned."""
+    """A product whose first factor is turned and whose width is odd is slower than the same product turned."""
     for node in list(graph.nodes):
         shape = _shape(node)
         if node.target != aten.bmm.default or shape is None or shape[2] % _WIDTH == 0 or shape[1] % _WIDTH or shape[2] < _WIDTH:

@@ -60,7 +60,7 @@ def test_no_candidate_is_asked_for_that_would_not_end_in_time() -> None:
     class Asking:
         arm = "student"
 
-        class ledger:  # noqa: N801
+        class ledger:  # noqa: N801 stands for the attribute of a worker
             @staticmethod
             def left() -> Left:
                 return Left(None, 4.0, 1, 0)
