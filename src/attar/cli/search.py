@@ -59,7 +59,7 @@ def seconds_of(text: str) -> float:
 
 
 def without_password(url: str) -> str:
-    """What a terminal may show of where a study is shared.
+    """What a terminal may show of where a study is shared, before anybody has looked whether it is such a place.
 
     >>> without_password("postgresql://attar:tell@nobody@db/attar")
     'postgresql://attar:***@db/attar'

@@ -24,7 +24,7 @@ from attar.errors import RunError
 from attar.loop import Signals, Stopped
 from attar.progress import Event, Listener
 
-__all__ = ["can_fork", "cores", "shared"]
+__all__ = ["can_fork", "cores", "die_with_parent", "shared"]
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LOOK = 0.2  # seconds between two looks at signals
@@ -147,10 +147,15 @@ def _take(child: _Child, listen: Listener) -> None:
         child.result, child.error = (value, None) if kind == "result" else (None, value)
 
 
-def _child(piece: Callable[[Listener], Any], pipe: Connection, parent: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """In a process forked by `parent`: it ends as soon as that one does, and at once where it has. Linux, as `can_fork` asks for."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _child(piece: Callable[[Listener], Any], pipe: Connection, parent: int) -> None:
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

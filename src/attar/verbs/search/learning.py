@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,13 +19,11 @@ import torch
 
 from attar.errors import AttarError
 from attar.progress import Event, Listener
-from attar.verbs.distill.processes import can_fork, cores
+from attar.verbs.distill.processes import can_fork, cores, die_with_parent
 from attar.verbs.search.kept import content_of, prices_from
 from attar.verbs.search.pricing import Prices
 
 __all__ = ["Learning", "room_beside"]
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def room_beside(workers: int) -> bool:
@@ -112,10 +108,7 @@ def _child(learn: Callable[[Listener], Prices], file: IO[bytes], parent: int) ->
     """In the forked process: its words are kept until they can be said beside nobody else's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
-        if os.getppid() != parent:
-            return
+    die_with_parent(parent)
     torch.set_num_threads(1)
     said: list[Event] = []
     found: Any
