@@ -249,9 +249,29 @@ def test_of_a_call_that_never_comes_through_the_computing_counts(away: Callable[
     assert compare({"": candidate}, seconds=0.1, undisturbed=True).costs[""].latency_ms.p50.value < 2.5
 
 
-def test_what_a_call_waits_for_is_part_of_what_it_takes() -> None:
-    waits = Candidate([lambda: time.sleep(0.002)], lambda: None, 1)
-    assert compare({"": waits}, seconds=0.1, undisturbed=True).costs[""].latency_ms.p50.value >= 2
+def test_what_a_call_waits_for_is_part_of_what_it_takes_and_no_reason_to_make_it_again() -> None:
+    calls = 0
+
+    def waits() -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.002)
+
+    found = compare({"": Candidate([waits], lambda: None, 1)}, seconds=0.1, undisturbed=True).costs[""].latency_ms
+    assert found.p50.value >= 2
+    assert calls < 4 * found.calls + 200  # beside warming
+
+
+def test_a_call_that_waits_and_never_comes_through_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = 0
+
+    def both() -> None:
+        nonlocal taken
+        taken += 1
+        time.sleep(0.005)
+
+    monkeypatch.setattr(attar.cost, "_switches", lambda: (taken, taken))
+    assert compare({"": Candidate([both], lambda: None, 1)}, seconds=0.1, undisturbed=True).costs[""].latency_ms.p50.value >= 5
 
 
 def test_the_system_counts_waits() -> None:
