@@ -255,6 +255,8 @@ def test_rows_that_come_again_after_some_epochs_have_a_table_for_each() -> None:
     def made() -> list[Member]:
         return [Member(distiller(seed), seed, arm) for arm in (0, 1) for seed in (1, 2)]
 
+    replay = cohort._Stack(made(), replace(lesson(period=3), common=common), FIT)._trace()  # pyright: ignore[reportPrivateUsage] else unseen
+    assert replay is not None and replay.tabled  # tables that are wrong are found out, and the step then does without
     members, apart = made(), made()
     cohort.train(members, replace(lesson(period=3), common=common), fit=FIT, traced=True)
     cohort.train(apart, replace(lesson(), common=common), fit=FIT)
